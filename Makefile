@@ -1,0 +1,46 @@
+# Everything runs inside .venv, which the first command creates and a change of the dependencies renews.
+#   make demo PYTHON=python3.12          another interpreter
+#   make test ARGS="-k packaging"        arguments for the command: pytest options, or Hydra overrides for demo
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (15 minutes)
+	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
+
+test: $(READY) ## Run the tests (10 minutes)
+	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+
+lint: $(READY) ## Check style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy shortcut_policy envs scripts
+
+clean: ## Remove the environment, caches and builds; trained runs stay
+	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The pinned torch comes first and alone, so that no other package can choose a different one. The package itself
+# needs the build backend in the environment: nothing is fetched for its build, now or later. An environment that
+# exists is brought up to date in place: without a network too, as long as no version changed.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, \
+	$(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@echo "Preparing $(VENV) with the versions of constraints.txt (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
+	@echo "  build backend" && $(PIP_INSTALL) hatchling
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+	@echo "$(VENV) is ready"

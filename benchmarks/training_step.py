@@ -1,0 +1,148 @@
+"""What an update costs, and what the trainer adds to it. Alternatives take turns, so noise meets all alike.
+
+    python benchmarks/training_step.py --rounds 30
+
+Prints medians, and writes them as JSON with --output.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch.nn import functional as F
+
+from shortcut_policy.backbones import unet1d
+from shortcut_policy.evaluation.latency import device_name
+from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.objectives import Draws
+from shortcut_policy.paths import CONFIG_DIR, write_atomic
+from shortcut_policy.policy import Policy
+from shortcut_policy.training.run import make_dataset, make_policy
+from shortcut_policy.training.trainer import Trainer
+
+Update = Callable[[], Any]
+
+
+def make_trainer(*overrides: str) -> Trainer:
+    """A trainer on the bundled demonstrations."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        config = compose("train", list(overrides))
+    dataset = make_dataset(config)
+    policy = make_policy(config, dataset)
+    return Trainer(policy, dataset, instantiate(config.trainer), Path(tempfile.mkdtemp()), seed=0)
+
+
+def bare_update(trainer: Trainer) -> Update:
+    """Forward, backward and optimizer step of a trainer's policy on one fixed batch, and nothing else."""
+    rows = trainer.stream.rows(0)
+    batch = trainer.dataset.batch(trainer.dataset.train[rows])
+    draws = Draws(torch.Generator(trainer.device).manual_seed(0))
+
+    def update() -> None:
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.config.computes_bf16):
+            losses, _ = trainer.wrapped(batch["obs"], batch["action"], trainer.ema_policy, draws)
+        trainer.optimizer.zero_grad()
+        losses.mean().backward()
+        trainer.optimizer.step()
+
+    return update
+
+
+def in_planar_layout(policy: Policy) -> Policy:
+    """The same network with channels before time in memory, as Conv1d has them."""
+    return policy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def take_turns(
+    updates: dict[str, Update], rounds: int, clock: Callable[[], float], warm_up: int = 3
+) -> dict[str, float]:
+    """Median milliseconds of each."""
+    times: dict[str, list[float]] = {name: [] for name in updates}
+    for round_number in range(rounds + warm_up):
+        for name, update in updates.items():
+            start = clock()
+            update()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_number >= warm_up:
+                times[name].append(1000 * (clock() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def with_mish(update: Update) -> Update:
+    """The same update with the baseline's activation."""
+
+    def swapped() -> None:
+        unet1d.F.silu = F.mish  # type: ignore[assignment]
+        try:
+            update()
+        finally:
+            unet1d.F.silu = SILU
+
+    return swapped
+
+
+SILU = F.silu
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu time is what to compare on a busy machine, with OMP_NUM_THREADS=1",
+    )
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+
+    shortcut = make_trainer("objective=shortcut", "trainer.precision=bf16")
+    flow = make_trainer("objective=flow_matching", "trainer.precision=bf16")
+    exact = make_trainer("objective=flow_matching", "trainer.precision=fp32")
+    planar = make_trainer("objective=flow_matching", "trainer.precision=fp32")
+    in_planar_layout(planar.policy)
+    wide = make_trainer("objective=flow_matching", "trainer.precision=fp32", "backbone.kernel_size=5")
+    in_planar_layout(wide.policy)
+    bare, baseline = bare_update(flow), with_mish(bare_update(wide))
+    updates: dict[str, Update] = {
+        "flow matching: forward, backward, optimizer step": bare,
+        "flow matching: update of the trainer": flow._update,
+        "shortcut: forward, backward, optimizer step": bare_update(shortcut),
+        "flow matching in fp32": bare_update(exact),
+        "flow matching in fp32, planar layout": bare_update(planar),
+        "flow matching in fp32, planar layout, Mish, kernel 5 (the baseline's block)": baseline,
+    }
+    medians = take_turns(
+        updates, arguments.rounds, time.process_time if arguments.clock == "cpu" else time.perf_counter
+    )
+    reference = medians["flow matching: forward, backward, optimizer step"]
+    for name, value in medians.items():
+        print(f"{value:8.1f} ms  {value / reference:5.2f}x  {name}")
+    if arguments.output:
+        record = {
+            "milliseconds": medians,
+            "clock": arguments.clock,
+            "batch_size": flow.config.batch_size,
+            "parameters": sum(p.numel() for p in flow.policy.parameters()),
+            "device": device_name(flow.device),
+            "threads": torch.get_num_threads(),
+            "commit": commit(),
+            "command": command_line(),
+        }
+        write_atomic(arguments.output, json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Embeddings of the two scalars that a step map is conditioned on, the noise level t and the step size d."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ScalarEmbedding(nn.Module):
+    """Sinusoidal features of a number in [0, 1], then two layers (Vaswani et al. 2017; Ho et al. 2020).
+
+    Args:
+        dim: Width of the embedding, even.
+        scale: The number is multiplied by this first: the top angular frequency. 1000 gives the features of
+            a diffusion model with 1000 noise levels; the code of the shortcut paper uses 1, which hardly
+            tells near values of t apart.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, scale: float) -> None:
+        super().__init__()
+        half = dim // 2
+        frequencies = scale * torch.exp(-math.log(10_000) * torch.arange(half) / (half - 1))
+        # Derived from the configuration, so not part of a checkpoint.
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(2 * half, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(B,) in [0, 1] to (B, dim)."""
+        angle = value[:, None].to(self.frequencies.dtype) * self.frequencies
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))

@@ -1,0 +1,42 @@
+"""Build an object from a plain specification, ``{"_target_": "package.Class", **arguments}``.
+
+Checkpoints hold such specifications as JSON, so that loading one needs neither Hydra nor the configs it was
+trained with. In a Hydra configuration the same mapping is what ``hydra.utils.instantiate`` reads.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from shortcut_policy.errors import InputError
+
+
+def build(spec: Mapping[str, Any], **extra: Any) -> Any:
+    """Call the target of ``spec`` with its other entries and ``extra`` as arguments, nested ones built first.
+
+    Raises:
+        InputError: There is no ``_target_``, it cannot be imported, or it does not take these arguments.
+    """
+    if "_target_" not in spec:
+        raise InputError(f"cannot build an object from {dict(spec)}: it has no _target_ (package.Class)")
+    path = str(spec["_target_"])
+    arguments = {key: _nested(value) for key, value in spec.items() if not key.startswith("_")}
+    module, _, name = path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"cannot import {path} ({error}); check its spelling or install its package"
+        ) from error
+    try:
+        return target(**arguments, **extra)
+    except TypeError as error:
+        raise InputError(f"{path} does not take {sorted({*arguments, *extra})}: {error}") from error
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return build(value)
+    if isinstance(value, list):
+        return [_nested(item) for item in value]
+    return value

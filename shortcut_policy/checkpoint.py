@@ -1,0 +1,144 @@
+"""Checkpoints: a folder with ``policy.safetensors`` and ``policy.json``, loadable with torch alone.
+
+A run keeps them as ``<run>/checkpoints/step_00014000``; the newest one also holds ``training_state.pt``, with
+which training goes on. A checkpoint appears under its name only when it is complete.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy
+
+WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
+FORMAT = 1
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+    """Load a trained policy, ready to act.
+
+    Args:
+        path: A checkpoint folder, or a run folder, whose newest checkpoint is taken.
+        device: Where to put it.
+
+    Raises:
+        InputError: There is no checkpoint, or its files are damaged or do not fit each other.
+    """
+    folder = find_checkpoint(path)
+    description = read_description(folder)
+    policy = Policy.from_spec(description["policy"])
+    policy.metadata = description["metadata"]
+    try:
+        policy.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"the weights {folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
+            "take another checkpoint or copy this one again"
+        ) from error
+    if not policy.normalizer.fitted:
+        raise InputError(f"{folder / WEIGHTS} lacks the normaliser's statistics; take another checkpoint")
+    return policy.to(device).eval()
+
+
+def save_policy(policy: Policy, folder: str | Path) -> None:
+    """Write weights, statistics, specification and metadata of a policy into a new or existing folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    packages = ("shortcut-policy", "torch", "numpy", "diffusers")
+    description = {
+        "format": FORMAT,
+        "policy": policy.spec,
+        "metadata": policy.metadata,
+        "versions": {name: _version(name) for name in packages},
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that a path means: itself, or the newest one of the run that it is."""
+    folder = Path(path).expanduser()
+    if (folder / DESCRIPTION).is_file():
+        return folder
+    if not folder.is_dir():
+        raise InputError(f"there is no checkpoint at {folder}: give a checkpoint folder or a run folder")
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        raise InputError(
+            f"{folder} holds no checkpoint: neither {DESCRIPTION} nor checkpoints/step_*; give a checkpoint "
+            "folder or the folder of a run that has saved one"
+        )
+    return checkpoints[-1]
+
+
+def list_checkpoints(run: str | Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    found = (Path(run) / "checkpoints").glob("step_*")
+    return sorted(folder for folder in found if re.fullmatch(r"step_\d+", folder.name))
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint: ``policy`` (specification), ``metadata``, ``versions``."""
+    path = Path(folder) / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); take another checkpoint") from error
+    if description.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has checkpoint format {description.get('format')}, this version reads {FORMAT}; "
+            "update shortcut-policy"
+        )
+    return description
+
+
+def save_checkpoint(policy: Policy, run: Path, step: int, training_state: Mapping[str, Any]) -> Path:
+    """Write a checkpoint of a run that is either complete or not there; older training states are removed."""
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    remove_folder(temporary)
+    save_policy(policy, temporary)
+    torch.save(dict(training_state), temporary / TRAINING_STATE)
+    for file in temporary.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    remove_folder(folder)
+    temporary.rename(folder)
+    for older in list_checkpoints(run)[:-1]:
+        (older / TRAINING_STATE).unlink(missing_ok=True)
+    return folder
+
+
+def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    """What `save_checkpoint` stored beside the policy, for training to go on."""
+    path = folder / TRAINING_STATE
+    if not path.is_file():
+        raise InputError(f"{path} is missing: only the newest checkpoint of a run can be resumed")
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder so that it is never seen half deleted under its name."""
+    if folder.exists():
+        hidden = folder.with_name(f".{folder.name.lstrip('.')}.deleted")
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

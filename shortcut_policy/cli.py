@@ -1,0 +1,87 @@
+"""Command line entry points: Hydra reads the configuration, a package does the work.
+
+Every script in ``scripts/`` and every console command of the wheel is one function of this file. A mistake in
+the input ends in one sentence on stderr and exit status 2, never in a traceback.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+import hydra
+from omegaconf import DictConfig
+
+from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.paths import CONFIG_DIR
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Turn ``task(config)`` into a command that Hydra configures from ``configs/<config_name>.yaml``."""
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @wraps(task)
+        def guarded(config: DictConfig) -> None:
+            # A configuration may name classes in modules beside the user's own configs.
+            sys.path.insert(0, os.getcwd())
+            try:
+                task(config)
+            except Exception as error:
+                sentence = plain_sentence(error)
+                if sentence is None:
+                    raise
+                print(f"error: {sentence}", file=sys.stderr)
+                sys.exit(2)
+
+        return hydra.main(version_base=None, config_path=str(CONFIG_DIR), config_name=config_name)(guarded)
+
+    return decorate
+
+
+def plain_sentence(error: BaseException | None) -> str | None:
+    """The message meant for the user in the chain of causes (Hydra wraps what `instantiate` raises)."""
+    while error is not None:
+        if isinstance(error, InputError | TrainingError):
+            return str(error)
+        error = error.__cause__
+    return None
+
+
+@command("train")
+def train(config: DictConfig) -> None:
+    """Train a policy: ``scripts/train.py task=pusht objective=shortcut``."""
+    from shortcut_policy.training import run
+
+    run(config)
+
+
+@command("rollout")
+def rollout(config: DictConfig) -> None:
+    """Roll a checkpoint out in its simulator: ``scripts/rollout.py checkpoint=... steps=[1,4]``."""
+    from shortcut_policy.evaluation.rollout import run
+
+    run(config)
+
+
+@command("benchmark")
+def benchmark(config: DictConfig) -> None:
+    """Compare checkpoints or training configurations in one table: ``scripts/benchmark.py``."""
+    from shortcut_policy.evaluation.benchmark import run
+
+    run(config)
+
+
+@command("collect")
+def collect(config: DictConfig) -> None:
+    """Record demonstrations with a scripted expert: ``scripts/collect.py expert=pusht episodes=200``."""
+    from shortcut_policy.collect import run
+
+    run(config)
+
+
+@command("view")
+def view(config: DictConfig) -> None:
+    """Show what a demonstration store holds: ``scripts/view.py store=...``."""
+    from shortcut_policy.data.view import run
+
+    run(config)

@@ -1,0 +1,100 @@
+"""Record demonstrations with a scripted expert: `scripts/collect.py expert=pusht episodes=200 output=...`."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, Protocol
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from shortcut_policy.data.source import expand
+from shortcut_policy.data.writer import EpisodeWriter
+from shortcut_policy.errors import InputError
+
+#: A task that needs more tries for one episode has an expert that does not work.
+MAX_TRIES = 100
+
+
+class Expert(Protocol):
+    """What `expert` in the configuration has to build."""
+
+    attributes: Mapping[str, Any]
+    """Kept with the demonstrations. Change a version in it whenever the expert acts differently."""
+
+    def episode(self, random: np.random.Generator) -> dict[str, np.ndarray] | None:
+        """One demonstration from a random start, key -> (T, ...), or None if it failed.
+
+        Every draw comes from `random`, so that the same generator gives the same bytes.
+        """
+        ...
+
+
+def run(config: DictConfig) -> None:
+    """Write `config.episodes` demonstrations to the store `config.output`; continues one that is there.
+
+    Raises:
+        InputError: The store holds demonstrations of another expert or seed, or a number is out of range.
+    """
+    _check(config)
+    expert: Expert = instantiate(config.expert)
+    attributes = {**expert.attributes, "seed": config.seed}
+    _check_same(config.output, attributes)
+    with EpisodeWriter(config.output, zarr_format=2, attributes=attributes) as writer:
+        first, rejected = writer.n_episodes, 0
+        progress = tqdm(total=config.episodes, initial=min(first, config.episodes), unit="episode")
+        for episode, failures in _episodes(config, first):
+            writer.add_episode(episode)
+            rejected += failures
+            progress.set_postfix(steps=writer.n_steps, rejected=rejected)
+            progress.update()
+        progress.close()
+        steps = writer.n_steps / max(writer.n_episodes, 1)
+        print(
+            f"{writer.path}: {writer.n_episodes} episodes of {steps:.1f} steps; "
+            f"{max(config.episodes - first, 0)} new, {rejected} tries failed and were left out"
+        )
+
+
+def record(config: DictConfig, index: int) -> tuple[dict[str, np.ndarray], int]:
+    """Demonstration `index` and its failed tries: a function of the expert, `config.seed` and `index`."""
+    expert: Expert = instantiate(config.expert)
+    for attempt in range(MAX_TRIES):
+        random = np.random.default_rng(np.random.SeedSequence([config.seed, index, attempt]))
+        episode = expert.episode(random)
+        if episode is not None:
+            return episode, attempt
+    raise InputError(f"expert {config.expert._target_} failed {MAX_TRIES} times in a row at episode {index}")
+
+
+def _episodes(config: DictConfig, first: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """The missing demonstrations in order, made in `config.workers` processes."""
+    indices = range(first, config.episodes)
+    if config.workers == 1:
+        yield from (record(config, index) for index in indices)
+        return
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(record, itertools.repeat(config), indices)
+
+
+def _check(config: DictConfig) -> None:
+    for key, lowest in (("episodes", 1), ("seed", 0), ("workers", 1)):
+        value = config[key]
+        if not isinstance(value, int) or value < lowest:
+            raise InputError(f"{key}={value} must be a whole number of at least {lowest}")
+
+
+def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
+    """Episodes of two experts or seeds in one store could not be made again."""
+    path = expand(output) / ".zattrs"
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    for key, value in attributes.items():
+        if key in stored and stored[key] != value:
+            raise InputError(
+                f"{output} was recorded with {key}={stored[key]}, not {value}; "
+                "choose another output or delete it"
+            )

@@ -1,0 +1,18 @@
+"""Demonstrations: where they come from, how they are cut into windows, scaled and written."""
+
+from shortcut_policy.data.dataset import Batch, DemonstrationDataset
+from shortcut_policy.data.normalizer import Normalizer
+from shortcut_policy.data.source import EpisodeSource, Field
+from shortcut_policy.data.writer import EpisodeWriter
+from shortcut_policy.data.zarr_source import ZarrSource, bundled
+
+__all__ = [
+    "Batch",
+    "DemonstrationDataset",
+    "EpisodeSource",
+    "EpisodeWriter",
+    "Field",
+    "Normalizer",
+    "ZarrSource",
+    "bundled",
+]

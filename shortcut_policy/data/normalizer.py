@@ -1,0 +1,113 @@
+"""Scaling of observations and actions, kept inside the policy so that it cannot be lost or doubled."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shortcut_policy.data.source import Field
+from shortcut_policy.errors import InputError
+
+
+class RunningStatistics:
+    """Mean, variance, minimum and maximum per element, block by block in float64 (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.square = np.zeros(())
+        self.min, self.max = np.array(np.inf), np.array(-np.inf)
+
+    def update(self, rows: np.ndarray) -> None:
+        """Add rows, (N, *shape)."""
+        if len(rows) == 0:
+            return
+        rows = rows.astype(np.float64)
+        mean = rows.mean(axis=0)
+        total, shift = self.count + len(rows), mean - self.mean
+        self.square = self.square + ((rows - mean) ** 2).sum(axis=0)
+        self.square = self.square + shift**2 * (self.count * len(rows) / total)
+        self.mean = self.mean + shift * (len(rows) / total)
+        self.min = np.minimum(self.min, rows.min(axis=0))
+        self.max = np.maximum(self.max, rows.max(axis=0))
+        self.count = total
+
+    @property
+    def std(self) -> np.ndarray:
+        """Population standard deviation per element."""
+        return np.sqrt(self.square / max(self.count, 1))
+
+
+class Normalizer(nn.Module):
+    """Per field, ``x = scale * y + offset`` between environment units x and what the network sees, y.
+
+    The two numbers are float32 buffers per element of the field (one pair for the whole field with
+    ``identity`` and ``image``), so they travel in the policy's ``state_dict``.
+
+    An element that never varied in the training data says nothing: its scale is 0, it normalises to 0
+    whatever its value, and comes back as the constant whatever the network says.
+    """
+
+    def __init__(self, fields: Mapping[str, Field], statistics: Mapping[str, RunningStatistics]) -> None:
+        super().__init__()
+        self.names = tuple(fields)
+        self._known_finite = False
+        for name, field in fields.items():
+            if "." in name:
+                raise InputError(f"the name '{name}' holds a dot, which a parameter's cannot; rename it")
+            scale, offset = _scale_and_offset(field, statistics.get(name))
+            self.register_buffer(f"{name}_scale", torch.from_numpy(scale.astype(np.float32)))
+            self.register_buffer(f"{name}_offset", torch.from_numpy(offset.astype(np.float32)))
+
+    @classmethod
+    def empty(cls, fields: Mapping[str, Field]) -> "Normalizer":
+        """A normaliser of the right shapes that refuses to work until a ``state_dict`` is loaded into it."""
+        normalizer = cls(fields, {})
+        for buffer in normalizer.buffers():
+            buffer.fill_(torch.nan)
+        return normalizer
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every field has its statistics."""
+        # Remembered, because looking costs a transfer from the device.
+        self._known_finite = self._known_finite or all(bool(b.isfinite().all()) for b in self.buffers())
+        return self._known_finite
+
+    def normalize(self, name: str, x: Tensor) -> Tensor:
+        """Environment units to network units, (..., *shape) of any dtype (uint8 images too) to float."""
+        scale, offset = self._affine(name)
+        inverse = torch.where(scale == 0, 0.0, 1.0 / scale)
+        return (x - offset) * inverse
+
+    def unnormalize(self, name: str, y: Tensor) -> Tensor:
+        """Network units to environment units, (..., *shape)."""
+        scale, offset = self._affine(name)
+        return y * scale + offset
+
+    def _affine(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self.names:
+            raise InputError(f"'{name}' is unknown; the policy was made for {', '.join(self.names)}")
+        if not self.fitted:
+            raise InputError(
+                "the normalizer has no statistics: fit it on the training data or load a checkpoint with them"
+            )
+        return self.get_buffer(f"{name}_scale"), self.get_buffer(f"{name}_offset")
+
+
+def _scale_and_offset(field: Field, statistics: RunningStatistics | None) -> tuple[np.ndarray, np.ndarray]:
+    """The two numbers in float64; not a number where statistics are needed and absent."""
+    if field.normalize == "image":
+        return np.array(127.5), np.array(127.5)
+    if field.normalize == "identity":
+        return np.array(1.0), np.array(0.0)
+    if statistics is None or statistics.count == 0:
+        return np.full(field.shape, np.nan), np.full(field.shape, np.nan)
+    if field.normalize == "gaussian":
+        scale, offset = statistics.std, statistics.mean
+    else:
+        scale, offset = (statistics.max - statistics.min) / 2, (statistics.max + statistics.min) / 2
+    # Differences that float32 cannot hold next to the value itself are rounding, not information.
+    largest = np.maximum(abs(statistics.min), abs(statistics.max))
+    varies = statistics.max - statistics.min > 1e-6 * largest
+    return np.where(varies, scale, 0.0), np.where(varies, offset, statistics.min)

@@ -1,0 +1,105 @@
+"""What a set of demonstrations looks like to the rest of the library, whatever file it comes from."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+
+from shortcut_policy.errors import InputError
+
+Normalization = Literal["limits", "gaussian", "identity", "image"]
+
+
+class EpisodeSource(Protocol):
+    """Episodes laid end to end: row i of every key is the same moment, an episode is a range of rows."""
+
+    path: str
+    #: The arrays that can be read.
+    keys: tuple[str, ...]
+    #: Shape of one step of each key, without the row axis.
+    shapes: dict[str, tuple[int, ...]]
+    #: Type of each key as it is stored.
+    dtypes: dict[str, np.dtype]
+    #: (E,) int64, strictly increasing: episode e is the rows ``episode_ends[e - 1]`` to ``episode_ends[e]``.
+    episode_ends: np.ndarray
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of a key as stored, (stop - start, *shape)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Field:
+    """One observation or the action: where it is stored, its shape, how it is scaled for the network.
+
+    Attributes:
+        key: The stored array.
+        shape: Shape of one step as the policy sees it, e.g. (2,), (9, 2) or (96, 96, 3).
+        columns: Take these columns of the stored last axis, in this order; all of them if None.
+        normalize: ``limits`` maps [min, max] of each element to [-1, 1]; ``gaussian`` maps each element to
+            mean 0 and standard deviation 1; ``identity`` leaves it alone; ``image`` maps 0..255 to [-1, 1],
+            whatever the data, and keeps the pixels as bytes until the policy sees them.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    columns: tuple[int, ...] | None = None
+    normalize: Normalization = "limits"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _integers(self.key, "shape", self.shape, smallest=1))
+        if self.columns is not None:
+            object.__setattr__(self, "columns", _integers(self.key, "columns", self.columns, smallest=0))
+            if not self.shape or len(self.columns or ()) != self.shape[-1]:
+                raise InputError(
+                    f"field '{self.key}': {len(self.columns or ())} columns are taken but its shape is "
+                    f"{list(self.shape)}; the last number of the shape must be the number of columns"
+                )
+        if self.normalize not in get_args(Normalization):
+            raise InputError(
+                f"field '{self.key}': normalize={self.normalize!r} is not one of "
+                f"{', '.join(get_args(Normalization))}"
+            )
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The field's part of stored rows, (N, *stored shape) -> (N, *shape)."""
+        return rows if self.columns is None else rows[..., list(self.columns)]
+
+    def check(self, source: EpisodeSource) -> None:
+        """Raise `InputError` unless the source holds this field: the key, a numeric type and the shape."""
+        if self.key not in source.keys:
+            raise InputError(
+                f"{source.path} has no key '{self.key}'; it holds {', '.join(source.keys)}: correct the key "
+                "in the task's config"
+            )
+        if source.dtypes[self.key].kind not in "biuf":
+            raise InputError(
+                f"key '{self.key}' of {source.path} holds {source.dtypes[self.key]}, which is not a number a "
+                "policy can learn from; store it as float32 or uint8"
+            )
+        stored = source.shapes[self.key]
+        if self.columns is None:
+            fits = stored == self.shape
+        else:
+            fits = stored[:-1] == self.shape[:-1] and bool(stored) and max(self.columns) < stored[-1]
+        if not fits:
+            columns = "" if self.columns is None else f" with columns {list(self.columns)}"
+            raise InputError(
+                f"key '{self.key}' of {source.path} has shape {list(stored)} per step, but the task expects "
+                f"{list(self.shape)}{columns}; use the data of this task or correct the shape in its config"
+            )
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` and environment variables written out."""
+    return Path(os.path.expandvars(os.fspath(path))).expanduser()
+
+
+def _integers(key: str, name: str, values: Iterable[int], smallest: int) -> tuple[int, ...]:
+    numbers = tuple(values)
+    if any(int(number) != number or number < smallest for number in numbers):
+        raise InputError(f"field '{key}': {name} {list(numbers)} must be whole numbers from {smallest} up")
+    return tuple(int(number) for number in numbers)

@@ -1,0 +1,148 @@
+"""Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from shortcut_policy.data.source import EpisodeSource
+from shortcut_policy.data.zarr_source import ZarrSource
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import atomic_path
+
+#: Values of a key with more elements than this per step are not drawn as curves.
+MOST_CURVES = 20
+MOST_LABELS = 6
+#: Rows and columns of frames of an episode in the picture.
+FRAMES = 2, 5
+VIDEO_SIDE = 256
+
+#: Rows of a store -> (N, H, W, 3) uint8.
+Frames = Callable[[int, int], np.ndarray]
+
+
+def run(config: DictConfig) -> None:
+    """Print the table and write the picture and, for stores that can be seen, the video."""
+    source = ZarrSource(config.store)
+    episodes = list(config.episodes)
+    n_episodes = len(source.episode_ends)
+    for episode in episodes:
+        if not 0 <= episode < n_episodes:
+            raise InputError(f"episodes: {episode} is not one of 0 to {n_episodes - 1} of {source.path}")
+    console = Console()
+    console.print(summary(source))
+    if not episodes:
+        return
+    target = Path(config.output, Path(source.path).name.split(".")[0])
+    frames = frames_of(source)
+    written = [target.with_suffix(".png")]
+    draw(source, episodes, frames, written[0])
+    if frames is not None:
+        written.append(target.with_suffix(".mp4"))
+        film(source, episodes, frames, written[1], config.fps)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+
+
+def summary(source: ZarrSource) -> Table:
+    """Keys, types, shapes and ranges; episodes and their lengths; attributes."""
+    lengths = np.diff(source.episode_ends, prepend=0)
+    table = Table("key", "type", "shape of a step", "smallest", "largest", title=Text(source.path))
+    for key in source.keys:
+        shape = " x ".join(map(str, source.shapes[key])) or "a number"
+        limits = [f"{value:.6g}" for value in _range(source, key)] if _is_numeric(source, key) else []
+        table.add_row(Text(key), str(source.dtypes[key]), shape, *limits)
+    episodes = f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} steps"
+    attributes = [f"{name}: {value}" for name, value in sorted(source.attributes.items())]
+    table.caption = Text("\n".join([f"{episodes}, {source.episode_ends[-1]} in all", *attributes]))
+    return table
+
+
+def frames_of(source: ZarrSource) -> Frames | None:
+    """How to see the rows of a store: its images (0..255), or the drawn states of Push-T; None without."""
+    images = [key for key in source.keys if len(source.shapes[key]) == 3 and source.shapes[key][-1] == 3]
+    if images:
+        return lambda *rows: source.read(images[0], *rows).clip(0, 255).astype(np.uint8)
+    if source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,):
+        return lambda *rows: _render_pusht(source, *rows)
+    return None
+
+
+def draw(source: EpisodeSource, episodes: Sequence[int], frames: Frames | None, path: Path) -> None:
+    """Write a picture with a column per episode: frames, then every small key over time."""
+    small = [key for key in source.keys if 0 < int(np.prod(source.shapes[key])) <= MOST_CURVES]
+    keys = [key for key in small if _is_numeric(source, key)]
+    rows = (frames is not None) + len(keys)
+    if rows == 0:
+        raise InputError(f"{source.path} has neither images nor keys of up to {MOST_CURVES} numbers to draw")
+    figure = Figure(figsize=(1 + 6 * len(episodes), 0.5 + 2 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(episodes), squeeze=False)
+    for column, episode in zip(axes.T, episodes, strict=True):
+        start, stop = _rows(source, episode)
+        column[0].set_title(f"episode {episode}, {stop - start} steps")
+        if frames is not None:
+            _draw_frames(column[0], frames, start, stop)
+        for axis, key in zip(column[rows - len(keys) :], keys, strict=True):
+            curves = axis.plot(source.read(key, start, stop).reshape(stop - start, -1), linewidth=1)
+            if 1 < len(curves) <= MOST_LABELS:
+                labels = range(len(curves))
+                axis.legend(curves, labels, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            axis.set_ylabel(key)
+            axis.grid(alpha=0.3)
+        column[-1].set_xlabel("step")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: Path, fps: float) -> None:
+    """Write the episodes one after the other as an MP4."""
+    part = path.with_suffix(".part.mp4")  # the ending tells the writer what to write
+    video: Any  # the plug-in's class, which has more than the declared one
+    with imageio.get_writer(part, fps=fps, codec="libx264", quality=7, macro_block_size=2) as video:
+        for episode in tqdm(episodes, desc="episodes of the video"):
+            for image in frames(*_rows(source, episode)):
+                zoom = max(1, VIDEO_SIDE // max(image.shape[:2]))
+                video.append_data(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+    os.replace(part, path)
+
+
+def _rows(source: EpisodeSource, episode: int) -> tuple[int, int]:
+    return int(source.episode_ends[episode - 1]) if episode else 0, int(source.episode_ends[episode])
+
+
+def _is_numeric(source: EpisodeSource, key: str) -> bool:
+    return source.dtypes[key].kind in "biuf"
+
+
+def _range(source: ZarrSource, key: str) -> tuple[float, float]:
+    """Smallest and largest value of a key, read piece by piece."""
+    rows, step = int(source.episode_ends[-1]), 1024
+    blocks = [source.read(key, start, start + step) for start in range(0, rows, step)]
+    return min(float(b.min()) for b in blocks), max(float(b.max()) for b in blocks)
+
+
+def _draw_frames(axis: Axes, frames: Frames, start: int, stop: int) -> None:
+    shown = np.linspace(start, stop - 1, FRAMES[0] * FRAMES[1]).round().astype(int)
+    images = np.concatenate([frames(row, row + 1) for row in shown])
+    axis.imshow(rearrange(images, "(row column) h w c -> (row h) (column w) c", row=FRAMES[0]))
+    axis.axis("off")
+
+
+def _render_pusht(source: ZarrSource, start: int, stop: int) -> np.ndarray:
+    from envs.pusht_physics import GOAL_POSE
+    from envs.pusht_render import smooth_image
+
+    goal = source.attributes.get("goal_pose", GOAL_POSE)
+    states = source.read("state", start, stop).astype(float)
+    return np.stack([smooth_image(state[:2], state[2:], goal, VIDEO_SIDE) for state in states])

@@ -1,0 +1,59 @@
+"""Windows of consecutive steps, and the split of episodes into training and validation.
+
+Both repeat Diffusion Policy (Chi et al. 2023) number by number: the same windows in the same order, and the
+same episodes held out for the same seed.
+"""
+
+import numpy as np
+
+
+def create_windows(
+    episode_ends: np.ndarray, horizon: int, pad_before: int, pad_after: int, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """All windows of ``horizon`` steps that do not cross an episode's border.
+
+    A window may begin up to ``pad_before`` steps before its episode and end up to ``pad_after`` steps after
+    it; the first and last step are repeated there. Both are clipped to [0, horizon - 1]. An episode with
+    fewer than ``horizon - pad_before - pad_after`` steps has no window.
+
+    Args:
+        episode_ends: (E,) last row of each episode, plus one.
+        mask: (E,) bool, the episodes to use; all if None.
+
+    Returns:
+        (N, 3) int64 table of (start, lo, hi): step i of the window is row ``clip(start + i, lo, hi - 1)``,
+        where [lo, hi) are the rows of its episode. ``start`` can lie before ``lo``.
+    """
+    pad_before = min(max(pad_before, 0), horizon - 1)
+    pad_after = min(max(pad_after, 0), horizon - 1)
+    hi = np.asarray(episode_ends, np.int64)
+    lo = np.concatenate([np.zeros(1, np.int64), hi])[:-1]
+    if mask is not None:
+        lo, hi = lo[mask], hi[mask]
+    counts = np.maximum(hi - lo - horizon + pad_after + pad_before + 1, 0)
+    nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(lo - pad_before, counts) + nth_of_episode
+    return np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+
+
+def split_episodes(
+    n_episodes: int, val_fraction: float, max_train_episodes: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the validation episodes, then at most ``max_train_episodes`` of the others for training.
+
+    Any ``val_fraction`` above 0 holds out at least one episode and leaves at least one for training.
+
+    Returns:
+        Two (E,) bool masks: training and validation.
+    """
+    val = np.zeros(n_episodes, bool)
+    if val_fraction > 0:
+        n_val = min(max(1, round(n_episodes * val_fraction)), n_episodes - 1)
+        val[np.random.default_rng(seed).choice(n_episodes, size=n_val, replace=False)] = True
+    train = ~val
+    if max_train_episodes is not None and train.sum() > max_train_episodes:
+        candidates = np.flatnonzero(train)
+        chosen = np.random.default_rng(seed).choice(len(candidates), size=max_train_episodes, replace=False)
+        train = np.zeros(n_episodes, bool)
+        train[candidates[chosen]] = True
+    return train, val

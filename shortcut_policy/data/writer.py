@@ -1,0 +1,256 @@
+"""Writes demonstrations as a zarr store, one whole episode at a time.
+
+How an episode is atomic: each file is replaced in one step, rows of whole episodes are rewritten with the
+values they had, and ``meta/episode_ends`` grows last. While a writer is open the root attribute ``recording``
+is set, and readers then ignore what lies after the last entry of ``episode_ends``.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import zarr
+from numcodecs import Zstd  # type: ignore[import-untyped]
+from numpy.typing import ArrayLike
+from zarr.codecs import ZstdCodec
+from zarr.errors import GroupNotFoundError
+from zarr.storage import LocalStore
+
+from shortcut_policy.data.source import expand
+from shortcut_policy.data.zarr_source import ENDS, RECORDING, ZarrSource
+from shortcut_policy.errors import InputError
+
+#: Most bytes of a chunk before compression: a small store is a file per key, a window of images a quick read.
+CHUNK_BYTES = 2**20
+#: Readers take a chunk that is not there for a lost one, so chunks of zeros are written too.
+WRITE_ALL_CHUNKS = {"array.write_empty_chunks": True}
+
+
+class EpisodeWriter:
+    """Append episodes to a demonstration store, which is created if it is not there.
+
+    A process that dies while an episode is written leaves the episodes before it intact and readable; opening
+    the writer again drops the unfinished one and continues. The same episodes give the same bytes. There can
+    be one writer at a time. ::
+
+        with EpisodeWriter("demos.zarr") as writer:
+            writer.add_episode({"state": states, "action": actions})
+
+    Args:
+        path: Directory of the store; ``~`` and environment variables are expanded.
+        zarr_format: 2 or 3, of a new store.
+        overwrite: Delete the store that is there instead of appending to it.
+        attributes: Anything that JSON can hold, kept as the store's attributes.
+
+    Attributes:
+        n_episodes: Whole episodes in the store.
+        n_steps: Their steps.
+
+    Raises:
+        InputError: The path is something other than a demonstration store, or the attributes are not JSON.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        zarr_format: Literal[2, 3] = 2,
+        overwrite: bool = False,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = expand(path)
+        if zarr_format not in (2, 3):
+            raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
+        attributes = _plain(attributes or {})
+        self._check_path()
+        if overwrite:
+            self._remove()
+        with zarr.config.set(WRITE_ALL_CHUNKS):
+            self._group = self._open(zarr_format, attributes)
+            self.n_episodes, self.n_steps = self._whole_episodes()
+            self._set_attributes({**self._group.attrs, **attributes, RECORDING: True})
+            self._drop_unfinished()
+
+    def add_episode(self, episode: Mapping[str, ArrayLike]) -> None:
+        """Append one episode: key -> (T, ...) array, T >= 1 the same for all keys.
+
+        Raises:
+            InputError: Other keys, shapes or types than in the episodes before; different lengths; no step;
+                NaN, Inf or something that is not a number. Nothing is written then.
+        """
+        arrays = self._checked(episode)
+        length = len(next(iter(arrays.values())))
+        with zarr.config.set(WRITE_ALL_CHUNKS):
+            if self.n_episodes == 0:
+                self._create(arrays)
+            for key, values in arrays.items():
+                self._put(f"data/{key}", self.n_steps, values)
+            self._put(ENDS, self.n_episodes, np.array([self.n_steps + length], np.int64))
+        self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + length
+
+    def close(self) -> None:
+        """Mark the store as complete; further episodes need a new writer."""
+        if RECORDING in self._group.attrs:
+            with zarr.config.set(WRITE_ALL_CHUNKS):
+                self._drop_unfinished()
+            self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_path(self) -> None:
+        """Never append to, let alone delete, anything but a store of demonstrations."""
+        if self.path.suffix == ".zip":
+            raise InputError(f"{self.path}: a zip cannot grow; write to a directory and zip it afterwards")
+        if self.path.is_dir():
+            names = {file.name for file in self.path.iterdir() if file.suffix != ".partial"}
+            # A writer that died at its very first file leaves the attributes alone or nothing.
+            if names - {".zattrs"} and not names & {".zgroup", "zarr.json"}:
+                raise InputError(f"{self.path} is a directory but not a zarr store; choose another path")
+        elif self.path.exists():
+            raise InputError(f"{self.path} is a file; choose a path for a zarr directory")
+
+    def _remove(self) -> None:
+        if self.path.exists():
+            # Gone in one step: half a store must not be taken for another kind of directory later.
+            old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
+            os.replace(self.path, old)
+            shutil.rmtree(old)
+
+    def _open(self, zarr_format: Literal[2, 3], attributes: dict[str, Any]) -> zarr.Group:
+        store = LocalStore(self.path)
+        try:
+            group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        except GroupNotFoundError:
+            return zarr.create_group(
+                store, zarr_format=zarr_format, attributes={**attributes, RECORDING: True}
+            )
+        # A copy of the metadata that other tools leave for quick opening would go stale.
+        (self.path / ".zmetadata").unlink(missing_ok=True)
+        return group
+
+    def _whole_episodes(self) -> tuple[int, int]:
+        if not list(self._group.keys()):
+            return 0, 0
+        if RECORDING in self._group.attrs:
+            for leftover in self.path.rglob("*.partial"):
+                leftover.unlink()
+            ends = self._group.get(ENDS)
+            if not isinstance(ends, zarr.Array) or not np.any(ends[:]):
+                return 0, 0
+        source = ZarrSource(self.path)
+        return len(source.episode_ends), int(source.episode_ends[-1])
+
+    def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        if dict(self._group.attrs) != attributes:
+            self._group.attrs.put(dict(attributes))
+
+    def _drop_unfinished(self) -> None:
+        if self.n_episodes == 0:
+            for name in list(self._group.keys()):
+                del self._group[name]
+            return
+        names = [f"data/{key}" for key in self._keys()] + [ENDS]
+        for name in names:
+            array, rows = self._array(name), self.n_episodes if name == ENDS else self.n_steps
+            if array.shape[0] > rows:
+                # What is cut off stays in the last chunk, where it would make the bytes depend on the crash.
+                array[rows:] = array.fill_value or 0
+                array.resize((rows, *array.shape[1:]))
+
+    def _create(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._drop_unfinished()
+        for key, values in arrays.items():
+            rows = max(1, CHUNK_BYTES // max(1, values[0].nbytes))
+            self._create_array(f"data/{key}", values.dtype, values.shape[1:], rows)
+        self._create_array(ENDS, np.dtype(np.int64), (), 2**12)
+
+    def _create_array(self, name: str, dtype: np.dtype, shape: tuple[int, ...], rows: int) -> None:
+        # One thread and no state, so the same values give the same bytes; the checksum finds flipped bits.
+        zstd = Zstd(level=9, checksum=True), ZstdCodec(level=9, checksum=True)
+        self._group.create_array(
+            name,
+            shape=(0, *shape),
+            chunks=(rows, *shape),
+            dtype=dtype,
+            compressors=[zstd[self._group.metadata.zarr_format - 2]],
+            fill_value=0,
+        )
+
+    def _put(self, name: str, start: int, values: np.ndarray) -> None:
+        array = self._array(name)
+        array.resize((start + len(values), *array.shape[1:]))
+        array[start:] = values
+
+    def _array(self, name: str) -> zarr.Array:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _keys(self) -> list[str]:
+        data = self._group["data"]
+        assert isinstance(data, zarr.Group)
+        return sorted(data.array_keys())
+
+    def _checked(self, episode: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+        where = f"episode {self.n_episodes} for {self.path}"
+        if RECORDING not in self._group.attrs:
+            raise InputError(f"{where}: the writer is closed; open a new one to append")
+        arrays = {key: _numbers(where, key, values) for key, values in episode.items()}
+        lengths = {key: len(values) for key, values in arrays.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            listed = ", ".join(f"{key} {n}" for key, n in lengths.items()) or "no keys"
+            raise InputError(f"{where}: every key needs the same number of steps, at least 1; got {listed}")
+        if self.n_episodes == 0:
+            return arrays
+        if sorted(arrays) != self._keys():
+            raise InputError(
+                f"{where} has the keys {', '.join(sorted(arrays))}, but the store holds "
+                f"{', '.join(self._keys())}; every episode needs the same keys"
+            )
+        for key, values in arrays.items():
+            stored = self._array(f"data/{key}")
+            if values.shape[1:] != stored.shape[1:] or values.dtype != stored.dtype:
+                raise InputError(
+                    f"{where}: '{key}' is {values.dtype} of shape {list(values.shape[1:])} per step, but the "
+                    f"store holds {stored.dtype} of shape {list(stored.shape[1:])}; convert it"
+                )
+        return arrays
+
+
+def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
+    if not key.strip("._ ") or "/" in key:
+        raise InputError(f"{where}: '{key}' cannot be a key; use letters, digits and underscores")
+    try:
+        array = np.ascontiguousarray(values)
+    except ValueError as error:
+        raise InputError(f"{where}: '{key}' is not an array ({error})") from error
+    if array.dtype.kind not in "biuf" or np.ndim(values) == 0:
+        raise InputError(
+            f"{where}: '{key}' must be an array of numbers with one row per step, not {values!r:.60}"
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        step = int(np.argwhere(~finite)[0][0])
+        raise InputError(
+            f"{where}: '{key}' holds NaN or Inf at step {step} of {len(array)}; repair or drop the episode"
+        )
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    if RECORDING in attributes:
+        raise InputError(f"the attribute '{RECORDING}' is the writer's own; call it something else")
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the attributes of a store must be JSON values: {error}") from error
+    return plain

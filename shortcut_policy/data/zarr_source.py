@@ -1,0 +1,186 @@
+"""Demonstrations in a zarr store: ``data/<key>`` arrays of equal length and ``meta/episode_ends``.
+
+Reads format 2 and 3, a directory or a ``.zip``; a missing or damaged chunk is an error (see `chunk_files`).
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore, ZipStore
+
+from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
+from shortcut_policy.data.source import expand
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import ASSETS_DIR
+
+#: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
+RECORDING = "recording"
+ENDS = "meta/episode_ends"
+LAYOUT = "a demonstration store is a zarr group with data/<key> arrays and meta/episode_ends"
+
+
+class ZarrSource:
+    """Episodes of a zarr store (an `EpisodeSource`); only ``meta/episode_ends`` is read at once.
+
+    Can be pickled and used in forked workers: each process opens the files for itself.
+
+    Args:
+        path: Directory or ``.zip`` file; ``~`` and environment variables are expanded. A zip may hold the
+            store in a folder of its own.
+
+    Raises:
+        InputError: No such path, not a zarr store, no ``meta/episode_ends``, arrays of different length,
+            ``episode_ends`` that do not increase or do not match the arrays.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = str(expand(path))
+        self._opened: tuple[int, zarr.Group] | None = None
+        self._complete: set[str] = set()
+        self.keys = tuple(sorted(self._array_names()))
+        self.attributes: dict[str, Any] = dict(self._group().attrs)
+        arrays = {key: self._array(f"data/{key}") for key in self.keys}
+        self.episode_ends = self._episode_ends()
+        self._check_lengths({key: array.shape[0] if array.ndim else None for key, array in arrays.items()})
+        self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
+        self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of a key as stored, (stop - start, *shape).
+
+        Raises:
+            InputError: The key is not there, or a chunk file is missing or cannot be decoded (it is named).
+        """
+        if key not in self.keys:
+            raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
+        return self._read(f"data/{key}", start, min(stop, int(self.episode_ends[-1])))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def _group(self) -> zarr.Group:
+        # A forked worker must not share the parent's file offsets (zip), so it opens the store again.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), open_store(self.path)
+        return self._opened[1]
+
+    def _array_names(self) -> list[str]:
+        group = self._group()
+        try:
+            names = [name for name, _ in group["data"].arrays()]  # type: ignore[union-attr]
+            ends = group[ENDS]
+        except (KeyError, AttributeError):
+            found = ", ".join(sorted(name for name, _ in group.members())) or "nothing"
+            raise InputError(f"{self.path} lacks data/ or {ENDS} (it holds {found}); {LAYOUT}") from None
+        except ValueError as error:
+            raise InputError(f"the metadata of {self.path} cannot be read ({_first_line(error)})") from error
+        if not names or not isinstance(ends, zarr.Array):
+            raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
+        return names
+
+    def _array(self, name: str) -> zarr.Array:
+        array = self._group()[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _episode_ends(self) -> np.ndarray:
+        array = self._array(ENDS)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise InputError(
+                f"{self.path}: {ENDS} must be a list of whole numbers, not {array.dtype} of shape "
+                f"{list(array.shape)}"
+            )
+        ends = self._read(ENDS, 0, array.shape[0]).astype(np.int64)
+        if self.attributes.get(RECORDING):
+            # A writer that was stopped between making room for an end and writing it leaves a zero.
+            ends = np.trim_zeros(ends, "b")
+        if len(ends) == 0:
+            raise InputError(f"{self.path} holds no whole episode yet; record at least one")
+        wrong = np.flatnonzero(np.diff(ends, prepend=0) <= 0)
+        if len(wrong):
+            e = int(wrong[0])
+            raise InputError(
+                f"{self.path}: {ENDS} must increase, but entry {e} is {ends[e]} after "
+                f"{ends[e - 1] if e else 0}; write the last row + 1 of each episode, in order"
+            )
+        return ends
+
+    def _check_lengths(self, lengths: dict[str, int | None]) -> None:
+        rows = int(self.episode_ends[-1])
+        if self.attributes.get(RECORDING):
+            wrong = {key: n for key, n in lengths.items() if n is None or n < rows}
+        else:
+            wrong = {key: n for key, n in lengths.items() if n != rows}
+        if not wrong:
+            return
+        listed = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                f"{self.path}: the arrays in data/ have different lengths ({listed}) and {ENDS} ends at "
+                f"{rows}; every array needs one row per step"
+            )
+        raise InputError(
+            f"{self.path}: {ENDS} ends at {rows}, but the arrays in data/ have other lengths ({listed}); "
+            "the last entry must be the number of rows"
+        )
+
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        array = self._array(name)
+        if name not in self._complete:
+            rows = array.shape[0] if name == ENDS else int(self.episode_ends[-1])
+            check_chunk_files(self.path, array, rows)
+            self._complete.add(name)
+        try:
+            return np.asarray(array[start:stop])
+        except Exception as error:
+            refuse_corrupt_chunk(self.path, array, start, stop, error)
+
+
+def bundled(name: str) -> ZarrSource:
+    """Demonstrations that come with the package, e.g. ``bundled("pusht")``."""
+    path = ASSETS_DIR / f"{name}.zarr"
+    if not path.is_dir():
+        names = sorted(folder.stem for folder in ASSETS_DIR.glob("*.zarr"))
+        raise InputError(
+            f"there are no bundled demonstrations '{name}'; there are: {', '.join(names) or 'none'} (for a "
+            "store of your own use ZarrSource with its path)"
+        )
+    return ZarrSource(path)
+
+
+def open_store(path: str) -> zarr.Group:
+    """Open the root group for reading; `InputError` if there is no zarr store at ``path``."""
+    try:
+        if Path(path).is_dir():
+            return zarr.open_group(LocalStore(path, read_only=True), mode="r", use_consolidated=False)
+        if zipfile.is_zipfile(path):
+            return zarr.open_group(
+                ZipStore(path, mode="r"), mode="r", path=_root_in_zip(path), use_consolidated=False
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        inside = sorted(str(folder) for folder in Path(path).glob("*.zarr"))
+        hint = f"did you mean {inside[0]}?" if inside else LAYOUT
+        raise InputError(f"{path} is not a zarr store ({_first_line(error)}); {hint}") from error
+    if not Path(path).exists():
+        raise InputError(
+            f"{path} does not exist; give the path of a zarr directory or .zip of demonstrations"
+        )
+    raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")
+
+
+def _root_in_zip(path: str) -> str:
+    """Folder of the store inside a zip: people zip the folder as often as what is in it."""
+    with zipfile.ZipFile(path) as file:
+        for name in file.namelist():
+            folder, found, rest = name.partition(f"{ENDS}/")
+            if found and rest in (".zarray", "zarr.json"):
+                return folder.rstrip("/")
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,13 @@
+"""The exceptions that people who use the library are meant to read."""
+
+
+class InputError(ValueError):
+    """A value, key or file handed in by the user cannot be used.
+
+    The message is one sentence that names what was given, what was expected and what to do. The command
+    line prints it without a traceback and exits with status 2.
+    """
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on. The message says where it stopped and from what it can be taken up again."""

@@ -1,0 +1,1 @@
+"""Rollouts with explicit seeds, and the intervals, tables, figures and reports made from them."""

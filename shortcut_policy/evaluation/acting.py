@@ -1,0 +1,114 @@
+"""Batched calls of a policy in which an episode's actions never depend on its neighbours."""
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy
+
+
+def chunk_generator(seed: int, episode_seed: int, chunk: int) -> torch.Generator:
+    """The generator of the sampling noise of one action chunk, a function of these three numbers alone."""
+    state = np.random.SeedSequence([seed, episode_seed, chunk]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+class ChunkActor:
+    """Asks the policy for the action chunks of many episodes, in batches where every episode keeps its row.
+
+    Episode i sits in row i % ``batch_size`` of an inference batch that always has ``batch_size`` rows; the
+    others are padding. A row's floating-point operations depend on the shape of the batch and on the row's
+    place in it (through vectorisation and the split over threads), but never on what the other rows hold.
+    So an episode's actions are the same bits whichever episodes happen to run beside it.
+
+    Args:
+        policy: The policy.
+        episode_seeds: Seeds of all episodes of the rollout; an episode's index points into them.
+        steps: Sampling steps.
+        seed: Of the sampling noise.
+        batch_size: Rows of every inference batch.
+
+    Raises:
+        InputError: the objective does not sample with ``steps``.
+    """
+
+    def __init__(
+        self, policy: Policy, episode_seeds: Sequence[int], steps: int, seed: int, batch_size: int
+    ) -> None:
+        policy.objective.check_steps(steps)
+        self.network_evaluations = policy.objective.network_evaluations(steps)
+        self._policy = policy
+        self._episode_seeds, self._steps, self._seed, self._batch_size = (
+            episode_seeds,
+            steps,
+            seed,
+            batch_size,
+        )
+
+    def __call__(
+        self, obs: dict[str, np.ndarray], episodes: np.ndarray, chunk: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The chunks number ``chunk`` of the ``episodes`` (N,), increasing indices.
+
+        Args:
+            obs: Their observation stacks, (N, n_obs_steps, *shape) each.
+            episodes: Indices of the episodes.
+            chunk: Index of the chunk in its episode, the same for all.
+
+        Returns:
+            The action chunks (N, n_action_steps, A) in environment units, and the milliseconds (N,) that
+            the call took which produced each.
+        """
+        actions = np.empty((len(episodes), self._policy.n_action_steps, self._policy.action_dim), np.float32)
+        milliseconds = np.empty(len(episodes))
+        for _, members in groupby(range(len(episodes)), key=lambda n: episodes[n] // self._batch_size):
+            block = list(members)
+            rows = episodes[block] % self._batch_size
+            batch = {name: self._spread(obs[name][block], rows) for name in self._policy.obs_shapes}
+            generators = [torch.Generator()] * self._batch_size
+            for row, episode in zip(rows, episodes[block], strict=True):
+                generators[row] = chunk_generator(self._seed, self._episode_seeds[episode], chunk)
+            start = time.perf_counter()
+            # Copying to the host waits for the device, so the clock stops when the actions are there.
+            batch_actions = self._policy.act(batch, steps=self._steps, generator=generators).cpu().numpy()
+            milliseconds[block] = 1000 * (time.perf_counter() - start)
+            actions[block] = batch_actions[rows]
+        return actions, milliseconds
+
+    def _spread(self, obs: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """Put ``obs`` (N, ...) into ``rows`` of a batch; the padding repeats the first, to stay in range."""
+        batch = np.repeat(obs[:1], self._batch_size, axis=0)
+        batch[rows] = obs
+        return torch.from_numpy(batch).to(self._policy.device, torch.float32)
+
+
+def check_environment(policy: Policy, observations: spaces.Space, actions: spaces.Space) -> None:
+    """Compare the spaces of an `ActionChunkEpisode` with what ``policy`` was trained on.
+
+    Raises:
+        InputError: an observation is missing or has another shape, or the actions have another dimension.
+    """
+    if not isinstance(observations, spaces.Dict) or actions.shape is None:
+        raise InputError(
+            f"the environment must have a dictionary of observations and array actions, not {observations} "
+            f"and {actions}"
+        )
+    found = {name: space.shape[1:] for name, space in observations.items() if space.shape}
+    expected = {name: tuple(shape) for name, shape in policy.obs_shapes.items()}
+    action_dim = math.prod(actions.shape[1:])
+    if any(found.get(name) != shape for name, shape in expected.items()) or action_dim != policy.action_dim:
+        raise InputError(
+            f"the policy was trained on task '{policy.metadata['task']['name']}' with observations "
+            f"{_describe(expected)} and {policy.action_dim} action dimensions, but the environment gives "
+            f"{_describe(found)} and takes {action_dim}: roll it out in the environment of its own task"
+        )
+
+
+def _describe(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())

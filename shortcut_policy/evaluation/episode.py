@@ -1,0 +1,115 @@
+"""One evaluated episode: a gymnasium wrapper that plays action chunks, and the record of what happened."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import FrameStackObservation
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """What one episode came to. Two results are equal when the episodes were; wall-clock does not count.
+
+    Attributes:
+        seed: The environment was reset with it.
+        total_reward: Sum of the rewards of all steps (the "return").
+        score: Largest reward of any step; for Push-T max over time of clip(coverage / 0.95, 0, 1).
+        success: The environment reported success at some step; for Push-T coverage > 0.95.
+        length: Environment steps played.
+        chunks: Action chunks inferred, each with one call of the policy.
+        network_evaluations: Network evaluations of one chunk.
+        latencies_ms: Wall-clock of each call of the policy, for the whole inference batch.
+    """
+
+    seed: int
+    total_reward: float
+    score: float
+    success: bool
+    length: int
+    chunks: int
+    network_evaluations: int
+    latencies_ms: tuple[float, ...] = field(compare=False, repr=False)
+
+    def to_json(self) -> str:
+        """One line of JSON; ``latency_ms`` is the episode's median."""
+        return json.dumps(
+            {
+                "seed": self.seed,
+                "return": self.total_reward,
+                "score": self.score,
+                "success": self.success,
+                "length": self.length,
+                "chunks": self.chunks,
+                "network_evaluations": self.network_evaluations,
+                "latency_ms": round(median(self.latencies_ms), 3),
+            }
+        )
+
+
+def read_episodes(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of `EpisodeResult.to_json` lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class ActionChunkEpisode(gymnasium.Wrapper):
+    """Plays whole action chunks and keeps score until its one episode is over.
+
+    * Observations are stacks of the last ``n_obs_steps``; at the start the first one is repeated, as the
+      windows of the training data are padded.
+    * An action is a chunk (n_action_steps, A), played open loop. A chunk is cut where the episode ends.
+    * The best score, success and length are latched and returned in ``info``. ``step`` never reports
+      termination: a finished episode ignores further actions until the next `reset`, so a vector
+      environment without autoreset plays every episode exactly once, however long its neighbours take.
+
+    Args:
+        env: Its ``info`` must carry ``is_success`` after every step.
+        n_obs_steps: Observations the policy sees.
+        n_action_steps: Actions of a chunk.
+    """
+
+    def __init__(self, env: gymnasium.Env, n_obs_steps: int, n_action_steps: int) -> None:
+        super().__init__(FrameStackObservation(env, n_obs_steps))
+        self.action_space = batch_space(env.action_space, n_action_steps)
+        #: Length of the longest episode, None if the environment does not say.
+        self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start the next episode."""
+        self._observation, _ = self.env.reset(seed=seed, options=options)
+        self._finished, self._success = False, False
+        self._total_reward, self._score, self._length = 0.0, -np.inf, 0
+        return self._observation, self._latched()
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play a chunk (n_action_steps, A); the reward is the sum over its steps."""
+        before = self._total_reward
+        for single in action:
+            if self._finished:
+                break
+            self._play(single)
+        return self._observation, self._total_reward - before, False, False, self._latched()
+
+    def _play(self, action: np.ndarray) -> None:
+        self._observation, reward, terminated, truncated, info = self.env.step(action)
+        self._total_reward += float(reward)
+        self._score = max(self._score, float(reward))
+        self._success |= bool(info["is_success"])
+        self._length += 1
+        self._finished = bool(terminated or truncated)
+
+    def _latched(self) -> dict[str, Any]:
+        return {
+            "finished": self._finished,
+            "total_reward": self._total_reward,
+            "score": self._score,
+            "success": self._success,
+            "length": self._length,
+        }

@@ -1,0 +1,73 @@
+"""How long a robot waits for an action chunk."""
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shortcut_policy.policy import Policy
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall-clock of `Policy.act` on one observation, in milliseconds.
+
+    Attributes:
+        p50: Median.
+        p95: 95th percentile.
+        repeats: Calls measured, after the warm-up.
+        device: Name of the processor.
+        threads: Threads torch computes with; 1 on a GPU says nothing.
+    """
+
+    p50: float
+    p95: float
+    repeats: int
+    device: str
+    threads: int
+
+
+def measure_latency(
+    policy: Policy, steps: int, repeats: int = 100, warm_up: int = 3, seconds: float = 10.0
+) -> Latency:
+    """Time ``policy.act`` at batch size 1, up to and including the copy of the actions to the host.
+
+    Args:
+        policy: The policy, on the device to measure.
+        steps: Sampling steps.
+        repeats: Calls to measure; slow policies stop early, see ``seconds``.
+        warm_up: Calls before the clock starts (allocator, kernel choice).
+        seconds: Stop after this long, but never before 10 calls.
+    """
+    obs = {
+        name: torch.zeros(1, policy.n_obs_steps, *shape, device=policy.device)
+        for name, shape in policy.obs_shapes.items()
+    }
+    generator = torch.Generator().manual_seed(0)
+    milliseconds: list[float] = []
+    for call in range(warm_up + repeats):
+        start = time.perf_counter()
+        policy.act(obs, steps=steps, generator=[generator]).cpu()
+        if call >= warm_up:
+            milliseconds.append(1000 * (time.perf_counter() - start))
+        if len(milliseconds) >= 10 and sum(milliseconds) > 1000 * seconds:
+            break
+    p50, p95 = np.percentile(milliseconds, [50, 95])
+    return Latency(
+        float(p50), float(p95), len(milliseconds), device_name(policy.device), torch.get_num_threads()
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the processor behind ``device``, as its maker sells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,214 @@
+"""The figures of the README and the report, in one style."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from scipy.ndimage import uniform_filter1d
+
+from shortcut_policy.evaluation.table import Rows
+from shortcut_policy.paths import atomic_path
+
+#: Okabe and Ito's palette: told apart with every common form of colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: Where the number at a point goes, in points; methods take turns, so that neighbours stay apart.
+LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 7.0,
+    "savefig.dpi": 160,
+    # Text as outlines and fixed ids: the same file on every machine.
+    "svg.hashsalt": "shortcut_policy",
+}
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+def plot_steps(rows: Rows, path: Path) -> None:
+    """Score and strict success against network evaluations an action chunk, one line a method, 95% bands."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 4.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axes, key, title in (
+            (left, "score", "Score, axis stretched towards 1"),
+            (right, "success", "Strict success"),
+        ):
+            _lines(axes, rows, x="nfe", y=key)
+            axes.set_title(title)
+            axes.set_xlabel("network evaluations per action chunk")
+            _powers_of_two(axes, [row["nfe"] for row in rows])
+        _stretch_towards_one(left)
+        right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        right.set_ylim(-0.03, 1.03)
+        _legend(figure, left)
+        save(figure, path)
+
+
+def plot_latency(rows: Rows, path: Path) -> None:
+    """Score against the time that one action chunk takes, batch 1; numbers are sampling steps."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+        axes = figure.subplots()
+        _lines(axes, rows, x="latency_ms_p50", y="score")
+        for number, own in enumerate(_by_name(rows).values()):
+            for row in own:
+                axes.annotate(
+                    str(row["steps"]),
+                    (row["latency_ms_p50"], row["score"]),
+                    xytext=LABEL_OFFSETS[number % len(LABEL_OFFSETS)],
+                    textcoords="offset points",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color=COLOURS[number % len(COLOURS)],
+                )
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+        _stretch_towards_one(axes)
+        axes.set_xlabel(f"latency of one action chunk, median, ms ({rows[0]['device']})")
+        axes.set_title("Score, axis stretched towards 1")
+        _legend(figure, axes)
+        save(figure, path)
+
+
+def plot_losses(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], path: Path
+) -> None:
+    """Training and validation loss of each method against the update, one panel a method.
+
+    Losses of different objectives regress different targets: only the shape of a curve can be compared, so no
+    panel shares its axis with another.
+
+    Args:
+        curves: Method -> kind of record ("train", "validation") -> (updates, losses).
+        path: File to write.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(4.6, 3.4 * len(curves)), 3.4), layout="constrained")
+        panels = figure.subplots(1, len(curves), squeeze=False)[0]
+        for number, (axes, (method, kinds)) in enumerate(zip(panels, curves.items(), strict=True)):
+            colour = COLOURS[number % len(COLOURS)]
+            for kind, (updates, losses) in kinds.items():
+                _loss(axes, kind, np.asarray(updates), np.asarray(losses), colour)
+            axes.set_title(method)
+            axes.set_yscale("log")
+            _plain_numbers(axes.yaxis)
+            axes.set_xlabel("update")
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+            axes.legend()
+        panels[0].set_ylabel("loss")
+        save(figure, path)
+
+
+def plot_paths(recordings: Sequence[Path], path: Path, columns: int = 4) -> None:
+    """Paths of agent and block over the pictures of the start (faint) and the end of recorded episodes."""
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        rows = -(-len(recordings) // columns)
+        columns = min(columns, len(recordings))
+        figure = Figure(figsize=(2.5 * columns, 2.5 * rows + 0.4), layout="constrained")
+        for axes in figure.subplots(rows, columns, squeeze=False).flat:
+            axes.set_axis_off()
+        for axes, recording in zip(figure.axes, recordings, strict=False):
+            with np.load(recording) as data:
+                picture = 0.7 * data["last"].astype(float) + 0.3 * data["first"]
+                axes.imshow(picture.astype(np.uint8), extent=(0, 512, 512, 0))
+                for key, colour in (("block", COLOURS[1]), ("agent", COLOURS[0])):
+                    x, y = data[key].T
+                    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.9, label=key)
+                    axes.plot(x[0], y[0], "o", color="white", markeredgecolor=colour, markersize=5)
+                    axes.plot(x[-1], y[-1], "o", color=colour, markersize=5)
+                axes.set_title(
+                    f"start {recording.stem.removeprefix('episode_')}, {len(x) - 1} steps", fontsize=9
+                )
+            axes.set(xlim=(0, 512), ylim=(512, 0))
+        _legend(figure, figure.axes[0])
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` in the format of ``path``'s suffix, whole or not at all."""
+    kind = path.suffix.removeprefix(".")
+    with atomic_path(path) as part:
+        figure.savefig(part, format=kind, metadata=_NO_METADATA if kind == "svg" else None)
+
+
+def _by_name(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    return {
+        name: [row for row in rows if row["name"] == name]
+        for name in dict.fromkeys(row["name"] for row in rows)
+    }
+
+
+def _lines(axes: Axes, rows: Rows, x: str, y: str) -> None:
+    for number, (name, own) in enumerate(_by_name(rows).items()):
+        own = sorted(own, key=lambda row: row[x])
+        places = [row[x] for row in own]
+        low, high = zip(*(row[f"{y}_ci"] for row in own), strict=True)
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        axes.plot(
+            places, [row[y] for row in own], color=colour, marker=marker, label=name, markeredgecolor="white"
+        )
+        if len(own) > 1:
+            axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
+        else:
+            axes.vlines(places, low, high, color=colour, alpha=0.4)
+
+
+def _loss(axes: Axes, kind: str, updates: np.ndarray, losses: np.ndarray, colour: str) -> None:
+    if kind == "train":
+        smooth = uniform_filter1d(losses, size=max(1, len(losses) // 50), mode="nearest")
+        axes.plot(updates, losses, color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(updates, smooth, color=colour, label="training")
+    else:
+        axes.plot(
+            updates, losses, color="#333333", marker="o", markersize=4, linewidth=1.2, label="validation"
+        )
+
+
+def _powers_of_two(axes: Axes, values: Sequence[float]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([2.0**k for k in range(math.ceil(math.log2(max(values))) + 1)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Ticks at 1, 2, 5, 10 ... of a logarithmic axis, written out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _stretch_towards_one(axes: Axes) -> None:
+    """Room for the differences between good policies: the axis is logarithmic in the distance to 1.05."""
+    axes.set_yscale(
+        "function", functions=(lambda y: -np.log(1.05 - np.minimum(y, 1.04)), lambda z: 1.05 - np.exp(-z))
+    )
+    low = min(0.5, axes.dataLim.y0)
+    axes.set_ylim(low - 0.15, 1.01)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))

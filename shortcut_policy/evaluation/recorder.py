@@ -1,0 +1,118 @@
+"""Videos and paths of chosen episodes, written while they are played."""
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio.v2 as imageio
+import numpy as np
+
+from shortcut_policy.paths import atomic_path
+
+
+class EpisodeRecorder(gymnasium.Wrapper):
+    """Writes the frames and paths of the episodes whose seeds were asked for; other episodes cost nothing.
+
+    It goes directly around the environment, below the wrapper that plays chunks, and so sees every step.
+    ``episode_<seed>.mp4`` holds the frames; ``episode_<seed>.npz`` the paths ``agent`` (T, 2) and ``block``
+    (T, 2) in pixels and the images ``first`` and ``last``. Both appear when the episode is over, complete.
+
+    Args:
+        env: Made with ``render_mode="rgb_array"``; its ``info`` carries ``state`` and ``block_pose``.
+        folder: Where the files go.
+        video_seeds: Episodes to film.
+        path_seeds: Episodes whose paths to keep.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env, folder: Path, video_seeds: Collection[int], path_seeds: Collection[int]
+    ) -> None:
+        super().__init__(env)
+        self._folder, self._video_seeds, self._path_seeds = folder, video_seeds, path_seeds
+        self._writer: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, and its recording if ``seed`` is one of those chosen."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._seed, self._poses = seed, [_poses(info)] if seed in self._path_seeds else []
+        if self._poses:
+            self._first: Any = self.env.render()
+        if seed in self._video_seeds:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = open_video(self._film(".part"), self.env.metadata["render_fps"])
+            self._writer.append_data(self.env.render())
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step and record."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if self._writer:
+            self._writer.append_data(self.env.render())
+        if self._poses:
+            self._poses.append(_poses(info))
+        if terminated or truncated:
+            self._finish()
+        return obs, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Drop a film that was cut short."""
+        if self._writer:
+            self._writer.close()
+            self._film(".part").unlink(missing_ok=True)
+        super().close()
+
+    def _finish(self) -> None:
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+            os.replace(self._film(".part"), self._film())
+        if self._poses:
+            poses = np.stack(self._poses)
+            with atomic_path(self._folder / f"episode_{self._seed}.npz") as path, path.open("wb") as file:
+                last: Any = self.env.render()
+                np.savez_compressed(file, agent=poses[:, 0], block=poses[:, 1], first=self._first, last=last)
+
+    def _film(self, suffix: str = "") -> Path:
+        return self._folder / f"episode_{self._seed}{suffix}.mp4"
+
+
+def _poses(info: dict[str, Any]) -> np.ndarray:
+    return np.stack([info["state"][:2], info["block_pose"][:2]])
+
+
+def open_video(path: Path, fps: float) -> Any:
+    """An H.264 writer that browsers and phones can play; frames are (H, W, 3) uint8 with even sides."""
+    return imageio.get_writer(path, fps=fps, codec="libx264", quality=7, macro_block_size=2)
+
+
+def tile_videos(paths: Sequence[Path], output: Path, columns: int = 4, border: int = 4) -> None:
+    """Play videos of one size side by side in one; those that end early hold their last frame.
+
+    Frames are streamed, so memory does not grow with the length.
+    """
+    readers: list[Any] = [imageio.get_reader(path) for path in paths]
+    part = output.with_name(f"{output.stem}.part.mp4")
+    with open_video(part, readers[0].get_meta_data()["fps"]) as writer:
+        streams = [iter(reader) for reader in readers]
+        frames = [next(stream) for stream in streams]
+        running = True
+        while running:
+            writer.append_data(_grid(frames, columns, border))
+            following = [next(stream, None) for stream in streams]
+            running = any(frame is not None for frame in following)
+            frames = [frame if new is None else new for frame, new in zip(frames, following, strict=True)]
+    for reader in readers:
+        reader.close()
+    os.replace(part, output)
+
+
+def _grid(frames: Sequence[np.ndarray], columns: int, border: int) -> np.ndarray:
+    padded = [np.pad(f, ((border, border), (border, border), (0, 0)), constant_values=255) for f in frames]
+    blank = np.full_like(padded[0], 255)
+    padded += [blank] * (-len(padded) % columns)
+    rows = [np.concatenate(padded[i : i + columns], axis=1) for i in range(0, len(padded), columns)]
+    return np.concatenate(rows, axis=0)

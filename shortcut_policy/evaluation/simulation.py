@@ -1,0 +1,151 @@
+"""Roll a policy out from explicit starts: results are a function of the policy and the seeds alone."""
+
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from tqdm import tqdm
+
+from shortcut_policy.evaluation.acting import ChunkActor, check_environment
+from shortcut_policy.evaluation.episode import ActionChunkEpisode, EpisodeResult
+from shortcut_policy.policy import Policy
+
+
+def rollout(
+    policy: Policy,
+    make_env: Callable[[], gymnasium.Env],
+    episode_seeds: Sequence[int],
+    steps: int = 1,
+    *,
+    seed: int = 0,
+    num_envs: int = 50,
+    batch_size: int = 50,
+    asynchronous: bool = False,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    progress: str | None = None,
+) -> list[EpisodeResult]:
+    """Play one episode from each of ``episode_seeds`` and return the results in that order.
+
+    The results are the same bits for every ``num_envs``: an environment is a function of its reset seed and
+    its actions, the noise of a chunk is a function of (``seed``, episode seed, chunk index), and
+    `ChunkActor` keeps the arithmetic of an episode apart from its neighbours. ``batch_size`` belongs to the
+    definition of a result, ``num_envs`` does not. Two policies rolled out with the same seeds meet the same
+    starts and the same noise, which makes their comparison a paired one.
+
+    Args:
+        policy: Its observations are looked up by name in the environment's.
+        make_env: Makes one environment with `gymnasium.spaces.Dict` observations and ``is_success`` in
+            ``info``.
+        episode_seeds: Each resets one episode.
+        steps: Sampling steps of the policy.
+        seed: Of the sampling noise.
+        num_envs: Episodes played side by side.
+        batch_size: Rows of an inference batch.
+        asynchronous: One process an environment, worth it where a step takes much longer than a message.
+        on_episode: Called with each result as soon as its episode is over.
+        progress: Show a progress bar with this title.
+
+    Raises:
+        InputError: the objective does not sample with ``steps``, or the environment does not fit the policy.
+    """
+    actor = ChunkActor(policy, episode_seeds, steps, seed, batch_size)
+
+    def make_episode() -> gymnasium.Env:
+        return ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
+
+    vector_env = AsyncVectorEnv if asynchronous else SyncVectorEnv
+    num_envs = min(num_envs, len(episode_seeds))
+    envs = vector_env([make_episode] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    results: list[EpisodeResult] = []
+    try:
+        check_environment(policy, envs.single_observation_space, envs.single_action_space)
+        with _ProgressBar(progress, len(episode_seeds), envs.get_attr("max_steps")[0]) as bar:
+            for first in range(0, len(episode_seeds), num_envs):
+                seeds = [int(s) for s in episode_seeds[first : first + num_envs]]
+                results += _play_group(envs, actor, first, seeds, bar, on_episode or (lambda result: None))
+    finally:
+        envs.close()
+    return results
+
+
+def _play_group(
+    envs: VectorEnv,
+    actor: ChunkActor,
+    first: int,
+    seeds: list[int],
+    bar: "_ProgressBar",
+    on_episode: Callable[[EpisodeResult], None],
+) -> list[EpisodeResult]:
+    """Play the episodes ``first``, ``first`` + 1, ..., one an environment; the last group may be smaller."""
+    idle = envs.num_envs - len(seeds)
+    used = np.arange(envs.num_envs) < len(seeds)
+    # Gymnasium's base class is annotated for one seed; its vector environments document a list.
+    reset_seeds: Any = seeds + [None] * idle
+    obs, _ = envs.reset(seed=reset_seeds, options={"reset_mask": used})
+    actions = np.zeros(envs.action_space.shape or (), np.float32)
+    milliseconds: list[list[float]] = [[] for _ in seeds]
+    results: dict[int, EpisodeResult] = {}
+    running = np.arange(len(seeds))
+    chunk = 0
+    while running.size:
+        actions[running], waited = actor({k: v[running] for k, v in obs.items()}, first + running, chunk)
+        obs, _, _, _, info = envs.step(actions)
+        chunk += 1
+        for slot, wait in zip(running, waited, strict=True):
+            milliseconds[slot].append(float(wait))
+        finished = info["finished"][running]
+        for slot in running[finished]:
+            results[slot] = EpisodeResult(
+                seed=seeds[slot],
+                total_reward=float(info["total_reward"][slot]),
+                score=float(info["score"][slot]),
+                success=bool(info["success"][slot]),
+                length=int(info["length"][slot]),
+                chunks=chunk,
+                network_evaluations=actor.network_evaluations,
+                latencies_ms=tuple(milliseconds[slot]),
+            )
+            on_episode(results[slot])
+        bar.show(info["length"][used], info["score"][used], info["finished"][used])
+        running = running[~finished]
+    bar.close_group(info["score"][used])
+    return [results[slot] for slot in range(len(seeds))]
+
+
+class _ProgressBar:
+    """Counts environment steps, with rate, time left and running score.
+
+    The steps that an early end saved count as done, so the bar always ends full.
+    """
+
+    def __init__(self, title: str | None, episodes: int, max_steps: int | None) -> None:
+        self._max_steps, self._scores, self._group_steps = max_steps, np.empty(0), 0
+        self._bar = tqdm(
+            total=max_steps and episodes * max_steps,
+            desc=title,
+            unit=" steps",
+            disable=title is None,
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 15.0,
+        )
+
+    def show(self, lengths: np.ndarray, scores: np.ndarray, finished: np.ndarray) -> None:
+        steps = int((np.where(finished, self._max_steps, lengths) if self._max_steps else lengths).sum())
+        self._bar.set_postfix(score=f"{np.concatenate([self._scores, scores]).mean():.3f}", refresh=False)
+        self._bar.update(steps - self._group_steps)
+        self._group_steps = steps
+
+    def close_group(self, scores: np.ndarray) -> None:
+        self._scores, self._group_steps = np.concatenate([self._scores, scores]), 0
+
+    def __enter__(self) -> "_ProgressBar":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

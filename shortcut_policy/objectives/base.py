@@ -1,0 +1,134 @@
+"""The contract of an objective, and the random numbers that it draws.
+
+Convention of the whole library: t = 0 is noise, t = 1 is data. A *step map* ``net(x, t, d, cond)`` predicts
+the average velocity over [t, t + d], so that a sampling step is ``x_{t+d} = x_t + d * net(x_t, t, d, cond)``.
+Nothing here looks at the trailing shape of x: action chunks (B, T, A) and images (B, C, H, W) are the same.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+
+Metrics = dict[str, Tensor]
+#: One generator for all rows, or a list of one a row: then row i depends on generator i alone.
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+class StepMap(Protocol):
+    """The network: average velocity over [t, t + d]."""
+
+    def __call__(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        """Predict like ``x`` (B, ...), from noise level ``t`` (B,), step size ``d`` (B,), ``cond`` (B, C)."""
+        ...
+
+
+class Draws:
+    """Random numbers for the rows of a global batch that several processes may share.
+
+    Every process draws for the whole batch and keeps each ``world``-th row from its ``rank`` on, so a row
+    meets the same numbers, and plays the same role in the loss, whatever the number of processes.
+
+    Args:
+        generator: Seeded by the trainer for each step, on the device of the batch.
+        rank: Of this process.
+        world: Number of processes.
+    """
+
+    def __init__(self, generator: torch.Generator, rank: int = 0, world: int = 1) -> None:
+        self.generator, self.rank, self.world = generator, rank, world
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Standard normal numbers of the shape, type and device of ``x``, (B, ...)."""
+        shape = (x.shape[0] * self.world, *x.shape[1:])
+        return torch.randn(shape, generator=self.generator, dtype=x.dtype, device=x.device)[
+            self.rank :: self.world
+        ]
+
+    def uniform(self, rows: int) -> Tensor:
+        """One number a row in [0, 1), (rows,)."""
+        device = self.generator.device
+        return torch.rand(rows * self.world, generator=self.generator, device=device)[self.rank :: self.world]
+
+    def stratified(self, rows: int, first: int) -> Tensor:
+        """Numbers in [0, 1) for the first ``first`` rows of the global batch, evenly spread over them.
+
+        Systematic sampling: one random offset, then equal spacing, so that every batch meets the shares of a
+        distribution as exactly as ``first`` rows can.
+
+        Returns:
+            One number for each of those rows that this process holds, see `local`.
+        """
+        device = self.generator.device
+        offset = torch.rand((), generator=self.generator, device=device)
+        index = torch.arange(self.rank, rows * self.world, self.world, device=device)
+        # float64: the last number must stay below 1.
+        return ((index[: self.local(first)] + offset.double()) / first).float().clamp(max=1 - 2**-24)
+
+    def local(self, first: int) -> int:
+        """How many of the first ``first`` rows of the global batch this process holds: its own first ones."""
+        return max(0, -(-(first - self.rank) // self.world))
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """What an objective may use beside the network it trains.
+
+    Attributes:
+        draws: The only source of random numbers.
+        ema: Step map with the averaged weights, for targets; never differentiated.
+        ema_cond: ``cond`` as the averaged encoder sees it, (B, C).
+        teacher: Frozen step map of a trained checkpoint, for the objectives that distil one.
+        progress: Part of the training done, in [0, 1].
+    """
+
+    draws: Draws
+    ema: StepMap
+    ema_cond: Tensor
+    teacher: StepMap | None = None
+    progress: float = 0.0
+
+
+class Objective(Protocol):
+    """How to make a regression target, and how to sample from the network that was trained on it."""
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Loss of each row, (B,), and scalars to log, for data ``x_1`` (B, ...) under ``cond`` (B, C)."""
+        ...
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """Turn ``noise`` (B, ...) into data; ``generator`` feeds samplers that draw noise on the way."""
+        ...
+
+    def check_steps(self, steps: int) -> None:
+        """Raise `InputError` unless `sample` can take this number of steps."""
+        ...
+
+    def network_evaluations(self, steps: int) -> int:
+        """Network evaluations that `sample` costs."""
+        ...
+
+
+def row_mean(x: Tensor) -> Tensor:
+    """Mean over all axes but the first: (B, ...) to (B,)."""
+    return x.flatten(1).mean(1)
+
+
+def expand_like(scalar: Tensor, x: Tensor) -> Tensor:
+    """Give one number a row, (B,), the number of axes of ``x`` (B, ...), to multiply with it."""
+    return scalar.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def check_step_range(steps: int, largest: int | None, method: str) -> None:
+    """Raise `InputError` unless ``steps`` is a whole number from 1 to ``largest`` (no bound if None)."""
+    whole = isinstance(steps, int) and not isinstance(steps, bool)
+    if not whole or steps < 1 or (largest is not None and steps > largest):
+        bound = "a whole number from 1 on" if largest is None else f"a whole number from 1 to {largest}"
+        raise InputError(
+            f"steps={steps} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
+        )

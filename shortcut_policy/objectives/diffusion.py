@@ -1,0 +1,78 @@
+"""Denoising diffusion as Diffusion Policy trains it (Ho et al. 2020; Chi et al. 2023), through diffusers."""
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+
+from shortcut_policy.objectives.base import (
+    Generators,
+    LossContext,
+    Metrics,
+    StepMap,
+    check_step_range,
+    row_mean,
+)
+
+
+class Diffusion:
+    """Predict the noise (epsilon) at a random one of ``train_steps`` noise levels.
+
+    The full number of steps is sampled by DDPM (ancestral), any smaller one by DDIM (Song et al. 2021, with
+    eta = 0). At level n the network is told ``t = 1 - (n + 1) / train_steps``, so that 0 is noise here as
+    everywhere, and d = 0.
+
+    Args:
+        train_steps: Noise levels, and the number of steps that DDPM takes.
+        beta_schedule: Name of a diffusers schedule; the baseline's is the cosine one.
+        clip_sample: Clip the predicted data to [-1, 1] on the way, as the baseline does.
+        timestep_spacing: Which levels DDIM visits. ``trailing`` begins at the noisiest one; the ``leading``
+            of the baseline's code would begin a 1-step sample at the cleanest, where it cannot work.
+    """
+
+    def __init__(
+        self,
+        train_steps: int = 100,
+        beta_schedule: str = "squaredcos_cap_v2",
+        clip_sample: bool = True,
+        timestep_spacing: str = "trailing",
+    ) -> None:
+        shared = {
+            "num_train_timesteps": train_steps,
+            "beta_schedule": beta_schedule,
+            "clip_sample": clip_sample,
+            "prediction_type": "epsilon",
+        }
+        self.train_steps = train_steps
+        self.ddpm = DDPMScheduler(**shared, variance_type="fixed_small")
+        self.ddim = DDIMScheduler(**shared, set_alpha_to_one=True, timestep_spacing=timestep_spacing)
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Squared error of the predicted noise, mean of each row, (B,)."""
+        noise = context.draws.normal_like(x_1)
+        level = (context.draws.uniform(len(x_1)) * self.train_steps).long()
+        predicted = self._predict(net, self.ddpm.add_noise(x_1, noise, level), level, cond)
+        return row_mean((predicted - noise) ** 2), {}
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """DDPM at ``train_steps`` steps, its noise drawn from ``generator``; DDIM, without any, below."""
+        scheduler = self.ddpm if steps == self.train_steps else self.ddim
+        scheduler.set_timesteps(steps)
+        x = noise * scheduler.init_noise_sigma
+        for level in scheduler.timesteps.tolist():
+            predicted = self._predict(net, x, torch.full(x.shape[:1], level, device=x.device), cond)
+            x = scheduler.step(predicted, level, x, generator=generator).prev_sample
+        return x
+
+    def check_steps(self, steps: int) -> None:
+        """Any whole number of steps up to the number of noise levels."""
+        check_step_range(steps, self.train_steps, f"a diffusion policy of {self.train_steps} noise levels")
+
+    def network_evaluations(self, steps: int) -> int:
+        """One a step."""
+        return steps
+
+    def _predict(self, net: StepMap, x: Tensor, level: Tensor, cond: Tensor) -> Tensor:
+        t = 1 - (level + 1).to(x.dtype) / self.train_steps
+        return net(x, t, torch.zeros_like(t), cond)

@@ -1,0 +1,39 @@
+"""Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): the limit d = 0 of the step map."""
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.objectives.base import (
+    Generators,
+    LossContext,
+    Metrics,
+    StepMap,
+    check_step_range,
+    row_mean,
+)
+from shortcut_policy.objectives.paths import euler, interpolate
+
+
+class FlowMatching:
+    """Regress the velocity ``x_1 - x_0`` at a uniform time on the straight path; sample by Euler steps."""
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Squared error of the velocity, mean of each row, (B,)."""
+        x_0 = context.draws.normal_like(x_1)
+        t = context.draws.uniform(len(x_1))
+        velocity = net(interpolate(x_0, x_1, t), t, torch.zeros_like(t), cond)
+        return row_mean((velocity - (x_1 - x_0)) ** 2), {}
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """Integrate the ODE with ``steps`` Euler steps; deterministic in ``noise`` (B, ...)."""
+        return euler(net, noise, cond, steps, d=0.0)
+
+    def check_steps(self, steps: int) -> None:
+        """Any whole number of steps from 1 on."""
+        check_step_range(steps, None, "flow matching")
+
+    def network_evaluations(self, steps: int) -> int:
+        """One a step."""
+        return steps

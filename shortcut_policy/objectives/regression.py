@@ -1,0 +1,53 @@
+"""Plain regression, the control for every generative policy: the step map at x = 0, t = 0, d = 1."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.base import (
+    Generators,
+    LossContext,
+    Metrics,
+    StepMap,
+    check_step_range,
+    row_mean,
+)
+
+
+class Regression:
+    """Predict the data from the condition alone; ``l2`` learns its mean, ``l1`` its median.
+
+    Args:
+        error: Which error is averaged over a row.
+    """
+
+    def __init__(self, error: Literal["l1", "l2"] = "l2") -> None:
+        if error not in ("l1", "l2"):
+            raise InputError(f"objective.error={error} must be l1 or l2")
+        self.error = error
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Error of the prediction, mean of each row, (B,)."""
+        difference = self._predict(net, torch.zeros_like(x_1), cond) - x_1
+        return row_mean(difference.abs() if self.error == "l1" else difference**2), {}
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """The prediction; the values of ``noise`` (B, ...) are not used."""
+        return self._predict(net, torch.zeros_like(noise), cond)
+
+    def check_steps(self, steps: int) -> None:
+        """One evaluation is all there is."""
+        check_step_range(steps, 1, "regression, which has one step")
+
+    def network_evaluations(self, steps: int) -> int:
+        """Always one."""
+        return 1
+
+    @staticmethod
+    def _predict(net: StepMap, zeros: Tensor, cond: Tensor) -> Tensor:
+        t = torch.zeros(len(zeros), dtype=zeros.dtype, device=zeros.device)
+        return net(zeros, t, torch.ones_like(t), cond)

@@ -1,0 +1,148 @@
+"""Shortcut models (Frans, Hafner, Levine, Abbeel: "One Step Diffusion via Shortcut Models", ICLR 2025)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.base import (
+    Generators,
+    LossContext,
+    Metrics,
+    StepMap,
+    check_step_range,
+    expand_like,
+    row_mean,
+)
+from shortcut_policy.objectives.paths import euler, interpolate
+
+
+class Shortcut:
+    """Flow matching at d = 0, and self-consistency: one step of d equals two steps of d / 2.
+
+    One batch and one forward pass: the first 1/k of the rows regress on the network's own two half steps, the
+    others on the velocity of the straight path. Sizes d are 1, 1/2, ... 1/M; the network is asked at d = 0
+    wherever d would be smaller than 1/M.
+
+    Args:
+        bootstrap_every: k; one row in k is self-consistency. The paper says 4, the authors' code 8. A
+            smaller k helps one-step samples and costs two more evaluations for each such row.
+        max_steps: M, a power of two: the most steps that can be sampled.
+        level_weights: Shares of the sizes d = 1, 1/2, ... 1/M among the self-consistency rows, log2(M) + 1
+            numbers that need not sum to one; uniform, as in the paper, if None.
+        target_weights: Make targets with the averaged weights (``ema``, the paper) or with the current ones
+            (``online``). Averaged weights lag, and what the sizes learn from each other passes through them
+            log2(M) + 1 times: a delay that weighs more in a run of ten thousand updates than in one of a
+            million. On the two modes of ``tests/test_two_modes.py``, online targets come closer in one step.
+        target_clip: Clip x and the targets of the self-consistency rows to this absolute value (4 in the
+            authors' code; nothing in the paper, and None here).
+        flow_times: Times of the flow rows: ``continuous`` in [0, 1), or, as in the authors' code, multiples
+            of 1/M (``discrete``).
+    """
+
+    def __init__(
+        self,
+        bootstrap_every: float = 4,
+        max_steps: int = 128,
+        level_weights: Sequence[float] | None = None,
+        target_weights: Literal["ema", "online"] = "ema",
+        target_clip: float | None = None,
+        flow_times: Literal["continuous", "discrete"] = "continuous",
+    ) -> None:
+        if max_steps < 1 or max_steps & (max_steps - 1):
+            raise InputError(f"objective.max_steps={max_steps} must be a power of two, such as 128")
+        if bootstrap_every < 1:
+            raise InputError(f"objective.bootstrap_every={bootstrap_every} must be at least 1: one row in k")
+        if target_weights not in ("ema", "online"):
+            raise InputError(f"objective.target_weights={target_weights} must be ema or online")
+        if flow_times not in ("continuous", "discrete"):
+            raise InputError(f"objective.flow_times={flow_times} must be continuous or discrete")
+        levels = max_steps.bit_length()
+        weights = torch.tensor(list(level_weights) if level_weights is not None else [1.0] * levels)
+        if len(weights) != levels or weights.min() < 0 or weights.sum() <= 0:
+            raise InputError(
+                f"objective.level_weights must be {levels} numbers from 0 on, for d = 1, 1/2, ... "
+                f"1/{max_steps}; got {weights.tolist()}"
+            )
+        self.bootstrap_every, self.max_steps = bootstrap_every, max_steps
+        self.level_shares = torch.cumsum(weights / weights.sum(), 0)
+        self.target_weights, self.target_clip, self.flow_times = target_weights, target_clip, flow_times
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Squared error of the average velocity, mean of each row, (B,); paper, equation 5."""
+        draws, rows = context.draws, len(x_1)
+        x_0, u = draws.normal_like(x_1), draws.uniform(rows)
+        bootstrapped = round(rows * draws.world / self.bootstrap_every)
+        d = self.draw_step_sizes(draws.stratified(rows, bootstrapped))
+        n = len(d)
+
+        t = u.clone()
+        t[:n] = d * torch.floor(u[:n] / d)
+        if self.flow_times == "discrete":
+            t[n:] = torch.floor(u[n:] * self.max_steps) / self.max_steps
+        told = torch.cat([d, torch.zeros_like(u[n:])])
+
+        x_t = interpolate(x_0, x_1, t)
+        target = x_1 - x_0
+        if n:
+            teacher = context.ema if self.target_weights == "ema" else net
+            teacher_cond = context.ema_cond if self.target_weights == "ema" else cond
+            x_t[:n] = self._clip(x_t[:n])
+            target[:n] = self.bootstrap_target(teacher, x_t[:n], t[:n], d, teacher_cond[:n])
+        losses = row_mean((net(x_t, t, told, cond) - target) ** 2)
+        parts = {"loss_consistency": losses[:n], "loss_flow": losses[n:]}
+        return losses, {name: part.detach().mean() for name, part in parts.items() if len(part)}
+
+    @torch.no_grad()
+    def bootstrap_target(self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        """Average velocity of two half steps, ``(s(x_t, t, d/2) + s(x', t + d/2, d/2)) / 2``; no gradient.
+
+        The second half step begins where the first one ends, at time t + d/2 (the paper prints t).
+
+        Args:
+            net: The step map that is trusted for half steps.
+            x_t: (B, ...).
+            t: (B,) in [0, 1 - d].
+            d: (B,) full step size.
+            cond: (B, C).
+        """
+        half = d / 2
+        told = self.told_step(half)
+        first = net(x_t, t, told, cond)
+        x_half = self._clip(x_t + expand_like(half, x_t) * first)
+        second = net(x_half, t + half, told, cond)
+        return self._clip((first + second) / 2)
+
+    def told_step(self, d: Tensor) -> Tensor:
+        """The step size that the network is asked at: d, or 0 where d is below 1/M."""
+        return torch.where(d < 1 / self.max_steps, torch.zeros_like(d), d)
+
+    def draw_step_sizes(self, u: Tensor) -> Tensor:
+        """Step sizes 1, 1/2, ... 1/M by their shares, for numbers ``u`` (B,) in [0, 1)."""
+        level = torch.searchsorted(self.level_shares.to(u.device), u, right=True)
+        return 0.5 ** level.clamp(max=len(self.level_shares) - 1)
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """Take ``steps`` shortcuts of size 1/steps; deterministic in ``noise`` (B, ...)."""
+        return euler(net, noise, cond, steps, d=1 / steps)
+
+    def check_steps(self, steps: int) -> None:
+        """A power of two up to M."""
+        check_step_range(steps, self.max_steps, f"a shortcut policy with M = {self.max_steps}")
+        if steps & (steps - 1):
+            below = 1 << steps.bit_length() - 1
+            raise InputError(
+                f"steps={steps} cannot be sampled by a shortcut policy: it knows powers of two up to "
+                f"{self.max_steps}, give {below} or {2 * below}"
+            )
+
+    def network_evaluations(self, steps: int) -> int:
+        """One a step."""
+        return steps
+
+    def _clip(self, x: Tensor) -> Tensor:
+        return x if self.target_clip is None else x.clamp(-self.target_clip, self.target_clip)

@@ -1,0 +1,159 @@
+"""The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from shortcut_policy.build import build
+from shortcut_policy.data import Field, Normalizer
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
+from shortcut_policy.objectives.base import Generators
+
+ACTION = "action"
+
+
+class Policy(nn.Module):
+    """Acts on observations in environment units, and computes its own training loss.
+
+    Args:
+        obs: Observation fields by name.
+        action: The action field, of shape (A,).
+        horizon: T, steps of an action chunk as the network predicts it.
+        n_obs_steps: Observed steps; the chunk begins with the first of them.
+        n_action_steps: Steps of the chunk that are executed, from the last observed step on.
+        encoder: Observation encoder, ``{name: (B, n_obs_steps, *shape)} -> (B, C)``.
+        backbone: Step map over action chunks.
+        objective: How it is trained and sampled.
+
+    Attributes:
+        normalizer: Scaling between environment and network units; buffers of this module.
+        spec: The specification that it was built from, as stored in a checkpoint.
+        metadata: What is known of a trained policy: method, task, dataset, updates, commit and so on.
+    """
+
+    def __init__(
+        self,
+        obs: Mapping[str, Field],
+        action: Field,
+        horizon: int,
+        n_obs_steps: int,
+        n_action_steps: int,
+        encoder: nn.Module,
+        backbone: nn.Module,
+        objective: Objective,
+    ) -> None:
+        super().__init__()
+        self.obs_shapes = {name: field.shape for name, field in obs.items()}
+        (self.action_dim,) = action.shape
+        self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
+        self.normalizer = Normalizer.empty({**obs, ACTION: action})
+        self.encoder, self.backbone, self.objective = encoder, backbone, objective
+        self.spec: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> "Policy":
+        """Build an untrained policy, whose normaliser has no statistics yet.
+
+        Args:
+            spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``
+                and the specifications (see `build`) of ``encoder``, ``backbone`` and ``objective``.
+        """
+        obs = {name: build(field) for name, field in spec["obs"].items()}
+        action = build(spec["action"])
+        shapes = {name: field.shape for name, field in obs.items()}
+        encoder = build(spec["encoder"], obs_shapes=shapes, n_obs_steps=spec["n_obs_steps"])
+        backbone = build(
+            spec["backbone"],
+            action_dim=action.shape[0],
+            horizon=spec["horizon"],
+            cond_dim=encoder.cond_dim,
+        )
+        sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
+        objective = build(spec["objective"])
+        policy = cls(obs=obs, action=action, encoder=encoder, backbone=backbone, objective=objective, **sizes)
+        policy.spec = dict(spec)
+        return policy
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def act(self, obs: Mapping[str, Any], steps: int = 1, generator: Generators = None) -> Tensor:
+        """Choose the next actions.
+
+        Args:
+            obs: name -> (B, n_obs_steps, *shape), tensors or arrays in environment units, oldest step first.
+                At the start of an episode the first observation fills the history.
+            steps: Sampling steps; which numbers are allowed is the objective's to say.
+            generator: Source of the noise: one generator for all rows, or a list of B, and then row i
+                depends on generator i alone. The global generator if None.
+
+        Returns:
+            (B, n_action_steps, A) in environment units: the actions from the last observed step on.
+
+        Raises:
+            InputError: Observations of other names or shapes, or a step count that the objective cannot take.
+        """
+        chunk = self.predict(obs, steps, generator)
+        return chunk[:, self.n_obs_steps - 1 : self.n_obs_steps - 1 + self.n_action_steps]
+
+    @torch.no_grad()
+    def predict(self, obs: Mapping[str, Any], steps: int = 1, generator: Generators = None) -> Tensor:
+        """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
+        self.objective.check_steps(steps)
+        tensors = self._check_obs(obs)
+        cond = self.encode(tensors)
+        if isinstance(generator, list) and len(generator) != len(cond):
+            raise InputError(
+                f"got {len(generator)} generators for {len(cond)} rows; give one, or one for each row"
+            )
+        noise = randn_tensor(
+            (len(cond), self.horizon, self.action_dim), generator=generator, device=self.device
+        )
+        sample = self.objective.sample(self.backbone, noise, cond, steps, generator)
+        return self.normalizer.unnormalize(ACTION, sample)
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
+        return self.encoder({name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes})
+
+    def forward(
+        self, obs: Mapping[str, Tensor], action: Tensor, ema: "Policy", draws: Draws, progress: float = 0.0
+    ) -> tuple[Tensor, Metrics]:
+        """Training loss of each row, (B,), and metrics; see `Objective.loss`.
+
+        Args:
+            obs: name -> (B, n_obs_steps, *shape) in environment units.
+            action: (B, horizon, A) in environment units.
+            ema: The policy with averaged weights.
+            draws: Source of all random numbers.
+            progress: Part of the training done, in [0, 1].
+        """
+        with torch.no_grad():
+            ema_cond = ema.encode(obs)
+        context = LossContext(draws, ema=ema.backbone, ema_cond=ema_cond, progress=progress)
+        x_1 = self.normalizer.normalize(ACTION, action)
+        return self.objective.loss(self.backbone, x_1, self.encode(obs), context)
+
+    def _check_obs(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
+        if set(obs) != set(self.obs_shapes):
+            raise InputError(
+                f"this policy observes {sorted(self.obs_shapes)}, but got {sorted(obs)}; "
+                "use the environment and observation mode that it was trained for"
+            )
+        tensors = {name: torch.as_tensor(obs[name], device=self.device) for name in self.obs_shapes}
+        for name, shape in self.obs_shapes.items():
+            expected = (self.n_obs_steps, *shape)
+            if tuple(tensors[name].shape[1:]) != expected:
+                raise InputError(
+                    f"observation '{name}' has shape {tuple(tensors[name].shape)}, expected (B, "
+                    f"{', '.join(map(str, expected))}): batch, n_obs_steps, then one step's shape"
+                )
+        return tensors

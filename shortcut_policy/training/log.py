@@ -1,0 +1,55 @@
+"""The log of a run: JSON lines on disk, always, and Weights & Biases if asked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shortcut_policy.paths import write_atomic
+
+
+class RunLog:
+    """Append records to ``log.jsonl``; a resumed run drops what was logged after the step it goes on from.
+
+    Args:
+        folder: Run folder.
+        resumed_step: Step that the run goes on from, 0 for a new one.
+        wandb: ``mode`` (disabled, offline or online), ``project`` and ``name``.
+        config: The run's whole configuration, for Weights & Biases.
+    """
+
+    def __init__(
+        self, folder: Path, resumed_step: int, wandb: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
+        self.path = folder / "log.jsonl"
+        if self.path.exists():
+            kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= resumed_step]
+            write_atomic(self.path, "".join(f"{line}\n" for line in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        self._wandb = None
+        if wandb["mode"] != "disabled":
+            import wandb as weights_and_biases
+
+            # A resumed run goes on in its own record, and folders of one name elsewhere have theirs.
+            identity = folder / "wandb_id"
+            known = identity.read_text() if identity.exists() else None
+            settings = {**wandb, "name": wandb["name"] or folder.name, "id": known}
+            self._wandb = weights_and_biases.init(dir=folder, config=dict(config), resume="allow", **settings)
+            write_atomic(identity, self._wandb.id)
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Add a record of ``kind`` (train, validation, rollout); written through at once."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+    def close(self) -> None:
+        """End the record."""
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _complete_lines(self) -> list[str]:
+        # A process that was killed while it wrote leaves a last line without its end.
+        return [line[:-1] for line in self.path.open(encoding="utf-8") if line.endswith("\n")]

@@ -1,0 +1,194 @@
+"""From a configuration to a trained policy."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from shortcut_policy.build import build
+from shortcut_policy.checkpoint import list_checkpoints
+from shortcut_policy.data import DemonstrationDataset
+from shortcut_policy.errors import InputError
+from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.objectives import Draws
+from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import Policy
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.log import RunLog
+from shortcut_policy.training.trainer import Rollouts, Trainer
+
+SIZES = ("horizon", "n_obs_steps", "n_action_steps")
+#: What may differ between a run and its continuation.
+FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu")
+
+
+def run(config: DictConfig) -> Path:
+    """Train a policy as ``configs/train.yaml`` describes, or go on with one.
+
+    Returns:
+        The run folder: ``config.yaml``, ``log.jsonl`` and ``checkpoints/step_*``.
+
+    Raises:
+        InputError: Something in the configuration, the data or the run folder cannot be used.
+    """
+    plain = to_plain(config)
+    settings: TrainerConfig = instantiate(config.trainer)
+    output = Path(plain["output"] or default_output(plain))
+    _check_output(output, plain)
+    dataset = make_dataset(config)
+    policy = make_policy(config, dataset)
+    rollouts = rollouts_in(plain["task"]["env"], settings, plain["seed"]) if settings.rollout_every else None
+    trainer = Trainer(policy, dataset, settings, output, plain["seed"], rollouts, plain["cpu"])
+    log = None
+    trainer.resume()
+    if trainer.accelerator.is_main_process:
+        write_atomic(output / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+        log = RunLog(output, trainer.step, plain["wandb"], plain)
+    try:
+        trainer.fit(log)
+    finally:
+        if log is not None:
+            log.close()
+    return output
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain, resolved containers."""
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def make_dataset(config: DictConfig) -> DemonstrationDataset:
+    """The demonstrations of a training configuration, checked."""
+    plain = to_plain(config)
+    task = plain["task"]
+    return DemonstrationDataset(
+        build(task["source"]),
+        {name: build(field) for name, field in task["obs"].items()},
+        build(task["action"]),
+        **{name: task[name] for name in SIZES},
+        **plain["data"],
+        seed=plain["seed"],
+    )
+
+
+def make_policy(config: DictConfig, dataset: DemonstrationDataset) -> Policy:
+    """The untrained policy of a training configuration, with the normaliser fitted and the metadata set."""
+    plain = to_plain(config)
+    spec = {name: plain[name] for name in ("encoder", "backbone", "objective")}
+    spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
+    with torch.random.fork_rng():
+        torch.manual_seed(plain["seed"])
+        policy = Policy.from_spec(spec)
+    policy.normalizer = dataset.fit_normalizer()
+    policy.metadata = describe(plain, policy, instantiate(config.trainer), dataset)
+    return policy
+
+
+def default_output(config: Mapping[str, Any]) -> str:
+    """Run folder of a configuration that names none: ``runs/<task>_<method>_<backbone>_seed<n>``."""
+    backbone = _snake_case(config["backbone"]["_target_"])
+    return f"runs/{config['task']['name']}_{method_name(config)}_{backbone}_seed{config['seed']}"
+
+
+def method_name(config: Mapping[str, Any]) -> str:
+    """Name under which tables list a run: ``name``, or the objective's."""
+    return config["name"] or _snake_case(config["objective"]["_target_"])
+
+
+def describe(
+    config: Mapping[str, Any], policy: Policy, settings: TrainerConfig, dataset: DemonstrationDataset
+) -> dict[str, Any]:
+    """What a checkpoint says of itself, plain JSON."""
+    task = config["task"]
+    return {
+        "method": method_name(config),
+        "objective": _snake_case(config["objective"]["_target_"]),
+        "backbone": _snake_case(config["backbone"]["_target_"]),
+        "parameters": sum(p.numel() for p in policy.parameters()),
+        "task": {"name": task["name"], "env": task["env"]},
+        "dataset": Path(dataset.source.path).name,
+        "train_episodes": int(dataset.train_episodes.sum()),
+        "train_windows": len(dataset.train),
+        "batch_size": settings.batch_size,
+        "max_steps": settings.max_steps,
+        "train_nfe_per_step": evaluations_per_update(policy, dataset, settings.batch_size),
+        "precision": "bf16" if settings.computes_bf16 else "fp32",
+        "seed": config["seed"],
+        "commit": commit(),
+        "command": command_line(),
+    }
+
+
+def evaluations_per_update(policy: Policy, dataset: DemonstrationDataset, batch_size: int) -> int:
+    """Rows that the network evaluates in one update, targets included: counted in a dry run."""
+    rows = 0
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal rows
+        rows += len(inputs[0])
+
+    windows = dataset.train[torch.arange(batch_size) % len(dataset.train)]
+    hook = policy.backbone.register_forward_pre_hook(count)
+    with torch.no_grad():
+        policy(**dataset.batch(windows), ema=policy, draws=Draws(torch.Generator()))
+    hook.remove()
+    return rows
+
+
+def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: int) -> Rollouts:
+    """Evaluation in the task's environment during training; score and success of each step count."""
+    from shortcut_policy.evaluation.rollout import rollout
+
+    if not env:
+        raise InputError(
+            f"trainer.rollout_every={settings.rollout_every} needs an environment, and the task has none; "
+            "set task.env, or trainer.rollout_every=0"
+        )
+    seeds = range(settings.rollout_seed, settings.rollout_seed + settings.rollout_episodes)
+
+    def evaluate(policy: Policy, step: int) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for steps in settings.rollout_steps:
+            results = rollout(policy, lambda: instantiate(env), seeds, steps, seed=seed)
+            values[f"score_{steps}"] = sum(r.score for r in results) / len(results)
+            values[f"success_{steps}"] = sum(r.success for r in results) / len(results)
+        return values
+
+    return evaluate
+
+
+def _check_output(output: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to overwrite a run, or to go on with one under another configuration."""
+    if not list_checkpoints(output):
+        return
+    if not config["resume"]:
+        raise InputError(
+            f"{output} already holds a run; give resume=true to go on with it, or another output"
+        )
+    before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
+    old, new = _flatten(before), _flatten(config)
+    for key in sorted(old.keys() | new.keys()):
+        if key.split(".")[0] not in FREE_TO_CHANGE and old.get(key) != new.get(key):
+            raise InputError(
+                f"{output} was trained with {key}={old.get(key)}, not {new.get(key)}; a run goes on with its "
+                "own configuration: drop the change or give another output"
+            )
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = [_flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    return {key: item for part in parts for key, item in part.items()}
+
+
+def _snake_case(target: str) -> str:
+    name = target.rpartition(".")[2]
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

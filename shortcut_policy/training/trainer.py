@@ -1,0 +1,305 @@
+"""The training loop."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from shortcut_policy.checkpoint import (
+    list_checkpoints,
+    load_training_state,
+    read_description,
+    remove_folder,
+    save_checkpoint,
+)
+from shortcut_policy.data import DemonstrationDataset
+from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.objectives import Draws
+from shortcut_policy.policy import Policy
+from shortcut_policy.training.batches import BatchStream, seeded_generator
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.log import RunLog
+from shortcut_policy.training.validation import validate
+
+#: Keys that keep the random streams of the different uses of one seed apart.
+NOISE, ORDER, VALIDATION = range(3)
+
+Weights = tuple[Tensor, ...] | list[Tensor]
+Rollouts = Callable[[Policy, int], dict[str, float]]
+
+
+class Trainer:
+    """Fits a policy to demonstrations: AdamW, warm-up and cosine, clipping, averaged weights, checkpoints.
+
+    The state after n updates is a function of the configuration and the seed: order and noise are drawn from
+    (seed, step), so a run that was stopped, however, goes on exactly as if it had not been.
+
+    Args:
+        policy: With a fitted normaliser.
+        dataset: Its demonstrations.
+        config: Settings of the loop.
+        output: Run folder.
+        seed: Of the order of the data and all noise.
+        rollouts: Evaluates the averaged policy in its environment every ``config.rollout_every`` updates:
+            given the policy and the step, returns named scores, the first of which selects the best
+            checkpoint.
+        cpu: Do not use a GPU.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        dataset: DemonstrationDataset,
+        config: TrainerConfig,
+        output: Path,
+        seed: int,
+        rollouts: Rollouts | None = None,
+        cpu: bool = False,
+    ) -> None:
+        self.config, self.output, self.seed, self.rollouts = config, output, seed, rollouts
+        self.accelerator = Accelerator(cpu=cpu)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        if config.batch_size % world:
+            raise InputError(
+                f"trainer.batch_size={config.batch_size} is shared by {world} processes and must be a "
+                "multiple of that"
+            )
+        self.device = self.accelerator.device
+        self.dataset = dataset.to(self.device)
+        self.stream = BatchStream(len(dataset.train), config.batch_size, _mix(seed, ORDER), rank, world)
+        self.policy = policy.to(self.device)
+        self.ema = AveragedModel(self.policy, multi_avg_fn=self._average)
+        self.optimizer = torch.optim.AdamW(
+            policy.parameters(),
+            lr=config.learning_rate,
+            betas=(config.betas[0], config.betas[1]),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.schedule = get_scheduler(
+            "cosine",
+            self.optimizer,
+            num_warmup_steps=config.warmup_steps,
+            num_training_steps=config.max_steps,
+        )
+        # Nothing here draws from the global generator, but a network with dropout does.
+        torch.manual_seed(seed)
+        self.step, self.seconds = 0, 0.0
+        self.selection: dict[str, float] = {}
+        self.since_log: list[dict[str, Tensor]] = []
+        if config.compile:
+            self.policy.backbone.compile()
+            self.ema_policy.backbone.compile()
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.policy, self.optimizer)
+
+    @property
+    def ema_policy(self) -> Policy:
+        """The policy with averaged weights: the one that is evaluated and saved."""
+        return cast(Policy, self.ema.module)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the run folder, if there is one."""
+        checkpoints = list_checkpoints(self.output)
+        if not checkpoints:
+            return
+        state = load_training_state(checkpoints[-1], self.device)
+        self.policy.load_state_dict(state["policy"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["torch_rng"].cpu())
+        self.step, self.seconds, self.selection = state["step"], state["seconds"], state["selection"]
+        self.since_log = state["since_log"]
+
+    def fit(self, log: RunLog | None) -> None:
+        """Train up to ``max_steps``.
+
+        Args:
+            log: Of the main process; None in the others.
+
+        Raises:
+            TrainingError: A loss or gradient is not finite; or SystemExit after SIGINT or SIGTERM, once the
+                state is saved.
+        """
+        config, main = self.config, self.accelerator.is_main_process
+        progress = tqdm(
+            total=config.max_steps,
+            initial=self.step,
+            desc=self.output.name,
+            unit="update",
+            disable=not main,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+        with progress, _StopSignals() as signals:
+            started, base_seconds = time.perf_counter(), self.seconds
+            while self.step < config.max_steps:
+                self.since_log.append(self._update())
+                self.step += 1
+                self.seconds = base_seconds + time.perf_counter() - started
+                progress.update()
+                if self._due(config.log_every):
+                    values = self._reduce(self.since_log)
+                    self.since_log.clear()
+                    progress.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+                    self._write(log, "train", values)
+                if self._due(config.validate_every) and len(self.dataset.val):
+                    self._validate(log)
+                if self._due(config.rollout_every) and self.rollouts is not None:
+                    self._roll_out(log)
+                stop = self._any(signals.received is not None)
+                if stop or self._due(config.checkpoint_every):
+                    self._save()
+                if stop:
+                    self._leave(signals.received)
+
+    def _update(self) -> dict[str, Tensor]:
+        """One step of the optimizer; returns detached metrics."""
+        rows = self.stream.rows(self.step)
+        batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
+        generator = seeded_generator(self.device, self.seed, NOISE, self.step)
+        draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
+        progress = self.step / self.config.max_steps
+        # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.computes_bf16):
+            losses, metrics = self.wrapped(batch["obs"], batch["action"], self.ema_policy, draws, progress)
+        loss = losses.mean()
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        if not math.isfinite(norm.item()):
+            self._report_non_finite(losses, rows)
+        self.optimizer.step()
+        self.schedule.step()
+        self.ema.update_parameters(self.policy)
+        return {"loss": loss.detach(), "grad_norm": norm.detach(), **metrics}
+
+    def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
+        decay = min(1 - (1 + int(count)) ** -self.config.ema_power, self.config.ema_max_decay)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def _report_non_finite(self, losses: Tensor, rows: Tensor) -> None:
+        bad = rows[~losses.detach().isfinite().cpu()]
+        where = (
+            f"the loss of training windows {bad.tolist()}"
+            if len(bad)
+            else f"the gradient (all losses are finite) of training windows {rows.tolist()}"
+        )
+        saved = list_checkpoints(self.output)
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
+        raise TrainingError(
+            f"update {self.step}: {where} is not finite; {last}; check those rows of the data, or lower "
+            "trainer.learning_rate"
+        )
+
+    def _validate(self, log: RunLog | None) -> None:
+        generator = seeded_generator(self.device, self.seed, VALIDATION)
+        if self.accelerator.is_main_process:
+            windows = self.dataset.val[:: max(1, len(self.dataset.val) // self.config.validation_windows)]
+            steps = self.config.validation_steps
+            values = validate(self.ema_policy, self.dataset, windows, steps, generator)
+            if self.rollouts is None or not self.config.rollout_every:
+                self.selection = {
+                    "score": -next(v for k, v in values.items() if k.startswith("action_error"))
+                }
+            self._write(log, "validation", values)
+
+    def _roll_out(self, log: RunLog | None) -> None:
+        if self.accelerator.is_main_process and self.rollouts is not None:
+            values = self.rollouts(self.ema_policy, self.step)
+            self.selection = {"score": next(iter(values.values()))}
+            self._write(log, "rollout", values)
+
+    def _save(self) -> None:
+        """Save a checkpoint and remove those that are neither among the newest nor the best."""
+        if not self.accelerator.is_main_process:
+            return
+        policy = self.ema_policy
+        policy.metadata |= {"train_steps": self.step, "train_seconds": round(self.seconds, 1)}
+        policy.metadata |= {"selection": self.selection}
+        state = {
+            "policy": self.policy.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "selection": self.selection,
+            "since_log": self.since_log,
+        }
+        save_checkpoint(policy, self.output, self.step, state)
+        older = list_checkpoints(self.output)[: -self.config.keep_last]
+        best = sorted(older, key=_selection_score, reverse=True)[: self.config.keep_best]
+        for folder in set(older) - set(best):
+            remove_folder(folder)
+
+    def _leave(self, received: int | None) -> None:
+        self.accelerator.end_training()
+        if self.accelerator.is_main_process:
+            print(
+                f"stopped at update {self.step} and saved; go on with resume=true output={self.output}",
+                flush=True,
+            )
+        raise SystemExit(128 + (received or signal.SIGTERM))
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.config.max_steps)
+
+    def _any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process: all of them must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device)).item())
+
+    def _reduce(self, records: list[dict[str, Tensor]]) -> dict[str, float]:
+        names = records[0].keys()
+        means = torch.stack([torch.stack([r[name].float() for r in records]).mean() for name in names])
+        means = self.accelerator.reduce(means, reduction="mean")
+        values = dict(zip(names, means.tolist(), strict=True))
+        return values | {"learning_rate": self.schedule.get_last_lr()[0], "seconds": round(self.seconds, 2)}
+
+    def _write(self, log: RunLog | None, kind: str, values: Mapping[str, Any]) -> None:
+        if log is not None:
+            log.write(kind, self.step, values)
+
+
+class _StopSignals:
+    """Remembers SIGINT or SIGTERM until the loop can save; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "_StopSignals":
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self._previous[number])
+
+
+def _mix(seed: int, purpose: int) -> int:
+    return seeded_generator("cpu", seed, purpose).initial_seed()
+
+
+def _selection_score(folder: Path) -> float:
+    return read_description(folder)["metadata"].get("selection", {}).get("score", -math.inf)

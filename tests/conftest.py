@@ -1,0 +1,87 @@
+"""What several tests need: small demonstrations, a small untrained policy, the composed configuration."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from envs.pusht_physics import KEYPOINTS, PushTSimulator, PushTState, sample_start, transform_points
+from shortcut_policy.data import DemonstrationDataset, EpisodeWriter
+from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.policy import Policy
+from shortcut_policy.training.run import make_dataset, make_policy
+
+TINY = (
+    "backbone.down_dims=[16,32]",
+    "backbone.embedding_dim=16",
+    "trainer.max_steps=20",
+    "trainer.batch_size=16",
+    "trainer.warmup_steps=2",
+    "trainer.checkpoint_every=10",
+    "trainer.log_every=5",
+    "trainer.validate_every=10",
+    "trainer.precision=fp32",
+    "data.val_fraction=0.2",
+    "cpu=true",
+)
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six short Push-T episodes of an agent that wanders about, in the format of real demonstrations."""
+    path = tmp_path_factory.mktemp("data") / "wandering.zarr"
+    with EpisodeWriter(path) as writer:
+        for seed in range(6):
+            writer.add_episode(_wander(np.random.RandomState(seed), steps=30 + seed))
+    return path
+
+
+@pytest.fixture(scope="session")
+def compose_config(demonstrations: Path) -> Compose:
+    """Compose ``configs/train.yaml`` for a tiny network on the small demonstrations, with more overrides."""
+
+    def compose_tiny(*overrides: str) -> DictConfig:
+        source = [
+            "task=pusht_human",
+            f"task.source.path={demonstrations}",
+        ]
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            return compose("train", [*source, *TINY, *overrides])
+
+    return compose_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(compose_config: Compose) -> DemonstrationDataset:
+    """The small demonstrations as windows."""
+    return make_dataset(compose_config())
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(compose_config: Compose, tiny_dataset: DemonstrationDataset) -> Policy:
+    """An untrained shortcut policy for Push-T with keypoints, ready to act."""
+    return make_policy(compose_config(), tiny_dataset).eval()
+
+
+def _wander(random: np.random.RandomState, steps: int) -> dict[str, np.ndarray]:
+    simulator = PushTSimulator()
+    simulator.set_state(PushTState.at_rest(sample_start(random)), legacy_order=True)
+    states, actions = [], []
+    for _ in range(steps):
+        state = simulator.observed_state()
+        action = np.clip(state[:2] + random.uniform(-60, 60, 2), 0, 512)
+        states.append(state)
+        actions.append(action)
+        simulator.step(action)
+    poses = np.array(states)
+    keypoints = np.stack([transform_points(KEYPOINTS, pose[2:]) for pose in poses])
+    return {
+        "state": poses.astype(np.float32),
+        "keypoint": keypoints.astype(np.float32),
+        "action": np.array(actions, np.float32),
+    }

@@ -1,0 +1,246 @@
+"""Batches against rows picked by hand, and everything that is refused before training."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field, ZarrSource
+from shortcut_policy.errors import InputError
+
+LENGTHS = (30, 9, 41, 25)
+ROWS = sum(LENGTHS)
+OBS = {
+    "keypoint": Field("keypoint", (3, 2)),
+    "agent": Field("state", (2,), columns=(1, 0), normalize="gaussian"),
+    "image": Field("image", (4, 4, 3), normalize="image"),
+}
+ACTION = Field("action", (2,))
+SIZES = {"horizon": 8, "n_obs_steps": 2, "n_action_steps": 4}
+
+
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "action": rng.normal(size=(ROWS, 2)),
+        "keypoint": rng.normal(size=(ROWS, 3, 2)).astype(np.float32),
+        "state": rng.normal(size=(ROWS, 5)).astype(np.float32),
+        "image": rng.integers(0, 256, (ROWS, 4, 4, 3)).astype(np.float32),
+    }
+
+
+def store(folder: Path, **replaced: np.ndarray) -> ZarrSource:
+    with EpisodeWriter(folder / "a.zarr", overwrite=True) as writer:
+        data = arrays() | replaced
+        for start, stop in zip(np.cumsum(LENGTHS) - LENGTHS, np.cumsum(LENGTHS), strict=True):
+            writer.add_episode({key: values[start:stop] for key, values in data.items()})
+    return ZarrSource(folder / "a.zarr")
+
+
+def spoil(folder: Path, key: str, row: int, value: float) -> ZarrSource:
+    """The writer refuses what is not finite, so the value is put in behind its back."""
+    store(folder)
+    array = zarr.open_group(folder / "a.zarr", mode="r+")[f"data/{key}"]
+    array[row] = value
+    return ZarrSource(folder / "a.zarr")
+
+
+def dataset(source: ZarrSource, **options: object) -> DemonstrationDataset:
+    return DemonstrationDataset(
+        source, **({"obs": OBS, "action": ACTION, "val_fraction": 0.25} | SIZES | options)
+    )
+
+
+IN_MEMORY = pytest.mark.parametrize("memory_limit_mb", [1024, 0], ids=["memory", "lazy"])
+
+
+@IN_MEMORY
+def test_batches_equal_rows_picked_by_hand(tmp_path: Path, memory_limit_mb: float) -> None:
+    data = arrays()
+    demonstrations = dataset(store(tmp_path), memory_limit_mb=memory_limit_mb)
+    assert len(demonstrations.val) > 0
+    for windows in (demonstrations.train, demonstrations.val):
+        batch = demonstrations.batch(windows)
+        start, lo, hi = windows.numpy()[:, :, None].transpose(1, 0, 2)
+        rows = np.clip(start + np.arange(8), lo, hi - 1)
+        np.testing.assert_array_equal(batch["action"], data["action"].astype(np.float32)[rows])
+        np.testing.assert_array_equal(batch["obs"]["keypoint"], data["keypoint"][rows[:, :2]])
+        np.testing.assert_array_equal(batch["obs"]["agent"], data["state"][:, [1, 0]][rows[:, :2]])
+        np.testing.assert_array_equal(batch["obs"]["image"], data["image"][rows[:, :2]])
+        assert batch["obs"]["image"].dtype == torch.uint8
+        assert batch["action"].dtype == batch["obs"]["keypoint"].dtype == torch.float32
+    assert set(batch["obs"]) == set(OBS)
+
+
+@IN_MEMORY
+def test_train_and_validation_share_no_episode(tmp_path: Path, memory_limit_mb: float) -> None:
+    demonstrations = dataset(store(tmp_path), memory_limit_mb=memory_limit_mb, max_train_episodes=2)
+    train, val = (set(table[:, 1].tolist()) for table in (demonstrations.train, demonstrations.val))
+    assert len(train) == 2
+    assert len(val) == 1
+    assert not train & val
+
+
+@IN_MEMORY
+def test_statistics_come_from_training_episodes_alone(tmp_path: Path, memory_limit_mb: float) -> None:
+    data = arrays()
+    demonstrations = dataset(store(tmp_path), memory_limit_mb=memory_limit_mb)
+    (lo, hi) = demonstrations.val[0, 1:].tolist()
+    spoiled = {key: values.copy() for key, values in data.items()}
+    spoiled["action"][lo:hi] *= 100
+    spoiled["state"][lo:hi] += 100
+    other = dataset(store(tmp_path, **spoiled), memory_limit_mb=memory_limit_mb)
+    normalizer = other.fit_normalizer()
+    for name, value in demonstrations.fit_normalizer().state_dict().items():
+        assert torch.equal(value, normalizer.state_dict()[name]), name
+    train = np.concatenate([data["action"][:lo], data["action"][hi:]]).astype(np.float32)
+    y = normalizer.normalize("action", torch.from_numpy(train))
+    assert y.amin() == pytest.approx(-1, abs=1e-6)
+    assert y.amax() == pytest.approx(1, abs=1e-6)
+
+
+def test_lazy_dataset_goes_to_workers(tmp_path: Path) -> None:
+    demonstrations = dataset(store(tmp_path), memory_limit_mb=0)
+    copy = pickle.loads(pickle.dumps(demonstrations))
+    assert torch.equal(copy.batch(copy.train)["action"], demonstrations.batch(demonstrations.train)["action"])
+
+
+def test_to_moves_tables_and_data(tmp_path: Path) -> None:
+    """The meta device stands for any other device."""
+    demonstrations = dataset(store(tmp_path)).to("meta")
+    assert demonstrations.train.device == demonstrations.batch(demonstrations.train)["action"].device
+    assert demonstrations.device.type == demonstrations.train.device.type == "meta"
+
+
+def test_fields_come_from_a_yaml(tmp_path: Path) -> None:
+    config = OmegaConf.create(
+        """
+        source: {_target_: shortcut_policy.data.ZarrSource, path: '???'}
+        obs:
+          agent: {_target_: shortcut_policy.data.Field, key: state, columns: [0, 1], shape: [2]}
+        action: {_target_: shortcut_policy.data.Field, key: action, shape: [2]}
+        """
+    )
+    config.source.path = store(tmp_path).path
+    demonstrations = DemonstrationDataset(**instantiate(config, _convert_="all"), **SIZES)
+    assert demonstrations.batch(demonstrations.train[:5])["obs"]["agent"].shape == (5, 2, 2)
+
+
+def test_uint8_images_and_episodes_without_a_window(tmp_path: Path) -> None:
+    source = store(tmp_path, image=arrays()["image"].astype(np.uint8))
+    demonstrations = dataset(source, horizon=16, n_action_steps=2, val_fraction=0.0)
+    assert set(demonstrations.train[:, 1].tolist()) == {0, 39, 80}
+    assert demonstrations.val.shape == (0, 3)
+    assert demonstrations.batch(demonstrations.val)["action"].shape == (0, 16, 2)
+    assert demonstrations.batch(demonstrations.train[:1])["obs"]["image"].dtype == torch.uint8
+
+
+@IN_MEMORY
+@pytest.mark.parametrize(("key", "bad"), [("action", np.nan), ("keypoint", np.inf), ("state", -np.inf)])
+def test_not_finite(tmp_path: Path, memory_limit_mb: float, key: str, bad: float) -> None:
+    source = spoil(tmp_path, key, row=42, value=bad)
+    with pytest.raises(InputError, match=rf"key '{key}' of .*a.zarr, row 42 \(episode 2, step 3\).*finite"):
+        dataset(source, memory_limit_mb=memory_limit_mb)
+
+
+def test_not_finite_in_a_column_that_is_not_used(tmp_path: Path) -> None:
+    store(tmp_path)
+    zarr.open_group(tmp_path / "a.zarr", mode="r+")["data/state"][3, 4] = np.nan
+    dataset(ZarrSource(tmp_path / "a.zarr"))
+
+
+@pytest.mark.parametrize("bad", [np.nan, 256.0, -1.0])
+def test_pixels_out_of_range(tmp_path: Path, bad: float) -> None:
+    with pytest.raises(
+        InputError, match=r"key 'image' .* row 0 \(episode 0, step 0\) is not a pixel value in 0..255"
+    ):
+        dataset(spoil(tmp_path, "image", row=0, value=bad))
+
+
+def test_images_in_0_to_1(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"key 'image' .*images in 0\.\.1; store 0\.\.255"):
+        dataset(store(tmp_path, image=arrays()["image"] / 255))
+
+
+@IN_MEMORY
+def test_corrupt_chunk(tmp_path: Path, memory_limit_mb: float) -> None:
+    source = store(tmp_path)
+    chunk = tmp_path / "a.zarr/data/keypoint/0.0.0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(InputError, match=r"chunk file .*a\.zarr/data/keypoint/0\.0\.0 cannot be decoded"):
+        dataset(source, memory_limit_mb=memory_limit_mb)
+    if memory_limit_mb == 0:
+        unverified = {"memory_limit_mb": 0, "verify": False, "obs": {"agent": OBS["agent"]}}
+        assert len(dataset(source, **unverified).train) > 0
+
+
+@IN_MEMORY
+@pytest.mark.parametrize("verify", [True, False])
+def test_missing_chunk(tmp_path: Path, memory_limit_mb: float, verify: bool) -> None:
+    source = store(tmp_path)
+    (tmp_path / "a.zarr/data/image/0.0.0.0").unlink()
+    with pytest.raises(InputError, match=r"chunk file .*a\.zarr/data/image/0\.0\.0\.0 is missing"):
+        dataset(source, memory_limit_mb=memory_limit_mb, verify=verify)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"obs": {"force": Field("force", (2,))}}, "no key 'force'; it holds action, image, keypoint, state"),
+        (
+            {"action": Field("action", (3,))},
+            r"key 'action' .* shape \[2\] per step, but the task expects \[3\]",
+        ),
+        (
+            {"obs": {"k": Field("keypoint", (9, 2))}},
+            r"shape \[3, 2\] per step, but the task expects \[9, 2\]",
+        ),
+        (
+            {"obs": {"s": Field("state", (1,), columns=(5,))}},
+            r"shape \[5\] .* expects \[1\] with columns \[5\]",
+        ),
+        ({"action": Field("keypoint", (3, 2))}, "the action must have one axis"),
+        ({"obs": {"action": ACTION}}, "no observation may be called 'action'"),
+        ({"n_obs_steps": 0}, "n_obs_steps=0"),
+        ({"n_obs_steps": 6}, "horizon=8 must hold n_obs_steps=6"),
+        ({"horizon": 60}, "long enough for a window: the longest has 41 steps, horizon=60 needs 56"),
+        ({"val_fraction": 1.0}, "val_fraction=1.0"),
+        ({"max_train_episodes": 0}, "max_train_episodes=0"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        dataset(store(tmp_path), **options)
+
+
+def test_text_cannot_be_learned(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("data/action", data=np.zeros((20, 2)))
+    group.create_array("data/words", data=np.array([["push"]] * 20))
+    group.create_array("meta/episode_ends", data=np.array([20]))
+    with pytest.raises(InputError, match=r"key 'words' .*not a number"):
+        dataset(ZarrSource(tmp_path / "a.zarr"), obs={"words": Field("words", (1,))})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"shape": (2,), "normalize": "unit"},
+            "normalize='unit' is not one of limits, gaussian, identity, image",
+        ),
+        ({"shape": (0,)}, "whole numbers from 1 up"),
+        ({"shape": (2,), "columns": (-1, 0)}, "whole numbers from 0 up"),
+        ({"shape": (3,), "columns": (0, 1)}, "2 columns are taken but its shape is"),
+    ],
+)
+def test_fields_that_contradict_themselves(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=f"field 'state': .*{message}"):
+        Field("state", **arguments)

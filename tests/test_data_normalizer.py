@@ -1,0 +1,129 @@
+"""Scaling to and from network units, and statistics that do not depend on how the data comes in."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shortcut_policy.data import Field, Normalizer
+from shortcut_policy.data.normalizer import RunningStatistics
+from shortcut_policy.errors import InputError
+
+ROWS = np.random.default_rng(0).normal([5.0, -300.0, 0.02], [2.0, 40.0, 1e-3], (500, 3)).astype(np.float32)
+
+
+def fit(rows: np.ndarray, normalize: str = "limits") -> Normalizer:
+    statistics = RunningStatistics()
+    statistics.update(rows)
+    return Normalizer({"x": Field("x", rows.shape[1:], normalize=normalize)}, {"x": statistics})
+
+
+def test_limits() -> None:
+    x = torch.from_numpy(ROWS)
+    y = fit(ROWS).normalize("x", x)
+    torch.testing.assert_close(y.amin(0), -torch.ones(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.amax(0), torch.ones(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(fit(ROWS).unnormalize("x", y), x)
+
+
+def test_gaussian() -> None:
+    x = torch.from_numpy(ROWS)
+    y = fit(ROWS, "gaussian").normalize("x", x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(fit(ROWS, "gaussian").unnormalize("x", y), x)
+
+
+def test_identity() -> None:
+    x = torch.from_numpy(ROWS)
+    assert torch.equal(fit(ROWS, "identity").normalize("x", x), x)
+    assert torch.equal(fit(ROWS, "identity").unnormalize("x", x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_image(dtype: torch.dtype) -> None:
+    normalizer = Normalizer({"x": Field("x", (96, 96, 3), normalize="image")}, {})
+    pixels = torch.tensor([0, 255, 51], dtype=dtype)
+    y = normalizer.normalize("x", pixels)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, torch.tensor([-1.0, 1.0, -0.6]))
+    torch.testing.assert_close(normalizer.unnormalize("x", y), pixels.float())
+
+
+@pytest.mark.parametrize("normalize", ["limits", "gaussian"])
+@pytest.mark.parametrize("constant", [0.0, 0.1, -512.3, 1e-8])
+def test_constant_elements(normalize: str, constant: float) -> None:
+    """They normalise to 0 and come back exactly, whatever the value and whatever the network says."""
+    rows = np.stack([ROWS[:, 0], np.full(500, constant, np.float32)], axis=1)
+    normalizer = fit(rows, normalize)
+    y = normalizer.normalize("x", torch.tensor([[5.0, constant], [6.0, constant + 3.0]]))
+    assert y[:, 1].tolist() == [0.0, 0.0]
+    assert y[1, 0] > y[0, 0]
+    back = normalizer.unnormalize("x", torch.tensor([[0.5, 0.0], [0.5, 0.7]]))
+    assert (back[:, 1] == torch.tensor(constant)).all()
+
+
+def test_float32_noise_on_a_large_constant_is_constant() -> None:
+    rows = np.float32(1e6) + np.array([[0.0], [0.0625]], np.float32)
+    assert fit(rows).normalize("x", torch.from_numpy(rows)).abs().max() == 0
+
+
+def test_batch_axes_are_free() -> None:
+    rows = ROWS[:, :2].reshape(250, 2, 2)
+    normalizer = fit(rows)
+    x = torch.from_numpy(rows)
+    batch = x[:24].reshape(4, 6, 2, 2)
+    assert torch.equal(normalizer.normalize("x", batch).reshape(24, 2, 2), normalizer.normalize("x", x)[:24])
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.floats(-1e6, 1e6), st.floats(1e-2, 1e3))
+def test_statistics_do_not_depend_on_the_blocks(sizes: list[int], mean: float, std: float) -> None:
+    rows = np.random.default_rng(1).normal(mean, std, (sum(sizes), 2)).astype(np.float32)
+    statistics = RunningStatistics()
+    for block in np.split(rows, np.cumsum(sizes)[:-1]):
+        statistics.update(block)
+    exact = rows.astype(np.float64)
+    assert statistics.count == len(rows)
+    np.testing.assert_allclose(statistics.mean, exact.mean(0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(statistics.std, exact.std(0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal([statistics.min, statistics.max], [exact.min(0), exact.max(0)])
+
+
+def test_statistics_travel_in_the_state_dict() -> None:
+    fields = {"x": Field("x", (3,)), "image": Field("image", (8, 8, 3), normalize="image")}
+    statistics = RunningStatistics()
+    statistics.update(ROWS)
+    fitted, loaded = Normalizer(fields, {"x": statistics}), Normalizer.empty(fields)
+    assert {name: tuple(b.shape) for name, b in loaded.state_dict().items()} == {
+        "x_scale": (3,),
+        "x_offset": (3,),
+        "image_scale": (),
+        "image_offset": (),
+    }
+    assert all(b.dtype == torch.float32 for b in fitted.state_dict().values())
+    loaded.load_state_dict(fitted.state_dict())
+    x = torch.from_numpy(ROWS)
+    assert torch.equal(loaded.normalize("x", x), fitted.normalize("x", x))
+
+
+def test_without_statistics_it_refuses_to_work() -> None:
+    fields = {"x": Field("x", (3,)), "image": Field("image", (8, 8, 3), normalize="image")}
+    for normalizer in (Normalizer.empty(fields), Normalizer(fields, {})):
+        assert not normalizer.fitted
+        for call in (normalizer.normalize, normalizer.unnormalize):
+            with pytest.raises(InputError, match=r"no statistics.*load a checkpoint"):
+                call("x", torch.zeros(3))
+
+
+def test_half_loaded_statistics_are_refused() -> None:
+    fields = {"x": Field("x", (3,)), "z": Field("z", (3,))}
+    normalizer = Normalizer.empty(fields)
+    normalizer.load_state_dict({"x_scale": torch.ones(3), "x_offset": torch.zeros(3)}, strict=False)
+    with pytest.raises(InputError, match="no statistics"):
+        normalizer.normalize("x", torch.zeros(3))
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(InputError, match="'force' is unknown; the policy was made for x"):
+        fit(ROWS).normalize("force", torch.zeros(3))

@@ -1,0 +1,292 @@
+"""Stores written episode by episode: what is in them, what is refused, and what is left after a crash."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from shortcut_policy.data import EpisodeWriter, ZarrSource
+from shortcut_policy.errors import InputError
+
+FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
+
+
+def episode(number: int) -> dict[str, np.ndarray]:
+    """Deterministic, of a length of its own, with enough images to spread over several chunk files."""
+    rng = np.random.default_rng(number)
+    length = int(rng.integers(30, 60))
+    return {
+        "action": rng.normal(size=(length, 2)).astype(np.float32),
+        "image": rng.integers(0, 256, (length, 64, 64, 3), np.uint8),
+        "reward": np.zeros(length),
+    }
+
+
+def write(path: Path, numbers: range, **options: object) -> Path:
+    with EpisodeWriter(path, **options) as writer:
+        for number in numbers:
+            writer.add_episode(episode(number))
+    return path
+
+
+def check(source: ZarrSource, n_episodes: int) -> None:
+    assert len(source.episode_ends) == n_episodes
+    start = 0
+    for number, stop in enumerate(source.episode_ends.tolist()):
+        for key, values in episode(number).items():
+            np.testing.assert_array_equal(source.read(key, start, stop), values)
+        start = stop
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
+
+@FORMATS
+def test_what_is_written_is_read(tmp_path: Path, zarr_format: int) -> None:
+    source = ZarrSource(
+        write(tmp_path / "a.zarr", range(4), zarr_format=zarr_format, attributes={"robot": "arm"})
+    )
+    check(source, 4)
+    assert source.dtypes == {"action": np.float32, "image": np.uint8, "reward": np.float64}
+    assert source.attributes == {"robot": "arm"}
+    assert zarr.open_group(source.path, mode="r").metadata.zarr_format == zarr_format
+
+
+@FORMATS
+def test_appending_gives_the_bytes_of_writing_at_once(tmp_path: Path, zarr_format: int) -> None:
+    at_once = write(tmp_path / "a.zarr", range(6), zarr_format=zarr_format)
+    piecewise = write(tmp_path / "b.zarr", range(2), zarr_format=zarr_format)
+    write(piecewise, range(2, 6))
+    assert files(piecewise) == files(at_once)
+    assert files(write(tmp_path / "c.zarr", range(6), zarr_format=zarr_format)) == files(at_once)
+
+
+def test_small_keys_are_a_file_each(tmp_path: Path) -> None:
+    names = files(write(tmp_path / "a.zarr", range(8)))
+    chunks = [n for n in names if not Path(n).name.startswith(".") and "image" not in n]
+    assert sorted(chunks) == ["data/action/0.0", "data/reward/0", "meta/episode_ends/0"]
+
+
+def test_appends_to_a_store_made_elsewhere(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    first = episode(0)
+    for key, values in first.items():
+        config = {"write_empty_chunks": True}
+        group.create_array(f"data/{key}", data=values, chunks=(4, *values.shape[1:]), config=config)
+    group.create_array("meta/episode_ends", data=np.array([len(first["action"])]))
+    zarr.consolidate_metadata(tmp_path / "a.zarr")
+    write(tmp_path / "a.zarr", range(1, 4))
+    check(ZarrSource(tmp_path / "a.zarr"), 4)
+    assert zarr.open_group(tmp_path / "a.zarr", mode="r")["meta/episode_ends"].shape == (4,)
+
+
+def test_overwrite(tmp_path: Path) -> None:
+    write(tmp_path / "a.zarr", range(3), attributes={"old": 1})
+    write(tmp_path / "a.zarr", range(1), overwrite=True, zarr_format=3)
+    check(ZarrSource(tmp_path / "a.zarr"), 1)
+    assert ZarrSource(tmp_path / "a.zarr").attributes == {}
+
+
+def test_counts_and_attributes_on_reopening(tmp_path: Path) -> None:
+    write(tmp_path / "a.zarr", range(3), attributes={"robot": "arm", "seed": 1})
+    with EpisodeWriter(tmp_path / "a.zarr", attributes={"seed": 2}) as writer:
+        assert (writer.n_episodes, writer.n_steps) == (3, sum(len(episode(i)["action"]) for i in range(3)))
+    assert ZarrSource(tmp_path / "a.zarr").attributes == {"robot": "arm", "seed": 2}
+
+
+@FORMATS
+def test_readable_while_it_is_written(tmp_path: Path, zarr_format: int) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr", zarr_format=zarr_format) as writer:
+        with pytest.raises(InputError):
+            ZarrSource(tmp_path / "a.zarr")
+        for number in range(3):
+            writer.add_episode(episode(number))
+            check(ZarrSource(tmp_path / "a.zarr"), number + 1)
+
+
+def test_an_exception_keeps_the_episodes_before_it(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), EpisodeWriter(tmp_path / "a.zarr") as writer:
+        writer.add_episode(episode(0))
+        writer.add_episode({key: values[: 1 // 0] for key, values in episode(1).items()})
+    check(ZarrSource(tmp_path / "a.zarr"), 1)
+
+
+def changed(**replaced: object) -> dict:
+    return {key: value for key, value in (episode(1) | replaced).items() if value is not None}
+
+
+def image(length: int) -> np.ndarray:
+    return np.zeros((length, 64, 64, 3), np.uint8)
+
+
+LENGTH = len(episode(1)["action"])
+NAN = np.where(np.arange(2 * LENGTH).reshape(LENGTH, 2) == 7, np.nan, 0.0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (changed(reward=None), "has the keys action, image, but the store holds action, image, reward"),
+        (changed(force=np.zeros(LENGTH)), "has the keys action, force, image, reward"),
+        (changed(reward=np.zeros(LENGTH - 1)), f"same number of steps.*action {LENGTH}.*reward {LENGTH - 1}"),
+        (changed(reward=np.zeros(LENGTH, np.float32)), "'reward' is float32 .* holds float64"),
+        (changed(action=np.zeros((LENGTH, 3), np.float32)), r"'action' is float32 of shape \[3\] .* \[2\]"),
+        (changed(action=NAN), "'action' holds NaN or Inf at step 3 of"),
+        (changed(reward=["a"] * LENGTH), "'reward' must be an array of numbers"),
+        (changed(reward=1.0), "'reward' must be an array of numbers"),
+        (changed(reward=[[1.0], [1.0, 2.0]]), "'reward' is not an array"),
+        (
+            {"action": np.zeros((0, 2), np.float32), "image": image(0), "reward": []},
+            "at least 1; got action 0",
+        ),
+        ({}, "got no keys"),
+        (changed(**{"a/b": np.zeros(LENGTH)}), "'a/b' cannot be a key"),
+    ],
+)
+def test_bad_episodes_leave_the_store_as_it_was(tmp_path: Path, bad: dict, message: str) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        writer.add_episode(episode(0))
+        before = files(tmp_path / "a.zarr")
+        with pytest.raises(InputError, match=f"episode 1 for .*{message}"):
+            writer.add_episode(bad)
+        assert files(tmp_path / "a.zarr") == before
+        writer.add_episode(episode(1))
+    check(ZarrSource(tmp_path / "a.zarr"), 2)
+
+
+def test_a_closed_writer_is_closed(tmp_path: Path) -> None:
+    writer = EpisodeWriter(tmp_path / "a.zarr")
+    writer.add_episode(episode(0))
+    writer.close()
+    writer.close()
+    with pytest.raises(InputError, match="the writer is closed"):
+        writer.add_episode(episode(1))
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_other_things_are_left_alone(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("text")
+    (tmp_path / "file").write_text("text")
+    for name, message in [
+        ("thesis", "not a zarr store"),
+        ("file", "is a file"),
+        ("a.zip", "a zip cannot grow"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            EpisodeWriter(tmp_path / name, overwrite=overwrite)
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == (tmp_path / "file").read_text() == "text"
+
+
+def test_a_zarr_store_of_another_layout_is_left_alone(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("observations", data=np.arange(3))
+    before = files(tmp_path / "a.zarr")
+    with pytest.raises(InputError, match="lacks data/ or meta/episode_ends"):
+        EpisodeWriter(tmp_path / "a.zarr")
+    assert files(tmp_path / "a.zarr") == before
+
+
+@pytest.mark.parametrize("attributes", [{"recording": True}, {"array": np.zeros(2)}, {"loss": float("nan")}])
+def test_attributes_that_cannot_be_kept(tmp_path: Path, attributes: dict) -> None:
+    with pytest.raises(InputError, match="attribute"):
+        EpisodeWriter(tmp_path / "a.zarr", attributes=attributes)
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="zarr_format=4"):
+        EpisodeWriter(tmp_path / "a.zarr", zarr_format=4)
+
+
+RECORD = """
+import sys
+from test_data_writer import EpisodeWriter, episode
+with EpisodeWriter(sys.argv[1], zarr_format=int(sys.argv[2])) as writer:
+    while writer.n_episodes < int(sys.argv[3]):
+        writer.add_episode(episode(writer.n_episodes))
+        print(writer.n_episodes, flush=True)
+"""
+
+
+@FORMATS
+def test_kill_at_any_moment_loses_no_whole_episode(tmp_path: Path, zarr_format: int) -> None:
+    """`kill -9` at random moments; whoever comes next continues, and the bytes are those of no crash."""
+    total, rng = 12, np.random.default_rng(zarr_format)
+    path, done = tmp_path / "a.zarr", 0
+    command = [sys.executable, "-c", RECORD, str(path), str(zarr_format), str(total)]
+    for _ in range(3):
+        recorder = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+        assert recorder.stdout is not None
+        for _ in range(int(rng.integers(1, 3))):
+            done = int(recorder.stdout.readline())
+        try:
+            recorder.wait(timeout=rng.uniform(0, 0.06))
+        except subprocess.TimeoutExpired:
+            recorder.kill()
+        done = max([done, *map(int, recorder.stdout)])
+        recorder.wait()
+        source = ZarrSource(path)
+        assert len(source.episode_ends) in (done, done + 1)
+        check(source, len(source.episode_ends))
+    write(path, range(len(source.episode_ends), total))
+    assert files(path) == files(write(tmp_path / "straight.zarr", range(total), zarr_format=zarr_format))
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process: nothing after it runs."""
+
+
+@FORMATS
+def test_death_before_any_single_write(
+    tmp_path: Path, zarr_format: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop the storage layer before its first, second, ... write of two episodes, and reopen each time."""
+    from zarr.storage import LocalStore
+
+    straight = files(write(tmp_path / "straight.zarr", range(2), zarr_format=zarr_format))
+    original, writes, under_way = LocalStore.set, [0], [0]
+
+    for limit in range(200):
+        path = tmp_path / f"{limit}.zarr"
+        writes[0] = limit
+
+        async def counted(self: LocalStore, key: str, value: object) -> None:
+            if writes[0] == 0:
+                # zarr writes several files at once, and a write that has begun goes on in its own thread,
+                # which a process that dies would take along: let none reach into the reopened store.
+                while under_way[0]:
+                    await asyncio.sleep(1e-3)
+                raise _Killed
+            writes[0] -= 1
+            under_way[0] += 1
+            try:
+                await original(self, key, value)
+            finally:
+                under_way[0] -= 1
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "set", counted)
+            finished = 0
+            try:
+                writer = EpisodeWriter(path, zarr_format=zarr_format)
+                for number in range(2):
+                    writer.add_episode(episode(number))
+                    finished = number + 1
+                writer.close()
+            except _Killed:
+                pass
+            else:
+                break
+        if finished:
+            check(ZarrSource(path), len(ZarrSource(path).episode_ends))
+            assert len(ZarrSource(path).episode_ends) >= finished
+        with EpisodeWriter(path, zarr_format=zarr_format) as writer:
+            assert writer.n_episodes >= finished
+            for number in range(writer.n_episodes, 2):
+                writer.add_episode(episode(number))
+        assert files(path) == straight, f"after write {limit}"
+    assert 15 < limit < 199

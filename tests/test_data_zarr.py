@@ -1,0 +1,267 @@
+"""Reading stores of every kind, and one clear sentence for every broken one."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from shortcut_policy.data import ZarrSource, bundled
+from shortcut_policy.errors import InputError
+
+LENGTHS = (7, 20, 13)
+ROWS = sum(LENGTHS)
+HUMAN = Path(os.environ.get("SHORTCUT_POLICY_DATA", "data"), "pusht_cchi_v7_replay.zarr")
+
+
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "action": rng.normal(size=(ROWS, 2)).astype(np.float32),
+        "image": rng.integers(0, 256, (ROWS, 4, 4, 3), np.uint8),
+        "keypoint": rng.normal(size=(ROWS, 9, 2)),
+    }
+
+
+def write(path: Path, zarr_format: int = 2, data: dict[str, np.ndarray] | None = None, ends=None) -> Path:
+    """A store made with zarr alone, the way a user's script makes one: several chunk files per array."""
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    config = {"write_empty_chunks": True}
+    for key, values in (arrays() if data is None else data).items():
+        group.create_array(f"data/{key}", data=values, chunks=(8, *values.shape[1:]), config=config)
+    ends = np.cumsum(LENGTHS) if ends is None else np.asarray(ends)
+    group.create_array("meta/episode_ends", data=ends, config=config)
+    return path
+
+
+def zipped(store: Path, path: Path, folder: str = "") -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for item in sorted(store.rglob("*")):
+            if item.is_file():
+                file.write(item, Path(folder, item.relative_to(store)))
+    return path
+
+
+def as_directory(store: Path) -> Path:
+    return store
+
+
+def as_zip(store: Path) -> Path:
+    return zipped(store, store.with_suffix(".zarr.zip"))
+
+
+def as_zip_of_folder(store: Path) -> Path:
+    return zipped(store, store.with_suffix(".zip"), folder="pusht/store.zarr")
+
+
+CONTAINERS = pytest.mark.parametrize("container", [as_directory, as_zip, as_zip_of_folder])
+FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
+
+
+@FORMATS
+@CONTAINERS
+def test_reads_what_was_written(tmp_path: Path, zarr_format: int, container: Callable[[Path], Path]) -> None:
+    source = ZarrSource(container(write(tmp_path / "a.zarr", zarr_format)))
+    assert source.keys == ("action", "image", "keypoint")
+    assert source.shapes == {"action": (2,), "image": (4, 4, 3), "keypoint": (9, 2)}
+    assert source.dtypes == {"action": np.float32, "image": np.uint8, "keypoint": np.float64}
+    assert source.episode_ends.tolist() == [7, 27, 40]
+    assert source.episode_ends.dtype == np.int64
+    for key, values in arrays().items():
+        rows = source.read(key, 5, 30)
+        assert rows.dtype == values.dtype
+        np.testing.assert_array_equal(rows, values[5:30])
+
+
+def test_sharded_and_slash_separated_stores_are_not_refused(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "sharded.zarr", mode="w", zarr_format=3)
+    action = arrays()["action"]
+    group.create_array("data/action", data=action, chunks=(4, 2), shards=(16, 2))
+    group.create_array("meta/episode_ends", data=np.array([ROWS]))
+    np.testing.assert_array_equal(ZarrSource(tmp_path / "sharded.zarr").read("action", 3, 39), action[3:39])
+
+    group = zarr.open_group(tmp_path / "slash.zarr", mode="w", zarr_format=2)
+    encoding = {"name": "v2", "separator": "/"}
+    group.create_array("data/action", data=action, chunks=(8, 2), chunk_key_encoding=encoding)
+    group.create_array("meta/episode_ends", data=np.array([ROWS]))
+    assert (tmp_path / "slash.zarr/data/action/0/0").is_file()
+    np.testing.assert_array_equal(ZarrSource(tmp_path / "slash.zarr").read("action", 3, 39), action[3:39])
+
+
+def test_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.zarr")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DEMONSTRATIONS", str(tmp_path))
+    assert (
+        ZarrSource("~/a.zarr").path == ZarrSource("$DEMONSTRATIONS/a.zarr").path == str(tmp_path / "a.zarr")
+    )
+
+
+def _child(source: ZarrSource, queue: multiprocessing.Queue) -> None:
+    queue.put([source.read("action", i, i + 1) for i in range(ROWS)])
+
+
+@CONTAINERS
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_forked_workers_read_for_themselves(tmp_path: Path, container: Callable[[Path], Path]) -> None:
+    source = ZarrSource(container(write(tmp_path / "a.zarr")))
+    source.read("action", 0, 1)
+    context = multiprocessing.get_context("fork")
+    queues = [context.Queue() for _ in range(2)]
+    workers = [context.Process(target=_child, args=(source, queue)) for queue in queues]
+    for worker in workers:
+        worker.start()
+    for queue in queues:
+        np.testing.assert_array_equal(np.concatenate(queue.get(timeout=60)), arrays()["action"])
+    for worker in workers:
+        worker.join()
+
+
+def test_pickle(tmp_path: Path) -> None:
+    source = pickle.loads(pickle.dumps(ZarrSource(as_zip(write(tmp_path / "a.zarr")))))
+    np.testing.assert_array_equal(source.read("action", 0, 40), arrays()["action"])
+
+
+def refused(path: Path | str, *parts: str) -> None:
+    """Opening and reading everything must raise one sentence that names each part."""
+    with pytest.raises(InputError) as caught:
+        source = ZarrSource(path)
+        for key in source.keys:
+            source.read(key, 0, ROWS)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_no_such_path(tmp_path: Path) -> None:
+    refused(tmp_path / "none.zarr", str(tmp_path / "none.zarr"), "does not exist")
+    assert not (tmp_path / "none.zarr").exists()
+
+
+def test_not_a_zarr(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "is not a zarr store", "meta/episode_ends")
+    (tmp_path / "table.csv").write_text("1,2")
+    refused(tmp_path / "table.csv", "table.csv", "neither a zarr directory nor a zip")
+    (tmp_path / "cut.zip").write_bytes(as_zip(write(tmp_path / "a.zarr")).read_bytes()[:-200])
+    refused(tmp_path / "cut.zip", "cut.zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("readme.txt", "hello")
+    refused(tmp_path / "other.zip", "is not a zarr store")
+
+
+def test_folder_around_the_store_is_pointed_out(tmp_path: Path) -> None:
+    write(tmp_path / "download" / "pusht.zarr")
+    refused(tmp_path / "download", f"did you mean {tmp_path / 'download' / 'pusht.zarr'}")
+
+
+@FORMATS
+def test_store_without_the_layout(tmp_path: Path, zarr_format: int) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+    refused(tmp_path / "a.zarr", "lacks data/ or meta/episode_ends", "nothing")
+    group.create_array("observations", data=np.zeros(3))
+    refused(tmp_path / "a.zarr", "lacks data/ or meta/episode_ends", "observations")
+
+
+@FORMATS
+def test_damaged_metadata(tmp_path: Path, zarr_format: int) -> None:
+    store = write(tmp_path / "a.zarr", zarr_format)
+    name = ".zarray" if zarr_format == 2 else "zarr.json"
+    (store / "data/action" / name).write_text('{"shape": [')
+    refused(store, str(store))
+
+
+def test_missing_key(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no key 'force'; it holds action, image, keypoint"):
+        ZarrSource(write(tmp_path / "a.zarr")).read("force", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("ends", "parts"),
+    [
+        ([7, 27, 27, 40], ("must increase", "entry 2 is 27 after 27")),
+        ([27, 7, 40], ("must increase", "entry 1 is 7 after 27")),
+        ([0, 40], ("must increase", "entry 0 is 0 after 0")),
+        ([7, 27, 39], ("ends at 39", "action 40")),
+        ([7, 27, 41], ("ends at 41", "action 40")),
+        ([7.0, 40.0], ("whole numbers", "float64")),
+        ([[7, 40]], ("whole numbers", "[1, 2]")),
+    ],
+)
+def test_wrong_episode_ends(tmp_path: Path, ends: list, parts: tuple[str, ...]) -> None:
+    refused(write(tmp_path / "a.zarr", ends=ends), "episode_ends", *parts)
+
+
+def test_arrays_of_different_length(tmp_path: Path) -> None:
+    data = arrays() | {"reward": np.ones(ROWS - 1)}
+    refused(write(tmp_path / "a.zarr", data=data), "different lengths", "reward 39", "action 40")
+
+
+@FORMATS
+@CONTAINERS
+def test_missing_chunk_is_named(tmp_path: Path, zarr_format: int, container: Callable[[Path], Path]) -> None:
+    store = write(tmp_path / "a.zarr", zarr_format)
+    chunk = "data/action/" + ("3.0" if zarr_format == 2 else "c/3/0")
+    (store / chunk).unlink()
+    path = container(store)
+    refused(path, f"chunk file {path}", chunk, "is missing")
+
+
+@FORMATS
+@CONTAINERS
+@pytest.mark.parametrize("damage", [b"", b"not a chunk", None])
+def test_corrupt_chunk_is_named(
+    tmp_path: Path, zarr_format: int, container: Callable[[Path], Path], damage: bytes | None
+) -> None:
+    store = write(tmp_path / "a.zarr", zarr_format)
+    chunk = "data/keypoint/" + ("2.0.0" if zarr_format == 2 else "c/2/0/0")
+    content = (store / chunk).read_bytes()
+    (store / chunk).write_bytes(content[: len(content) // 2] if damage is None else damage)
+    path = container(store)
+    refused(path, f"chunk file {path}", chunk, "cannot be decoded")
+
+
+def test_corrupt_bytes_inside_a_zip_are_named(tmp_path: Path) -> None:
+    path = as_zip(write(tmp_path / "a.zarr"))
+    content = path.read_bytes()
+    chunk = (tmp_path / "a.zarr/data/action/1.0").read_bytes()
+    at = content.index(chunk) + len(chunk) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+    refused(path, "data/action/1.0", "cannot be decoded")
+
+
+def test_missing_chunk_of_episode_ends(tmp_path: Path) -> None:
+    store = write(tmp_path / "a.zarr")
+    (store / "meta/episode_ends/0").unlink()
+    refused(store, "meta/episode_ends/0 is missing")
+
+
+def test_unknown_bundled_store() -> None:
+    with pytest.raises(InputError, match=re.escape("no bundled demonstrations 'pong'; there are: ")):
+        bundled("pong")
+
+
+def test_attributes(tmp_path: Path) -> None:
+    store = write(tmp_path / "a.zarr")
+    (store / ".zattrs").write_text(json.dumps({"robot": "arm"}))
+    assert ZarrSource(store).attributes == {"robot": "arm"}
+
+
+@pytest.mark.skipif(not HUMAN.exists(), reason=f"no human Push-T data at {HUMAN}")
+def test_human_pusht_data_loads_in_a_second() -> None:
+    start = time.perf_counter()
+    source = ZarrSource(HUMAN)
+    for key in ("action", "state", "keypoint", "n_contacts"):
+        source.read(key, 0, int(source.episode_ends[-1]))
+    assert time.perf_counter() - start < 1.0
+    assert (len(source.episode_ends), source.episode_ends[-1]) == (206, 25_650)
+    assert source.shapes["keypoint"] == (9, 2)

@@ -1,0 +1,225 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from shortcut_policy import Policy, save_policy
+from shortcut_policy.errors import InputError
+from shortcut_policy.evaluation import benchmark
+from shortcut_policy.evaluation.entries import last_checkpoints, parse_entries
+from shortcut_policy.evaluation.table import place_in, write_into
+from shortcut_policy.paths import CONFIG_DIR
+
+REQUIRED = {
+    *("method", "backbone", "task", "dataset", "steps", "nfe", "seeds", "episodes", "score", "score_ci"),
+    *("success", "success_ci", "latency_ms_p50", "latency_ms_p95", "train_steps", "commit", "command"),
+    *("checkpoint_rule", "device", "score_peak", "score_difference", "score_p_value"),
+    *("success_difference", "success_p_value", "train_seconds"),
+}
+
+
+def configuration(name, *overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_policy, tmp_path_factory):
+    """A shortcut run with two checkpoints and a log, and a diffusion checkpoint of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    for step in (10, 20):
+        save_copy(tiny_policy, folder / f"shortcut/checkpoints/step_{step:08d}", train_steps=step)
+    records = [{"kind": kind, "step": s, "loss": 1 / s} for s in (10, 20) for kind in ("train", "validation")]
+    (folder / "shortcut/log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    diffusion = {"_target_": "shortcut_policy.objectives.Diffusion"}
+    save_copy(tiny_policy, folder / "diffusion", diffusion, method="diffusion")
+    return folder
+
+
+def save_copy(policy, folder, objective=None, **metadata):
+    """Save a policy with the same weights, another objective and other metadata."""
+    copy = Policy.from_spec({**policy.spec, "objective": objective or policy.spec["objective"]})
+    copy.load_state_dict(policy.state_dict())
+    copy.metadata = {**policy.metadata, "train_steps": 20, **metadata}
+    save_policy(copy, folder)
+
+
+def short(runs, output, *overrides):
+    entries = (
+        f"entries=[{{name: shortcut, runs: ['{runs}/shortcut'], steps: [1, 2]}},"
+        f"{{name: diffusion, checkpoint: '{runs}/diffusion', steps: [1, 3]}}]"
+    )
+    protocol = ["episodes=3", "num_envs=3", "batch_size=3", "+env.max_steps=16"]
+    return configuration("benchmark", entries, *protocol, f"output='{output}'", *overrides)
+
+
+@pytest.fixture(scope="module")
+def results(runs, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results")
+    (output / "README.md").write_text("above\n<!-- results:pusht -->\nyesterday\n<!-- /results -->\nbelow\n")
+    places = [f"readme='{output}/README.md'", f"publish='{output}/published'"]
+    benchmark.run(short(runs, output, "last_k=1", "videos=2", *places))
+    return output
+
+
+def test_rows_hold_what_a_reader_needs(results):
+    rows = json.loads((results / "results.json").read_text())
+    assert [(row["name"], row["steps"], row["nfe"]) for row in rows] == [
+        ("shortcut", 1, 1),
+        ("shortcut", 2, 2),
+        ("diffusion", 1, 1),
+        ("diffusion", 3, 3),
+    ]
+    for row in rows:
+        assert row.keys() >= REQUIRED
+        assert row["score_ci"][0] <= row["score"] <= row["score_ci"][1]
+        assert row["success_ci"][0] <= row["success"] <= row["success_ci"][1]
+        assert (row["episodes"], row["seeds"], row["checkpoint_rule"]) == (3, 1, "last checkpoint")
+    assert [row["reference"] for row in rows] == ["diffusion, 3 steps"] * 3 + [None]
+    difference = rows[0]["score"] - rows[3]["score"]
+    assert rows[0]["score_difference"] == pytest.approx(difference)
+    assert 0 < rows[0]["score_p_value"] <= 1
+
+
+def test_report_needs_no_other_file(results):
+    page = (results / "report.html").read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page), "no external resources"
+    for source in re.findall(r'(?:src|href)="([^"]*)"', page):
+        assert source.startswith(("data:", "#")), source[:80]
+    assert page.count("<svg") == 3, "steps, latency and losses"
+    assert "data:video/mp4;base64," in page
+    assert "diffusion, 3 steps" in page
+    assert (results / "shortcut_1_step.mp4").stat().st_size > 1000
+
+
+def test_the_table_goes_into_the_readme_and_nothing_else_changes(results):
+    text = (results / "README.md").read_text()
+    assert text.startswith("above\n<!-- results:pusht -->\n| method |")
+    assert text.endswith("\n<!-- /results -->\nbelow\n")
+    assert "yesterday" not in text
+    assert (results / "results.md").read_text().strip() in text
+
+
+def test_rows_table_and_figures_are_published(results):
+    published = {file.name: file for file in (results / "published").iterdir()}
+    assert {"results.json", "results.md", "steps.png", "latency.png", "losses.png"} == published.keys()
+    assert all(file.read_bytes() == (results / name).read_bytes() for name, file in published.items())
+
+
+def test_finished_evaluations_are_taken_as_they_are(runs, results):
+    files = sorted(results.glob("cells/**/summary.json"))
+    assert len(files) == 4
+    before = [file.stat().st_mtime_ns for file in files]
+    benchmark.run(short(runs, results, "videos=2"))
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
+    folders = f"['{runs}/shortcut', '{runs}/shortcut']"
+    entries = f"entries=[{{name: shortcut, runs: {folders}, steps: [1, 2], newest_only: [2]}}]"
+    benchmark.run(short(runs, tmp_path, entries, "last_k=2"))
+    row, other = json.loads((tmp_path / "results.json").read_text())
+    assert other["checkpoint_rule"] == "last checkpoint"
+    assert "last checkpoint for shortcut, 2 steps" in (tmp_path / "results.md").read_text()
+    assert (row["checkpoint_rule"], row["seeds"]) == ("mean of the last 2 checkpoints", 2)
+    # Both checkpoints and both seeds are the same weights here.
+    assert row["score_peak"] == pytest.approx(row["score"])
+    assert row["reference"] is None
+    assert "score - reference" not in (tmp_path / "results.md").read_text()
+    assert len(list(tmp_path.glob("cells/**/summary.json"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ("[]", "has no entries"),
+        ("[{name: a, steps: [1]}]", "'a' must have exactly one of checkpoint, runs, overrides"),
+        ("[{name: a, steps: [1], checkpoint: x, runs: [y]}]", "'a' must have exactly one"),
+        ("[{name: a, steps: [], checkpoint: x}]", "'a' has no step counts"),
+        ("[{name: a, checkpoint: x}]", "at least 'name' and 'steps'"),
+        ("[{name: a, steps: [1], checkpoint: x, colour: red}]", "'a' has an unknown key 'colour'"),
+        ("[{name: a, steps: [1], checkpoint: x}, {name: a, steps: [1], checkpoint: y}]", "are named 'a'"),
+        ("[{name: a, steps: [1], checkpoint: /nowhere}]", "no checkpoint at /nowhere"),
+    ],
+)
+def test_entries_that_cannot_be_used_are_refused(entries, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        benchmark.run(configuration("benchmark", f"entries={entries}", f"output='{tmp_path}/out'"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
+    output = tmp_path / "out"
+    with pytest.raises(InputError, match="holds 2 checkpoints, but last_k=3"):
+        benchmark.run(short(runs, output, "last_k=3"))
+    with pytest.raises(InputError, match="no place for the table"):
+        benchmark.run(short(runs, output, f"readme='{tmp_path}/README.md'"))
+    with pytest.raises(InputError, match="episodes=0"):
+        benchmark.run(short(runs, output, "episodes=0"))
+    save_copy(tiny_policy, tmp_path / "lift", task={**tiny_policy.metadata["task"], "name": "lift"})
+    entries = (
+        f"entries=[{{name: a, checkpoint: '{runs}/diffusion', steps: [1]}},"
+        f"{{name: b, checkpoint: '{tmp_path}/lift', steps: [1]}}]"
+    )
+    with pytest.raises(InputError, match="'b' is of task 'lift', but 'a' is of task 'pusht'"):
+        benchmark.run(short(runs, output, entries))
+    assert not output.exists()
+
+
+def test_last_checkpoints(runs):
+    assert [path.name for path in last_checkpoints(runs / "shortcut", 1)] == ["step_00000020"]
+    assert [path.name for path in last_checkpoints(runs / "shortcut", 2)] == [
+        "step_00000010",
+        "step_00000020",
+    ]
+    assert last_checkpoints(runs / "diffusion", 5) == [runs / "diffusion"]
+
+
+def test_demo_compares_equal_budgets():
+    config = configuration("demo")
+    entries = parse_entries(config.entries)
+    assert [list(entry.overrides) for entry in entries] == [["objective=shortcut"], ["objective=diffusion"]]
+    assert any(override.startswith("trainer.max_steps=") for override in config.training)
+    assert sum(entry.train_minutes + entry.rollout_minutes for entry in entries) <= 14
+
+
+def test_a_marker_must_be_closed(tmp_path):
+    document = tmp_path / "a.md"
+    document.write_text("<!-- results:x -->\n")
+    with pytest.raises(InputError, match=r"a\.md: no place"):
+        place_in(document, "x")
+    document.write_text("<!-- results:x --><!-- /results -->\n<!-- results:y --><!-- /results -->")
+    write_into(document, "y", "table")
+    assert (
+        document.read_text()
+        == "<!-- results:x --><!-- /results -->\n<!-- results:y -->\ntable\n<!-- /results -->"
+    )
+
+
+def test_the_rollout_command(runs, tmp_path):
+    def rollout(*arguments):
+        command = [
+            sys.executable,
+            "scripts/rollout.py",
+            f"checkpoint={runs}/shortcut",
+            f"output={tmp_path}/out",
+        ]
+        command += ["episodes=2", "batch_size=2", "+env.max_steps=8", *arguments]
+        root = benchmark.__file__.rsplit("/shortcut_policy/", 1)[0]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+    refused = rollout("steps=[1,3]")
+    assert refused.returncode == 2
+    assert re.fullmatch(r"error: steps=3 .*\n", refused.stderr), "one line, and no work before it"
+    assert not (tmp_path / "out").exists()
+    done = rollout("steps=[1]")
+    assert done.returncode == 0, done.stderr
+    assert "strict success" in done.stdout
+    (row,) = json.loads((tmp_path / "out/results.json").read_text())
+    assert row["command"].startswith("python scripts/rollout.py checkpoint=")
+    assert (tmp_path / "out/shortcut/steps_001/paths.png").is_file()

@@ -1,0 +1,229 @@
+"""The backbone, the policy and its checkpoint."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from shortcut_policy import load_policy, save_policy
+from shortcut_policy.backbones import ConditionalUnet1D
+from shortcut_policy.build import build
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy
+
+UNET = "shortcut_policy.backbones.ConditionalUnet1D"
+
+
+def small(**changes) -> ConditionalUnet1D:
+    torch.manual_seed(0)
+    arguments = {"action_dim": 2, "horizon": 16, "cond_dim": 5, "down_dims": (16, 32), "embedding_dim": 16}
+    return ConditionalUnet1D(**(arguments | changes))
+
+
+def inputs(rows: int = 3, horizon: int = 16):
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((rows, horizon, 2), (rows,), (rows,), (rows, 5))
+    return [torch.rand(shape, generator=generator) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("down_dims", "horizon"), [((16,), 5), ((16, 32), 6), ((16, 32, 64), 16), ((8, 8, 8), 20)]
+)
+def test_any_horizon_that_is_a_multiple_of_the_stride(down_dims, horizon):
+    net = small(down_dims=down_dims, horizon=horizon)
+    x, *rest = inputs(horizon=horizon)
+    assert net(x, *rest).shape == x.shape
+
+
+def test_every_input_matters_and_rows_do_not_mix():
+    net = small()
+    arguments = inputs()
+    out = net(*arguments)
+    for changed in range(4):
+        others = [value + 0.25 if i == changed else value for i, value in enumerate(arguments)]
+        assert not torch.allclose(net(*others), out, atol=1e-4)
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(net(*[value[order] for value in arguments]), out[order])
+    swapped = [arguments[0], arguments[2], arguments[1], arguments[3]]
+    assert not torch.allclose(net(*swapped), out, atol=1e-4), "t and d have embeddings of their own"
+
+
+def test_every_parameter_is_trained():
+    net = small(down_dims=(16, 32, 64))
+    net(*inputs()).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("down_dims", "kernel_size", "millions"), [((64, 128, 256), 3, 4.5), ((256, 512, 1024), 5, 66)]
+)
+def test_sizes(down_dims, kernel_size, millions):
+    with torch.device("meta"):
+        net = ConditionalUnet1D(2, 16, 40, down_dims, kernel_size)
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"horizon": 15}, "horizon=15"),
+        ({"kernel_size": 4}, "kernel_size=4"),
+        ({"down_dims": (12,)}, "down_dims"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes, named):
+    with pytest.raises(InputError, match=named):
+        small(**changes)
+
+
+def test_bf16_stays_close_to_fp32():
+    net, arguments = small(), inputs()
+    exact = net(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = net(*arguments)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+# --- policy --------------------------------------------------------------------------------------------
+
+
+def observe(rows: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = {"keypoint": (2, 9, 2), "agent_pos": (2, 2)}
+    return {name: rng.uniform(50, 450, (rows, *shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_act_returns_the_executed_part_of_the_chunk(tiny_policy: Policy):
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    chunk = tiny_policy.predict(observe(), 4, generators[0])
+    actions = tiny_policy.act(observe(), 4, generators[1])
+    assert chunk.shape == (3, 16, 2) and actions.shape == (3, 8, 2)
+    assert torch.equal(actions, chunk[:, 1:9])
+    assert not actions.requires_grad
+
+
+def test_with_a_generator_a_row_it_does_not_see_its_neighbours_noise(tiny_policy: Policy):
+    obs = observe()
+    generators = [torch.Generator().manual_seed(i) for i in range(3)]
+    together = tiny_policy.act(obs, 2, generators)
+    alone = tiny_policy.act({k: v[1:2] for k, v in obs.items()}, 2, [torch.Generator().manual_seed(1)])
+    # The order of additions follows the size of the batch: equal to rounding, in pixels.
+    torch.testing.assert_close(together[1:2], alone, atol=1e-3, rtol=0)
+
+
+def test_the_normaliser_is_inside(tiny_policy: Policy):
+    """Moving all positions by the same shift in data and statistics moves the actions by it."""
+    obs, shift = observe(), 64.0
+    actions = tiny_policy.act(obs, 1, torch.Generator().manual_seed(0))
+    spec, state = tiny_policy.spec, tiny_policy.state_dict()
+    moved = Policy.from_spec(spec)
+    moved.load_state_dict({k: v + shift if k.endswith("_offset") else v for k, v in state.items()})
+    shifted = {name: value + shift for name, value in obs.items()}
+    torch.testing.assert_close(
+        moved.act(shifted, 1, torch.Generator().manual_seed(0)), actions + shift, atol=1e-2, rtol=0
+    )
+
+
+def test_without_statistics_it_refuses_to_act(tiny_policy: Policy):
+    with pytest.raises(InputError, match="no statistics"):
+        Policy.from_spec(tiny_policy.spec).act(observe())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"keypoint": None}, "observes .*but got"),
+        ({"state": np.zeros((3, 2, 5))}, "observes .*but got"),
+        ({"agent_pos": np.zeros((3, 2))}, "'agent_pos' has shape"),
+        (
+            {"keypoint": np.zeros((3, 1, 9, 2))},
+            r"'keypoint' has shape \(3, 1, 9, 2\), expected \(B, 2, 9, 2\)",
+        ),
+    ],
+)
+def test_observations_of_another_task_are_refused(tiny_policy: Policy, change, sentence):
+    obs = {name: value for name, value in (observe() | change).items() if value is not None}
+    with pytest.raises(InputError, match=sentence):
+        tiny_policy.act(obs)
+
+
+def test_wrong_number_of_generators_is_refused(tiny_policy: Policy):
+    with pytest.raises(InputError, match="2 generators for 3 rows"):
+        tiny_policy.act(observe(), 1, [torch.Generator(), torch.Generator()])
+
+
+# --- checkpoint ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tiny_policy: Policy, tmp_path):
+    save_policy(tiny_policy, tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+def test_a_saved_policy_acts_the_same(tiny_policy: Policy, checkpoint):
+    loaded = load_policy(checkpoint)
+    actions = [policy.act(observe(), 4, torch.Generator().manual_seed(0)) for policy in (tiny_policy, loaded)]
+    assert torch.equal(*actions)
+    assert loaded.metadata == tiny_policy.metadata
+    assert not loaded.training
+
+
+def test_loading_needs_no_hydra(checkpoint):
+    code = (
+        "import sys; sys.modules['hydra'] = sys.modules['omegaconf'] = None\n"
+        f"from shortcut_policy import load_policy; print(load_policy({str(checkpoint)!r}).horizon)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "16\n", done.stderr
+
+
+def break_weights(folder):
+    weights = folder / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def break_format(folder):
+    description = json.loads((folder / "policy.json").read_text())
+    (folder / "policy.json").write_text(json.dumps(description | {"format": 99}))
+
+
+def change_network(folder):
+    text = (folder / "policy.json").read_text()
+    (folder / "policy.json").write_text(text.replace('"embedding_dim": 16', '"embedding_dim": 32'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (break_weights, "policy.safetensors cannot be loaded"),
+        (break_format, "format 99"),
+        (change_network, "policy.safetensors cannot be loaded"),
+        (lambda folder: (folder / "policy.json").write_text("{"), "policy.json cannot be read"),
+        (lambda folder: (folder / "policy.json").unlink(), "holds no checkpoint"),
+        (shutil.rmtree, "there is no checkpoint at"),
+    ],
+)
+def test_damaged_checkpoints_get_a_sentence(checkpoint, damage, sentence):
+    damage(checkpoint)
+    with pytest.raises(InputError, match=sentence):
+        load_policy(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({}, "no _target_"),
+        ({"_target_": "shortcut_policy.nothing.Here"}, "cannot import shortcut_policy.nothing.Here"),
+        ({"_target_": "shortcut_policy.backbones.Nothing"}, "cannot import"),
+        ({"_target_": UNET, "colour": "red"}, "does not take .*colour"),
+    ],
+)
+def test_specifications_that_cannot_be_built(spec, sentence):
+    with pytest.raises(InputError, match=sentence):
+        build(spec)

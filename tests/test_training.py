@@ -1,0 +1,257 @@
+"""The training loop: exact resumption, clean interruption, shared batches, honest failure."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from shortcut_policy import load_policy
+from shortcut_policy.checkpoint import list_checkpoints, read_description
+from shortcut_policy.cli import plain_sentence
+from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.training import run
+from shortcut_policy.training.batches import BatchStream
+from shortcut_policy.training.run import make_dataset, make_policy
+from shortcut_policy.training.trainer import Trainer
+from tests.conftest import TINY, Compose
+
+TRAIN = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
+STEPS = 200
+LONG = (f"trainer.max_steps={STEPS}", "trainer.checkpoint_every=4", "trainer.validate_every=0")
+
+
+def read_log(folder: Path, kind: str = "train") -> list[dict]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in records if r["kind"] == kind]
+
+
+def final_state(folder: Path) -> dict:
+    state = torch.load(list_checkpoints(folder)[-1] / "training_state.pt", weights_only=True)
+    return {name: value for name, value in state.items() if name != "seconds"}
+
+
+def assert_equal_states(a, b) -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_equal_states(a[name], b[name])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for left, right in zip(a, b, strict=True):
+            assert_equal_states(left, right)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def straight(compose_config: Compose, tmp_path_factory) -> Path:
+    """A run of 200 updates without an interruption."""
+    return run(compose_config(*LONG, f"output={tmp_path_factory.mktemp('straight') / 'run'}"))
+
+
+class Subprocess:
+    """A training in a process of its own, on the small demonstrations."""
+
+    def __init__(self, demonstrations: Path, output: Path, *overrides: str, launcher: tuple[str, ...] = ()):
+        source = ("task=pusht_human", f"task.source.path={demonstrations}", f"output={output}")
+        command = [*(launcher or (sys.executable,)), str(TRAIN), *source, *TINY, *overrides]
+        self.output = output
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ}
+        )
+
+    def wait_for_checkpoint(self, after: int) -> None:
+        deadline = time.monotonic() + 120
+        while self.process.poll() is None and time.monotonic() < deadline:
+            found = list_checkpoints(self.output)
+            if found and int(found[-1].name[5:]) >= after:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"no checkpoint of update {after} appeared: {self.process.communicate()[0]}")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def finish(self, timeout: float = 180) -> str:
+        output, _ = self.process.communicate(timeout=timeout)
+        return output
+
+
+def test_killed_at_any_moment_it_goes_on_bit_for_bit(
+    compose_config: Compose, demonstrations: Path, straight: Path, tmp_path: Path
+):
+    output, moments = tmp_path / "run", random.Random(0)
+    for kill_after in (4, 60, 120):
+        training = Subprocess(demonstrations, output, *LONG, "resume=true")
+        training.wait_for_checkpoint(kill_after)
+        time.sleep(moments.uniform(0, 0.2))  # anywhere in updates and saves
+        training.kill()
+        # What is there is complete, whatever the moment.
+        assert load_policy(output).metadata["train_steps"] >= kill_after
+        assert final_state(output)["step"] >= kill_after
+    assert final_state(output)["step"] < STEPS, "killed too late to show anything"
+    run(compose_config(*LONG, "resume=true", f"output={output}"))
+    ours, theirs = final_state(output), final_state(straight)
+    assert ours["step"] == STEPS and ours["ema"]["n_averaged"] == STEPS
+    assert_equal_states(ours, theirs)
+    assert read_log(output) == read_log(straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves(demonstrations: Path, straight: Path, tmp_path: Path, number):
+    # No checkpoint would be due for long: what is saved is saved because of the signal.
+    overrides = (LONG[0], "trainer.checkpoint_every=1000", LONG[2], "trainer.log_every=1")
+    training = Subprocess(demonstrations, tmp_path / "run", *overrides)
+    log = tmp_path / "run" / "log.jsonl"
+    while not (log.exists() and log.stat().st_size > 2000):
+        assert training.process.poll() is None
+        time.sleep(0.01)
+    training.process.send_signal(number)
+    text = training.finish()
+    assert training.process.returncode == 128 + number
+    step = final_state(tmp_path / "run")["step"]
+    assert f"stopped at update {step} and saved; go on with resume=true" in text
+    assert "Traceback" not in text
+    assert 0 < step < STEPS
+
+
+def test_two_processes_train_as_one(compose_config: Compose, demonstrations: Path, tmp_path: Path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    shared = Subprocess(demonstrations, tmp_path / "two", "trainer.log_every=1", launcher=torchrun)
+    run(compose_config("trainer.log_every=1", f"output={tmp_path / 'one'}"))
+    assert "Traceback" not in shared.finish()
+    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
+    assert [r["step"] for r in two] == list(range(1, 21))
+    for name in ("loss", "grad_norm", "loss_flow", "learning_rate"):
+        assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-4), name
+    a, b = (final_state(tmp_path / name)["policy"] for name in ("one", "two"))
+    assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_batches_visit_every_row_once_an_epoch(world: int):
+    streams = [BatchStream(n=10, batch_size=4, seed=3, rank=rank, world=world) for rank in range(world)]
+    batches = []
+    for step in range(5):
+        parts = [stream.rows(step).tolist() for stream in streams]
+        batches += [row for rows in zip(*parts, strict=True) for row in rows]
+    assert sorted(batches[:10]) == sorted(batches[10:]) == list(range(10))
+    assert batches[:10] != batches[10:]
+    assert batches == torch.cat([BatchStream(10, 4, 3).rows(step) for step in range(5)]).tolist()
+
+
+def test_averaged_weights_follow_the_baseline_schedule(compose_config: Compose, tmp_path: Path):
+    config = compose_config("trainer.max_steps=6", "trainer.ema_max_decay=0.6")
+    dataset = make_dataset(config)
+    policy = make_policy(config, dataset)
+    from hydra.utils import instantiate
+
+    trainer = Trainer(policy, dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True)
+    name, weight = next(iter(policy.backbone.named_parameters()))
+    expected = None
+    for n in range(6):
+        trainer._update()
+        trainer.step += 1
+        now = weight.detach().clone()
+        decay = min(1 - (1 + n) ** -0.75, 0.6)
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+    averaged = dict(trainer.ema_policy.backbone.named_parameters())[name]
+    torch.testing.assert_close(averaged, expected)
+
+
+def test_a_run_leaves_config_log_and_the_newest_and_best_checkpoints(compose_config: Compose, tmp_path: Path):
+    overrides = (
+        "trainer.max_steps=8",
+        "trainer.checkpoint_every=1",
+        "trainer.keep_last=2",
+        "trainer.rollout_every=3",
+        "trainer.rollout_episodes=2",
+        "trainer.rollout_steps=[1,2]",
+        "+task.env.max_steps=10",
+        "trainer.validation_steps=[1,3,4]",
+        "trainer.validate_every=4",
+        "wandb.mode=offline",
+    )
+    output = run(compose_config(*overrides, f"output={tmp_path / 'run'}"))
+    found = list_checkpoints(output)
+    assert [int(folder.name[5:]) for folder in found[-2:]] == [7, 8]
+    assert len(found) == 3, "the best of the older ones is kept"
+    assert [folder.name for folder in found if (folder / "training_state.pt").exists()] == ["step_00000008"]
+    (validation, _), rollouts = read_log(output, "validation"), read_log(output, "rollout")
+    # 3 steps are not a power of two: not for this policy.
+    assert {"loss", "action_error_1", "action_error_4"} == validation.keys() - {"kind", "step"}
+    assert [r["step"] for r in rollouts] == [3, 6, 8]
+    assert {"score_1", "success_1", "score_2", "success_2"} <= rollouts[0].keys()
+    metadata = read_description(found[-1])["metadata"]
+    assert metadata["train_steps"] == 8 and metadata["selection"]["score"] == rollouts[-1]["score_1"]
+    assert (output / "config.yaml").is_file() and list(output.glob("wandb/offline-run-*"))
+    rates = [r["learning_rate"] for r in read_log(output)]
+    assert rates[-1] == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(compose_config: Compose, tmp_path: Path):
+    overrides = ("trainer.learning_rate=1e30", "trainer.warmup_steps=3", "trainer.checkpoint_every=1")
+    with pytest.raises(TrainingError) as caught:
+        run(compose_config(*overrides, f"output={tmp_path / 'run'}"))
+    sentence = str(caught.value)
+    assert re.match(
+        r"update \d+: the (loss|gradient).* of training windows \[\d+(, \d+)*\] is not finite", sentence
+    )
+    last = list_checkpoints(tmp_path / "run")[-1]
+    assert f"the last good checkpoint is {last}" in sentence
+    assert all(value.isfinite().all() for value in load_policy(last).state_dict().values())
+
+
+def test_an_existing_run_is_neither_overwritten_nor_continued_otherwise(
+    compose_config: Compose, straight: Path
+):
+    with pytest.raises(InputError, match="already holds a run; give resume=true"):
+        run(compose_config(*LONG, f"output={straight}"))
+    with pytest.raises(InputError, match=r"was trained with trainer.batch_size=16, not 8"):
+        run(compose_config(*LONG, "trainer.batch_size=8", "resume=true", f"output={straight}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.batch_size=0", "trainer.batch_size=0"),
+        ("trainer.precision=fp8", "trainer.precision=fp8"),
+        ("trainer.learning_rate=-1", "trainer.learning_rate=-1"),
+        ("trainer.ema_max_decay=1.5", "trainer.ema_max_decay=1.5"),
+        ("task.horizon=15", "horizon=15"),
+        ("objective.max_steps=100", "objective.max_steps=100"),
+        ("task.source.path=nowhere.zarr", "nowhere.zarr"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_work(
+    compose_config: Compose, tmp_path: Path, override: str, sentence: str
+):
+    with pytest.raises(Exception) as caught:
+        run(compose_config(override, f"output={tmp_path / 'run'}"))
+    assert sentence in (plain_sentence(caught.value) or "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rollouts_without_an_environment_are_refused_before_any_work(compose_config: Compose, tmp_path: Path):
+    with pytest.raises(InputError, match=r"rollout_every=5 needs an environment"):
+        run(compose_config("task.env=null", "trainer.rollout_every=5", f"output={tmp_path / 'run'}"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_prints_one_sentence(tmp_path: Path):
+    missing = tmp_path / "nowhere.zarr"
+    training = Subprocess(missing, tmp_path / "run")
+    text = training.finish()
+    assert training.process.returncode == 2
+    assert text.startswith("error: ") and str(missing) in text and text.count("\n") == 1
