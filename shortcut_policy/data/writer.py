@@ -26,6 +26,7 @@ from shortcut_policy.errors import InputError
 
 #: Most bytes of a chunk before compression: a small store is a file per key, a window of images a quick read.
 CHUNK_BYTES = 2**20
+GROUPS = ("data", "meta")
 #: Readers take a chunk that is not there for a lost one, so chunks of zeros are written too.
 WRITE_ALL_CHUNKS = {"array.write_empty_chunks": True}
 
@@ -138,14 +139,16 @@ class EpisodeWriter:
         return group
 
     def _whole_episodes(self) -> tuple[int, int]:
-        if not list(self._group.keys()):
-            return 0, 0
         if RECORDING in self._group.attrs:
             for leftover in self.path.rglob("*.partial"):
                 leftover.unlink()
             ends = self._group.get(ENDS)
             if not isinstance(ends, zarr.Array) or not np.any(ends[:]):
                 return 0, 0
+        elif not list(self._group.keys()):
+            if any((self.path / name).exists() for name in GROUPS):
+                raise InputError(f"{self.path} holds folders that are no zarr groups; choose another path")
+            return 0, 0
         source = ZarrSource(self.path)
         return len(source.episode_ends), int(source.episode_ends[-1])
 
@@ -155,8 +158,9 @@ class EpisodeWriter:
 
     def _drop_unfinished(self) -> None:
         if self.n_episodes == 0:
-            for name in list(self._group.keys()):
-                del self._group[name]
+            # As folders: an array is written before the group above it, which zarr cannot list until then.
+            for name in GROUPS:
+                shutil.rmtree(self.path / name, ignore_errors=True)
             return
         names = [f"data/{key}" for key in self._keys()] + [ENDS]
         for name in names:
