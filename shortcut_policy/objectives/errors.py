@@ -1,0 +1,50 @@
+"""How far a prediction is from its target: one number a row, for every objective that regresses."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.base import row_mean
+
+ErrorName = Literal["l2", "l1", "pseudo_huber"]
+#: (prediction, target), both (B, ...), to one error a row, (B,).
+RowError = Callable[[Tensor, Tensor], Tensor]
+
+#: Where the pseudo-Huber error turns from a square into a norm, a root mean square over a row's elements.
+PSEUDO_HUBER_SCALE = 0.00054
+
+
+def row_error(name: ErrorName) -> RowError:
+    """The error measure that a configuration names.
+
+    Args:
+        name: ``l2``, the mean square; ``l1``, the mean absolute value; ``pseudo_huber``, see `pseudo_huber`.
+
+    Raises:
+        InputError: There is no error of this name.
+    """
+    measures: dict[str, RowError] = {"l2": l2, "l1": l1, "pseudo_huber": pseudo_huber}
+    if name not in measures:
+        raise InputError(f"objective.error={name} must be one of {', '.join(get_args(ErrorName))}")
+    return measures[name]
+
+
+def l2(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean square of each row, (B,): its best prediction is the mean of the targets."""
+    return row_mean((prediction - target) ** 2)
+
+
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute value of each row, (B,): its best prediction is the median of each element."""
+    return row_mean((prediction - target).abs())
+
+
+def pseudo_huber(prediction: Tensor, target: Tensor) -> Tensor:
+    """A row's root mean square, made smooth at zero, (B,): a target far off pulls no harder than a near one.
+
+    Song and Dhariwal 2024, equation 11, ``sqrt(|x - y|^2 + c^2) - c`` with ``c = 0.00054 sqrt(n)`` for rows
+    of n elements; here divided by sqrt(n), to be of the size of the other errors at any n.
+    """
+    return (row_mean((prediction - target) ** 2) + PSEUDO_HUBER_SCALE**2).sqrt() - PSEUDO_HUBER_SCALE
