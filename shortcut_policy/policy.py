@@ -125,7 +125,13 @@ class Policy(nn.Module):
         return self.encoder({name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes})
 
     def forward(
-        self, obs: Mapping[str, Tensor], action: Tensor, ema: "Policy", draws: Draws, progress: float = 0.0
+        self,
+        obs: Mapping[str, Tensor],
+        action: Tensor,
+        ema: "Policy",
+        draws: Draws,
+        progress: float = 0.0,
+        teacher: "Policy | None" = None,
     ) -> tuple[Tensor, Metrics]:
         """Training loss of each row, (B,), and metrics; see `Objective.loss`.
 
@@ -135,10 +141,17 @@ class Policy(nn.Module):
             ema: The policy with averaged weights.
             draws: Source of all random numbers.
             progress: Part of the training done, in [0, 1].
+            teacher: A frozen policy, for the objectives that distil one.
         """
         with torch.no_grad():
-            ema_cond = ema.encode(obs)
-        context = LossContext(draws, ema=ema.backbone, ema_cond=ema_cond, progress=progress)
+            context = LossContext(
+                draws,
+                ema=ema.backbone,
+                ema_cond=ema.encode(obs),
+                teacher=None if teacher is None else teacher.backbone,
+                teacher_cond=None if teacher is None else teacher.encode(obs),
+                progress=progress,
+            )
         x_1 = self.normalizer.normalize(ACTION, action)
         return self.objective.loss(self.backbone, x_1, self.encode(obs), context)
 

@@ -5,6 +5,8 @@ the average velocity over [t, t + d], so that a sampling step is ``x_{t+d} = x_t
 Nothing here looks at the trailing shape of x: action chunks (B, T, A) and images (B, C, H, W) are the same.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,7 +83,8 @@ class LossContext:
         draws: The only source of random numbers.
         ema: Step map with the averaged weights, for targets; never differentiated.
         ema_cond: ``cond`` as the averaged encoder sees it, (B, C).
-        teacher: Frozen step map of a trained checkpoint, for the objectives that distil one.
+        teacher: Frozen step map for the objectives that distil one; None until their first phase is over.
+        teacher_cond: ``cond`` as the teacher's encoder sees it, (B, C).
         progress: Part of the training done, in [0, 1].
     """
 
@@ -89,11 +92,23 @@ class LossContext:
     ema: StepMap
     ema_cond: Tensor
     teacher: StepMap | None = None
+    teacher_cond: Tensor | None = None
     progress: float = 0.0
 
 
 class Objective(Protocol):
-    """How to make a regression target, and how to sample from the network that was trained on it."""
+    """How to make a regression target, and how to sample from the network that was trained on it.
+
+    Attributes:
+        teacher_phases: Increasing points of `LossContext.progress` at which the trainer freezes a copy of the
+            averaged policy, which is `LossContext.teacher` from then on. A first one of 0 asks for a trained
+            teacher from outside.
+        velocity_at_zero: Whether the trained network's answer at d = 0 is the velocity of the path from noise
+            to data, so that it can teach an objective that distils one.
+    """
+
+    teacher_phases: Sequence[float] = ()
+    velocity_at_zero: bool = False
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Loss of each row, (B,), and scalars to log, for data ``x_1`` (B, ...) under ``cond`` (B, C)."""
@@ -112,6 +127,11 @@ class Objective(Protocol):
     def network_evaluations(self, steps: int) -> int:
         """Network evaluations that `sample` costs."""
         ...
+
+
+def teacher_phase(objective: Objective, progress: float) -> int:
+    """Number of teachers that the objective has had frozen at this point of the training; 0 for none."""
+    return bisect_right(objective.teacher_phases, progress)
 
 
 def row_mean(x: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
     Metrics,
+    Objective,
     StepMap,
     check_step_range,
     row_mean,
 )
 
 
-class Diffusion:
+class Diffusion(Objective):
     """Predict the noise (epsilon) at a random one of ``train_steps`` noise levels.
 
     The full number of steps is sampled by DDPM (ancestral), any smaller one by DDIM (Song et al. 2021, with

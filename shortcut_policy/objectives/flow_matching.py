@@ -7,6 +7,7 @@ from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
     Metrics,
+    Objective,
     StepMap,
     check_step_range,
     row_mean,
@@ -14,8 +15,10 @@ from shortcut_policy.objectives.base import (
 from shortcut_policy.objectives.paths import euler, interpolate
 
 
-class FlowMatching:
+class FlowMatching(Objective):
     """Regress the velocity ``x_1 - x_0`` at a uniform time on the straight path; sample by Euler steps."""
+
+    velocity_at_zero = True
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Squared error of the velocity, mean of each row, (B,)."""

@@ -10,13 +10,14 @@ from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
     Metrics,
+    Objective,
     StepMap,
     check_step_range,
     row_mean,
 )
 
 
-class Regression:
+class Regression(Objective):
     """Predict the data from the condition alone; ``l2`` learns its mean, ``l1`` its median.
 
     Args:

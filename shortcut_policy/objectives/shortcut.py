@@ -11,6 +11,7 @@ from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
     Metrics,
+    Objective,
     StepMap,
     check_step_range,
     expand_like,
@@ -19,7 +20,7 @@ from shortcut_policy.objectives.base import (
 from shortcut_policy.objectives.paths import euler, interpolate
 
 
-class Shortcut:
+class Shortcut(Objective):
     """Flow matching at d = 0, and self-consistency: one step of d equals two steps of d / 2.
 
     One batch and one forward pass: the first 1/k of the rows regress on the network's own two half steps, the
@@ -41,6 +42,8 @@ class Shortcut:
         flow_times: Times of the flow rows: ``continuous`` in [0, 1), or, as in the authors' code, multiples
             of 1/M (``discrete``).
     """
+
+    velocity_at_zero = True
 
     def __init__(
         self,

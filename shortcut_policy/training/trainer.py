@@ -1,10 +1,13 @@
 """The training loop."""
 
+import copy
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -13,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -26,6 +30,7 @@ from shortcut_policy.checkpoint import (
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.objectives import Draws
+from shortcut_policy.objectives.base import teacher_phase
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.batches import BatchStream, seeded_generator
 from shortcut_policy.training.config import TrainerConfig
@@ -44,6 +49,10 @@ class Trainer:
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
     (seed, step), so a run that was stopped, however, goes on exactly as if it had not been.
+
+    An objective may divide a run into phases (`Objective.teacher_phases`). Each is a training of its own, as
+    in progressive distillation (Salimans and Ho 2022): the averaged policy so far becomes the frozen teacher,
+    and the student goes on from its weights with a new optimizer state, average, warm-up and cosine.
 
     Args:
         policy: With a fitted normaliser.
@@ -78,6 +87,9 @@ class Trainer:
         self.device = self.accelerator.device
         self.dataset = dataset.to(self.device)
         self.stream = BatchStream(len(dataset.train), config.batch_size, _mix(seed, ORDER), rank, world)
+        self.phase = 0
+        self.phase_starts = [0, *_phase_starts(policy.objective.teacher_phases, config.max_steps)]
+        self.teacher: Policy | None = None
         self.policy = policy.to(self.device)
         self.ema = AveragedModel(self.policy, multi_avg_fn=self._average)
         self.optimizer = torch.optim.AdamW(
@@ -86,12 +98,6 @@ class Trainer:
             betas=(config.betas[0], config.betas[1]),
             weight_decay=config.weight_decay,
             fused=True,
-        )
-        self.schedule = get_scheduler(
-            "cosine",
-            self.optimizer,
-            num_warmup_steps=config.warmup_steps,
-            num_training_steps=config.max_steps,
         )
         # Nothing here draws from the global generator, but a network with dropout does.
         torch.manual_seed(seed)
@@ -102,6 +108,7 @@ class Trainer:
             self.policy.backbone.compile()
             self.ema_policy.backbone.compile()
         self.wrapped, self.optimizer = self.accelerator.prepare(self.policy, self.optimizer)
+        self.schedule = self._phase_schedule()
 
     @property
     def ema_policy(self) -> Policy:
@@ -116,6 +123,11 @@ class Trainer:
         state = load_training_state(checkpoints[-1], self.device)
         self.policy.load_state_dict(state["policy"])
         self.ema.load_state_dict(state["ema"])
+        self.phase = state["phase"]
+        if state["teacher"] is not None:
+            self.teacher = self._frozen_copy()
+            self.teacher.load_state_dict(state["teacher"])
+        self.schedule = self._phase_schedule()
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["torch_rng"].cpu())
@@ -166,14 +178,18 @@ class Trainer:
 
     def _update(self) -> dict[str, Tensor]:
         """One step of the optimizer; returns detached metrics."""
+        progress = self.step / self.config.max_steps
+        if teacher_phase(self.policy.objective, progress) > self.phase:
+            self._next_phase()
         rows = self.stream.rows(self.step)
         batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
         generator = seeded_generator(self.device, self.seed, NOISE, self.step)
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
-        progress = self.step / self.config.max_steps
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.computes_bf16):
-            losses, metrics = self.wrapped(batch["obs"], batch["action"], self.ema_policy, draws, progress)
+            losses, metrics = self.wrapped(
+                batch["obs"], batch["action"], self.ema_policy, draws, progress, self.teacher
+            )
         loss = losses.mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -184,6 +200,34 @@ class Trainer:
         self.schedule.step()
         self.ema.update_parameters(self.policy)
         return {"loss": loss.detach(), "grad_norm": norm.detach(), **metrics}
+
+    def _next_phase(self) -> None:
+        """Freeze the averaged policy as the teacher, and begin a new training from its weights."""
+        self.phase += 1
+        self.teacher = self._frozen_copy()
+        self.policy.load_state_dict(self.ema_policy.state_dict())
+        self.ema.n_averaged.zero_()
+        self.optimizer.state.clear()
+        self.schedule = self._phase_schedule()
+
+    def _frozen_copy(self) -> Policy:
+        teacher = copy.deepcopy(self.ema_policy).requires_grad_(False).eval()
+        if self.config.compile:
+            teacher.backbone.compile()
+        return teacher
+
+    def _phase_schedule(self) -> LRScheduler:
+        """Warm-up and cosine over the current phase, each as long as its share of the run."""
+        config = self.config
+        start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate
+        return get_scheduler(
+            "cosine",
+            self.optimizer,
+            num_warmup_steps=round(config.warmup_steps * (end - start) / config.max_steps),
+            num_training_steps=end - start,
+        )
 
     def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
         decay = min(1 - (1 + int(count)) ** -self.config.ema_power, self.config.ema_max_decay)
@@ -208,7 +252,10 @@ class Trainer:
         if self.accelerator.is_main_process:
             windows = self.dataset.val[:: max(1, len(self.dataset.val) // self.config.validation_windows)]
             steps = self.config.validation_steps
-            values = validate(self.ema_policy, self.dataset, windows, steps, generator)
+            progress = (self.step - 1) / self.config.max_steps  # of the last update: its loss, its teacher
+            values = validate(
+                self.ema_policy, self.dataset, windows, steps, generator, progress, self.teacher
+            )
             if self.rollouts is None or not self.config.rollout_every:
                 self.selection = {
                     "score": -next(v for k, v in values.items() if k.startswith("action_error"))
@@ -231,6 +278,8 @@ class Trainer:
         state = {
             "policy": self.policy.state_dict(),
             "ema": self.ema.state_dict(),
+            "phase": self.phase,
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "torch_rng": torch.get_rng_state(),
@@ -299,6 +348,17 @@ class _StopSignals:
 
 def _mix(seed: int, purpose: int) -> int:
     return seeded_generator("cpu", seed, purpose).initial_seed()
+
+
+def _phase_starts(points: Sequence[float], max_steps: int) -> list[int]:
+    """First update of each phase, the first one whose progress is not below the phase's point."""
+    starts = [bisect_left(range(max_steps), point, key=lambda step: step / max_steps) for point in points]
+    if any(start >= end for start, end in pairwise([*starts, max_steps])):
+        raise InputError(
+            f"trainer.max_steps={max_steps} is too few for the {len(points)} phases with a teacher of this "
+            "objective: each needs an update; raise it"
+        )
+    return starts
 
 
 def _selection_score(folder: Path) -> float:

@@ -18,6 +18,8 @@ def validate(
     windows: Tensor,
     steps: Sequence[int],
     generator: torch.Generator,
+    progress: float = 0.0,
+    teacher: Policy | None = None,
 ) -> dict[str, float]:
     """Loss and action error on windows.
 
@@ -25,13 +27,15 @@ def validate(
         windows: (N, 3) rows of the data set's ``val`` table.
         steps: Step counts to measure; those that the objective cannot take are left out.
         generator: Source of all noise; every step count meets the same.
+        progress: Part of the training done, as the loss depends on it.
+        teacher: The one of the training, if it has one.
 
     Returns:
         ``loss``, and for each step count ``action_error_<steps>``: mean Euclidean distance between sampled
         and demonstrated actions of the executed part of the chunk, in environment units.
     """
     batch = dataset.batch(windows)
-    losses, _ = policy(batch["obs"], batch["action"], policy, Draws(generator))
+    losses, _ = policy(batch["obs"], batch["action"], policy, Draws(generator), progress, teacher)
     values = {"loss": losses.mean().item()}
     first = policy.n_obs_steps - 1
     demonstrated = batch["action"][:, first : first + policy.n_action_steps]
