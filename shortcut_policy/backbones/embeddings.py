@@ -1,6 +1,7 @@
 """Embeddings of the two scalars that a step map is conditioned on, the noise level t and the step size d."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,3 +31,11 @@ class ScalarEmbedding(nn.Module):
         """(B,) in [0, 1] to (B, dim)."""
         angle = value[:, None].to(self.frequencies.dtype) * self.frequencies
         return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
+
+    @torch.no_grad()
+    def make_constant(self, value: float) -> None:
+        """Give every number the embedding that ``value`` has now; training can tell them apart again."""
+        last = cast(nn.Linear, self.mlp[-1])
+        # A product of few rows rounds otherwise than one of many: these are the bits of a batch.
+        last.bias.copy_(self(self.frequencies.new_full((64,), value))[0])
+        last.weight.zero_()

@@ -1,8 +1,8 @@
 """What can be set about training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -80,6 +80,14 @@ class TrainerConfig:
         """What ``precision`` means on this machine."""
         fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else _cpu_computes_bf16()
         return self.precision == "bf16" or (self.precision == "auto" and fast)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, under dotted keys: the way to name a setting on the command line."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = [flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    return {key: item for part in parts for key, item in part.items()}
 
 
 def _cpu_computes_bf16() -> bool:

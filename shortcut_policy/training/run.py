@@ -11,14 +11,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import list_checkpoints
+from shortcut_policy.checkpoint import list_checkpoints, load_policy
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives import Draws
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.config import TrainerConfig, flatten
+from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.trainer import Rollouts, Trainer
 
@@ -38,7 +39,7 @@ def run(config: DictConfig) -> Path:
     """
     plain = to_plain(config)
     settings: TrainerConfig = instantiate(config.trainer)
-    output = Path(plain["output"] or default_output(plain))
+    output = output_folder(plain)
     _check_output(output, plain)
     dataset = make_dataset(config)
     policy = make_policy(config, dataset)
@@ -79,16 +80,29 @@ def make_dataset(config: DictConfig) -> DemonstrationDataset:
 
 
 def make_policy(config: DictConfig, dataset: DemonstrationDataset) -> Policy:
-    """The untrained policy of a training configuration, with the normaliser fitted and the metadata set."""
+    """The policy that a training begins with, its normaliser and metadata set."""
     plain = to_plain(config)
     spec = {name: plain[name] for name in ("encoder", "backbone", "objective")}
     spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
-    with torch.random.fork_rng():
-        torch.manual_seed(plain["seed"])
-        policy = Policy.from_spec(spec)
-    policy.normalizer = dataset.fit_normalizer()
-    policy.metadata = describe(plain, policy, instantiate(config.trainer), dataset)
+    saved = list_checkpoints(output_folder(plain))
+    if plain["init_from"] is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(plain["seed"])
+            policy = Policy.from_spec(spec)
+        policy.normalizer = dataset.fit_normalizer()
+    elif saved:
+        # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
+        policy = load_policy(saved[-1]).train()
+    else:
+        policy = initialise(spec, plain["task"]["name"], plain["init_from"])
+    origin = {key: value for key, value in policy.metadata.items() if key == "init_from"}
+    policy.metadata = describe(plain, policy, instantiate(config.trainer), dataset) | origin
     return policy
+
+
+def output_folder(config: Mapping[str, Any]) -> Path:
+    """The run folder of a configuration."""
+    return Path(config["output"] or default_output(config))
 
 
 def default_output(config: Mapping[str, Any]) -> str:
@@ -173,20 +187,13 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} already holds a run; give resume=true to go on with it, or another output"
         )
     before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
-    old, new = _flatten(before), _flatten(config)
+    old, new = flatten(before), flatten(config)
     for key in sorted(old.keys() | new.keys()):
         if key.split(".")[0] not in FREE_TO_CHANGE and old.get(key) != new.get(key):
             raise InputError(
                 f"{output} was trained with {key}={old.get(key)}, not {new.get(key)}; a run goes on with its "
                 "own configuration: drop the change or give another output"
             )
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = [_flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
-    return {key: item for part in parts for key, item in part.items()}
 
 
 def _snake_case(target: str) -> str:

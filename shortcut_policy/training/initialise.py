@@ -1,0 +1,111 @@
+"""Start from the weights of a trained policy, whatever it was trained for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from shortcut_policy.backbones.embeddings import ScalarEmbedding
+from shortcut_policy.build import build
+from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import Diffusion, FlowMatching
+from shortcut_policy.policy import Policy
+from shortcut_policy.training.config import flatten
+
+#: Objectives that ask their network at d = 0 alone, so that it has learned nothing about d.
+INSTANTANEOUS = (FlowMatching, Diffusion)
+#: What a policy's metadata keeps of the one that it began from: enough to add up the compute of both.
+ORIGIN = ("method", "dataset", "train_steps", "batch_size", "train_nfe_per_step", "train_seconds", "commit")
+
+
+def initialise(spec: Mapping[str, Any], task: str, checkpoint: str | Path) -> Policy:
+    """A policy that computes what a trained one does, to be trained on as ``spec`` says.
+
+    A network that was only ever asked at d = 0 gets an embedding of d that is, for every d, its embedding of
+    0: as a shortcut model it starts with the velocity as its answer to every step size, and learns from there
+    what the sizes change. The normaliser is the trained policy's: other statistics would change what the
+    weights mean.
+
+    Args:
+        spec: Of the new policy, see `Policy.from_spec`.
+        task: Name of the task that it is trained on.
+        checkpoint: Checkpoint or run folder of the trained policy.
+
+    Returns:
+        The policy; its metadata is the part that says where it began, ``init_from``.
+
+    Raises:
+        InputError: There is no checkpoint there, or it is of another task, other shapes or other sizes.
+    """
+    old = load_policy(checkpoint)
+    check_fits(spec, task, old, f"init_from={checkpoint}")
+    policy = Policy.from_spec(spec)
+    if isinstance(old.objective, Diffusion) != isinstance(policy.objective, Diffusion):
+        raise InputError(
+            f"init_from={checkpoint} was trained with objective={old.metadata['objective']}: a network that "
+            "predicts noise cannot go on as one that predicts velocities, nor the other way round"
+        )
+    _load(policy.encoder, old.encoder, f"the encoder of init_from={checkpoint}")
+    _load(policy.backbone, old.backbone, f"the backbone of init_from={checkpoint}")
+    policy.normalizer.load_state_dict(old.normalizer.state_dict())
+    if isinstance(old.objective, INSTANTANEOUS):
+        _forget_step_sizes(policy.backbone, f"init_from={checkpoint}")
+    known = {name: old.metadata[name] for name in ORIGIN if name in old.metadata}
+    policy.metadata = {"init_from": {"checkpoint": str(checkpoint), **known}}
+    return policy
+
+
+def check_fits(spec: Mapping[str, Any], task: str, old: Policy, given: str) -> None:
+    """Check that a trained policy has the task, fields, sizes, encoder and backbone of a new one.
+
+    Args:
+        spec: Of the new policy, see `Policy.from_spec`.
+        task: Name of its task.
+        old: The trained policy.
+        given: How the user named it, as ``key=value``.
+
+    Raises:
+        InputError: It differs; the sentence names the first setting that does.
+    """
+    trained = _traits(old.spec, old.metadata["task"]["name"])
+    wanted = _traits(spec, task)
+    # What only one of them states is a default of the other: a checkpoint may be older than a setting.
+    fields = {key for key in trained.keys() ^ wanted.keys() if key.startswith(("task.obs", "task.action"))}
+    for key in sorted(fields | (trained.keys() & wanted.keys())):
+        if trained.get(key) != wanted.get(key):
+            raise InputError(
+                f"{given} was trained with {key}={trained.get(key)}, not {wanted.get(key)}: give the same "
+                "here, or another checkpoint"
+            )
+
+
+def _traits(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What two policies must share, under the keys of a training configuration."""
+    traits = {"name": task, "horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
+    fields = {f"obs.{name}": field for name, field in spec["obs"].items()} | {"action": spec["action"]}
+    for name, field in fields.items():
+        built = build(field)
+        traits |= {f"{name}.shape": list(built.shape), f"{name}.normalize": built.normalize}
+    return flatten({"task": traits, "encoder": spec["encoder"], "backbone": spec["backbone"]})
+
+
+def _forget_step_sizes(network: nn.Module, given: str) -> None:
+    embedding = getattr(network, "embed_d", None)
+    if not isinstance(embedding, ScalarEmbedding):
+        raise InputError(
+            f"{given} has a {type(network).__name__}, which has no embedding of the step size, embed_d; take "
+            "a checkpoint of another backbone"
+        )
+    embedding.make_constant(0.0)
+
+
+def _load(module: nn.Module, trained: nn.Module, name: str) -> None:
+    try:
+        module.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights of {name} have other shapes than this configuration's "
+            f"({str(error).splitlines()[1].strip()}); give the settings that it was trained with"
+        ) from error
