@@ -1,18 +1,28 @@
 """Objectives: how to make a regression target for one and the same step map."""
 
 from shortcut_policy.objectives.base import Draws, LossContext, Metrics, Objective, StepMap
+from shortcut_policy.objectives.consistency_distillation import ConsistencyDistillation
+from shortcut_policy.objectives.consistency_training import ConsistencyTraining
 from shortcut_policy.objectives.diffusion import Diffusion
 from shortcut_policy.objectives.flow_matching import FlowMatching
+from shortcut_policy.objectives.live_reflow import LiveReflow
+from shortcut_policy.objectives.progressive_distillation import ProgressiveDistillation
+from shortcut_policy.objectives.reflow import Reflow
 from shortcut_policy.objectives.regression import Regression
 from shortcut_policy.objectives.shortcut import Shortcut
 
 __all__ = [
+    "ConsistencyDistillation",
+    "ConsistencyTraining",
     "Diffusion",
     "Draws",
     "FlowMatching",
+    "LiveReflow",
     "LossContext",
     "Metrics",
     "Objective",
+    "ProgressiveDistillation",
+    "Reflow",
     "Regression",
     "Shortcut",
     "StepMap",

@@ -152,3 +152,29 @@ def check_step_range(steps: int, largest: int | None, method: str) -> None:
         raise InputError(
             f"steps={steps} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
         )
+
+
+def check_doubling_steps(steps: int, largest: int, method: str) -> None:
+    """Raise `InputError` unless ``steps`` is a power of two up to ``largest``."""
+    check_step_range(steps, largest, method)
+    if steps & (steps - 1):
+        below = 1 << steps.bit_length() - 1
+        raise InputError(
+            f"steps={steps} cannot be sampled by {method}: it knows powers of two up to {largest}, give "
+            f"{below} or {2 * below}"
+        )
+
+
+def check_power_of_two(max_steps: int) -> None:
+    """Raise `InputError` unless an objective's ``max_steps`` is a power of two."""
+    if max_steps < 1 or max_steps & (max_steps - 1):
+        raise InputError(f"objective.max_steps={max_steps} must be a power of two, such as 128")
+
+
+def check_first_phase(share: float) -> None:
+    """Raise `InputError` unless ``first_phase`` of an objective with a teacher is a share below 1."""
+    if not 0 <= share < 1:
+        raise InputError(
+            f"objective.first_phase={share} must be a share of the training that makes the teacher, from 0 "
+            "(it is given as teacher=<checkpoint>) to below 1"
+        )

@@ -1,0 +1,115 @@
+"""What the two ways to train a consistency model share: the jump to the end, its target and its sampler.
+
+A consistency model (Song et al. 2023) predicts the data from any point of a trajectory. As a step map it is
+asked for the one step that ends at t = 1: ``x_1 = x_t + (1 - t) net(x_t, t, 1 - t)``.
+"""
+
+from typing import Literal
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.base import (
+    Generators,
+    LossContext,
+    Objective,
+    StepMap,
+    check_doubling_steps,
+    check_power_of_two,
+    expand_like,
+)
+from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.objectives.paths import interpolate
+
+
+class Consistency(Objective):
+    """Base of both: the jump from t must end where the jump from a little later ends.
+
+    Args:
+        max_steps: M, a power of two: the finest spacing of times is 1/M.
+        error: Of the velocity, see `row_error`.
+        target_weights: Weights that predict the data from the later point: ``ema`` or ``online``.
+    """
+
+    def __init__(self, max_steps: int, error: ErrorName, target_weights: Literal["ema", "online"]) -> None:
+        check_power_of_two(max_steps)
+        if target_weights not in ("ema", "online"):
+            raise InputError(f"objective.target_weights={target_weights} must be ema or online")
+        self.max_steps, self.error, self.target_weights = max_steps, row_error(error), target_weights
+
+    def consistency_losses(
+        self,
+        net: StepMap,
+        x_t: Tensor,
+        t: Tensor,
+        dt: float,
+        velocity: Tensor,
+        cond: Tensor,
+        context: LossContext,
+    ) -> Tensor:
+        """Error of the jump from ``x_t`` (B, ...) at ``t`` (B,) against the one after a step, (B,).
+
+        Args:
+            dt: Size of that step, at most 1 - t.
+            velocity: Its direction, (B, ...).
+        """
+        if self.target_weights == "ema":
+            target = consistency_target(context.ema, x_t, t, dt, velocity, context.ema_cond)
+        else:
+            target = consistency_target(net, x_t, t, dt, velocity, cond)
+        return self.error(net(x_t, t, 1 - t, cond), target)
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """Jump to the data; for each further step, go back to t = i/steps with new noise and jump again.
+
+        Multistep consistency sampling (Song et al. 2023, algorithm 1). One step is deterministic in ``noise``
+        (B, ...); more draw theirs from ``generator``.
+        """
+        x_1 = noise + net(noise, *_jump_from(0.0, noise), cond)
+        for i in range(1, steps):
+            t, d = _jump_from(i / steps, noise)
+            fresh = randn_tensor(noise.shape, generator=generator, device=noise.device, dtype=noise.dtype)
+            x_t = interpolate(fresh, x_1, t)
+            x_1 = x_t + expand_like(d, x_t) * net(x_t, t, d, cond)
+        return x_1
+
+    def check_steps(self, steps: int) -> None:
+        """A power of two up to M, so that every jump begins at a time that was trained."""
+        check_doubling_steps(steps, self.max_steps, "a consistency policy")
+
+    def network_evaluations(self, steps: int) -> int:
+        """One a step."""
+        return steps
+
+
+@torch.no_grad()
+def consistency_target(
+    net: StepMap, x_t: Tensor, t: Tensor, dt: float, velocity: Tensor, cond: Tensor
+) -> Tensor:
+    """Average velocity over [t, 1] after a first step along ``velocity``; no gradient.
+
+    ``(dt v + (1 - t') net(x', t', 1 - t')) / (1 - t)`` with ``t' = t + dt``, ``x' = x_t + dt v``: the
+    velocity ``(x_1 - x_t) / (1 - t)`` to the data that the network predicts from x', without cancellation.
+
+    Args:
+        net: The step map that is trusted from t' on.
+        x_t: (B, ...).
+        t: (B,) in [0, 1 - dt].
+        dt: Size of the first step.
+        velocity: (B, ...).
+        cond: (B, C).
+    """
+    later = t + dt
+    rest = expand_like(1 - later, x_t)
+    after = net(x_t + dt * velocity, later, 1 - later, cond)
+    return (dt * velocity + rest * after) / expand_like(1 - t, x_t)
+
+
+def _jump_from(t: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Time and step size of the jump to the end, each (B,)."""
+    time = torch.full(x.shape[:1], t, dtype=x.dtype, device=x.device)
+    return time, 1 - time
