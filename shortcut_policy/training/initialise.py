@@ -20,7 +20,9 @@ INSTANTANEOUS = (FlowMatching, Diffusion)
 ORIGIN = ("method", "dataset", "train_steps", "batch_size", "train_nfe_per_step", "train_seconds", "commit")
 
 
-def initialise(spec: Mapping[str, Any], task: str, checkpoint: str | Path) -> Policy:
+def initialise(
+    spec: Mapping[str, Any], task: str, checkpoint: str | Path, option: str = "init_from"
+) -> Policy:
     """A policy that computes what a trained one does, to be trained on as ``spec`` says.
 
     A network that was only ever asked at d = 0 gets an embedding of d that is, for every d, its embedding of
@@ -32,6 +34,7 @@ def initialise(spec: Mapping[str, Any], task: str, checkpoint: str | Path) -> Po
         spec: Of the new policy, see `Policy.from_spec`.
         task: Name of the task that it is trained on.
         checkpoint: Checkpoint or run folder of the trained policy.
+        option: By which the user gave it.
 
     Returns:
         The policy; its metadata is the part that says where it began, ``init_from``.
@@ -40,18 +43,19 @@ def initialise(spec: Mapping[str, Any], task: str, checkpoint: str | Path) -> Po
         InputError: There is no checkpoint there, or it is of another task, other shapes or other sizes.
     """
     old = load_policy(checkpoint)
-    check_fits(spec, task, old, f"init_from={checkpoint}")
+    given = f"{option}={checkpoint}"
+    check_fits(spec, task, old, given)
     policy = Policy.from_spec(spec)
     if isinstance(old.objective, Diffusion) != isinstance(policy.objective, Diffusion):
         raise InputError(
-            f"init_from={checkpoint} was trained with objective={old.metadata['objective']}: a network that "
+            f"{given} was trained with objective={old.metadata['objective']}: a network that "
             "predicts noise cannot go on as one that predicts velocities, nor the other way round"
         )
-    _load(policy.encoder, old.encoder, f"the encoder of init_from={checkpoint}")
-    _load(policy.backbone, old.backbone, f"the backbone of init_from={checkpoint}")
+    _load(policy.encoder, old.encoder, f"the encoder of {given}")
+    _load(policy.backbone, old.backbone, f"the backbone of {given}")
     policy.normalizer.load_state_dict(old.normalizer.state_dict())
     if isinstance(old.objective, INSTANTANEOUS):
-        _forget_step_sizes(policy.backbone, f"init_from={checkpoint}")
+        _forget_step_sizes(policy.backbone, given)
     known = {name: old.metadata[name] for name in ORIGIN if name in old.metadata}
     policy.metadata = {"init_from": {"checkpoint": str(checkpoint), **known}}
     return policy

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives import Draws
+from shortcut_policy.objectives.base import teacher_phase
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.config import TrainerConfig, flatten
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
+from shortcut_policy.training.teacher import taught_by
 from shortcut_policy.training.trainer import Rollouts, Trainer
 
 SIZES = ("horizon", "n_obs_steps", "n_action_steps")
@@ -85,7 +88,8 @@ def make_policy(config: DictConfig, dataset: DemonstrationDataset) -> Policy:
     spec = {name: plain[name] for name in ("encoder", "backbone", "objective")}
     spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
     saved = list_checkpoints(output_folder(plain))
-    if plain["init_from"] is None:
+    _check_origin(plain)
+    if plain["init_from"] is None and plain["teacher"] is None:
         with torch.random.fork_rng():
             torch.manual_seed(plain["seed"])
             policy = Policy.from_spec(spec)
@@ -93,6 +97,9 @@ def make_policy(config: DictConfig, dataset: DemonstrationDataset) -> Policy:
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
         policy = load_policy(saved[-1]).train()
+    elif plain["teacher"] is not None:
+        spec, task = taught_by(spec, plain["teacher"]), plain["task"]["name"]
+        policy = initialise(spec, task, plain["teacher"], option="teacher")
     else:
         policy = initialise(spec, plain["task"]["name"], plain["init_from"])
     origin = {key: value for key, value in policy.metadata.items() if key == "init_from"}
@@ -141,7 +148,11 @@ def describe(
 
 
 def evaluations_per_update(policy: Policy, dataset: DemonstrationDataset, batch_size: int) -> int:
-    """Rows that the network evaluates in one update, targets included: counted in a dry run."""
+    """Rows that the networks evaluate in an update, targets included: counted in dry runs of every phase.
+
+    Returns:
+        The mean over the training, rounded.
+    """
     rows = 0
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -150,10 +161,14 @@ def evaluations_per_update(policy: Policy, dataset: DemonstrationDataset, batch_
 
     windows = dataset.train[torch.arange(batch_size) % len(dataset.train)]
     hook = policy.backbone.register_forward_pre_hook(count)
-    with torch.no_grad():
-        policy(**dataset.batch(windows), ema=policy, draws=Draws(torch.Generator()))
+    batch, total = dataset.batch(windows), 0.0
+    for start, end in pairwise([0.0, *policy.objective.teacher_phases, 1.0]):
+        rows, teacher = 0, policy if teacher_phase(policy.objective, start) else None
+        with torch.no_grad():
+            policy(**batch, ema=policy, draws=Draws(torch.Generator()), progress=start, teacher=teacher)
+        total += rows * (end - start)
     hook.remove()
-    return rows
+    return round(total)
 
 
 def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: int) -> Rollouts:
@@ -176,6 +191,19 @@ def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: in
         return values
 
     return evaluate
+
+
+def _check_origin(config: Mapping[str, Any]) -> None:
+    """Refuse a run that would begin from two checkpoints, or distil a network that nothing has trained."""
+    if config["init_from"] is not None and config["teacher"] is not None:
+        raise InputError(
+            f"init_from={config['init_from']} and teacher={config['teacher']} exclude each other: the "
+            "student begins from the teacher's weights; drop one"
+        )
+    if config["objective"].get("first_phase") == 0 and config["teacher"] is None:
+        raise InputError(
+            "objective.first_phase=0 trains no teacher: give one as teacher=<checkpoint>, or a share above 0"
+        )
 
 
 def _check_output(output: Path, config: Mapping[str, Any]) -> None:
