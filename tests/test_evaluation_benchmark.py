@@ -10,9 +10,10 @@ from hydra.core.global_hydra import GlobalHydra
 from shortcut_policy import Policy, save_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation import benchmark
-from shortcut_policy.evaluation.entries import last_checkpoints, parse_entries
+from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
 from shortcut_policy.evaluation.table import place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
+from tests.conftest import TINY
 
 REQUIRED = {
     *("method", "backbone", "task", "dataset", "steps", "nfe", "seeds", "episodes", "score", "score_ci"),
@@ -106,9 +107,61 @@ def test_the_table_goes_into_the_readme_and_nothing_else_changes(results):
 
 
 def test_rows_table_and_figures_are_published(results):
-    published = {file.name: file for file in (results / "published").iterdir()}
+    published = {file.name: file for file in (results / "published").iterdir() if file.is_file()}
     assert {"results.json", "results.md", "steps.png", "latency.png", "losses.png"} == published.keys()
     assert all(file.read_bytes() == (results / name).read_bytes() for name, file in published.items())
+
+
+def test_published_results_stand_for_folders_that_are_gone(results, tmp_path):
+    source = f"published: '{results}/published'"
+    entries = f"[{{name: shortcut, steps: [1, 2], {source}}}, {{name: diffusion, steps: [1, 3], {source}}}]"
+    benchmark.run(short("nowhere", tmp_path, f"entries={entries}", "videos=2", f"publish='{tmp_path}/again'"))
+    before, after = (json.loads((folder / "results.json").read_text()) for folder in (results, tmp_path))
+    for old, new in zip(before, after, strict=True):
+        assert {key for key in old if old[key] != new[key]} <= {"latency_ms_p50", "latency_ms_p95"}
+    for name in ("shortcut", "diffusion"):
+        file = f"cells/{name}.jsonl"
+        assert (tmp_path / "again" / file).read_text() == (results / "published" / file).read_text()
+    assert (tmp_path / "losses.png").is_file()
+
+
+def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
+    def refuse(sentence, *overrides, name="shortcut", steps=1, folder=results / "published"):
+        entries = f"entries=[{{name: {name}, steps: [{steps}], published: '{folder}'}}]"
+        with pytest.raises(InputError, match=sentence):
+            benchmark.run(short("nowhere", tmp_path / "out", entries, *overrides))
+
+    refuse("was evaluated with episodes=3, not 4", "episodes=4")
+    refuse("was evaluated with env=", "env.max_steps=8")
+    refuse("no evaluation of step_00000020, seed 0, at steps=4, only at \\[1, 2\\]", steps=4)
+    refuse("no evaluation of step_00000010", "last_k=2")
+    refuse("flow.jsonl cannot be read \\(FileNotFoundError", name="flow")
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "shortcut.jsonl").write_text('{"kind": "cell"}\n')
+    refuse("cannot be read \\(KeyError", folder=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatch):
+    tiny = ",".join(f"'{override}'" for override in ("task=pusht_human", *TINY, "trainer.max_steps=1"))
+
+    def run(output, *overrides):
+        entries = "entries=[{name: flow matching, steps: [1], overrides: ['objective=flow_matching']}]"
+        places = [f"training=[{tiny},'task.source.path={demonstrations}']", f"publish='{tmp_path}/published'"]
+        benchmark.run(short("nowhere", tmp_path / output, entries, *places, *overrides))
+        return json.loads((tmp_path / output / "results.json").read_text())
+
+    (trained,) = run("here")
+    monkeypatch.setattr(benchmark, "train_entry", None)
+    published = f"published='{tmp_path}/published'"
+    # The demonstrations may be elsewhere on another machine.
+    elsewhere = f"training=[{tiny},'task.source.path=/elsewhere.zarr']"
+    (row,) = run("there", published, elsewhere)
+    assert (row["score"], row["train_seconds"]) == (trained["score"], trained["train_seconds"])
+    changed = elsewhere.replace("max_steps=1'", "max_steps=2'")
+    with pytest.raises(InputError, match=r"trained with trainer.max_steps=1, not 2: remove the file"):
+        run("there", published, changed)
+    assert str(tmp_path) not in (tmp_path / "published/cells/flow_matching.jsonl").read_text()
 
 
 def test_finished_evaluations_are_taken_as_they_are(runs, results):
@@ -138,7 +191,7 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
     ("entries", "sentence"),
     [
         ("[]", "has no entries"),
-        ("[{name: a, steps: [1]}]", "'a' must have exactly one of checkpoint, runs, overrides"),
+        ("[{name: a, steps: [1]}]", "'a' must have exactly one of checkpoint, runs, overrides, published"),
         ("[{name: a, steps: [1], checkpoint: x, runs: [y]}]", "'a' must have exactly one"),
         ("[{name: a, steps: [], checkpoint: x}]", "'a' has no step counts"),
         ("[{name: a, checkpoint: x}]", "at least 'name' and 'steps'"),
@@ -171,13 +224,10 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
     assert not output.exists()
 
 
-def test_last_checkpoints(runs):
-    assert [path.name for path in last_checkpoints(runs / "shortcut", 1)] == ["step_00000020"]
-    assert [path.name for path in last_checkpoints(runs / "shortcut", 2)] == [
-        "step_00000010",
-        "step_00000020",
-    ]
-    assert last_checkpoints(runs / "diffusion", 5) == [runs / "diffusion"]
+def test_checkpoints_of_a_run_and_of_a_checkpoint_folder(runs):
+    names = [path.name for path in all_checkpoints(runs / "shortcut", last_k=1)]
+    assert names == ["step_00000010", "step_00000020"]
+    assert all_checkpoints(runs / "diffusion", last_k=5) == [runs / "diffusion"]
 
 
 def test_demo_compares_equal_budgets():

@@ -1,4 +1,4 @@
-"""The entries of a benchmark: checkpoints that exist, or training configurations to run first."""
+"""The entries of a benchmark: checkpoints, training configurations to run first, published results."""
 
 import json
 from collections.abc import Sequence
@@ -6,20 +6,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints
 from shortcut_policy.errors import InputError
+from shortcut_policy.evaluation.evaluate import Protocol
+from shortcut_policy.evaluation.published import (
+    RunResults,
+    check_cells,
+    check_protocol,
+    check_training,
+    portable_training,
+    published_file,
+    read_published,
+    slug,
+)
 from shortcut_policy.paths import CONFIG_DIR
 
-SOURCES = ("checkpoint", "runs", "overrides")
+SOURCES = ("checkpoint", "runs", "overrides", "published")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method of the table; exactly one of ``checkpoint``, ``runs``, ``overrides`` says where it is from.
+    """One method of the table; exactly one of `SOURCES` says where it is from.
 
     Attributes:
         name: What the table calls it.
@@ -27,6 +39,7 @@ class Entry:
         checkpoint: A checkpoint folder or a run folder.
         runs: Run folders of the same training with different seeds.
         overrides: Hydra overrides of ``configs/train.yaml``: train first.
+        published: Folder of published results: show what they say, without a checkpoint.
         seeds: Training seeds for ``overrides``.
         newest_only: Those of ``steps`` that are too costly for more than the newest checkpoint.
         train_minutes: Time budget of the training of one seed, for the announcement.
@@ -38,6 +51,7 @@ class Entry:
     checkpoint: str | None = None
     runs: Sequence[str] | None = None
     overrides: Sequence[str] | None = None
+    published: str | None = None
     seeds: Sequence[int] = (0,)
     newest_only: Sequence[int] = ()
     train_minutes: float | None = None
@@ -49,12 +63,63 @@ class Entry:
         if not self.steps:
             raise InputError(f"benchmark entry '{self.name}' has no step counts: give it steps=[...]")
 
-    @property
-    def folders(self) -> list[Path] | None:
-        """Existing run or checkpoint folders, one a training seed; None if they are yet to be trained."""
-        if self.checkpoint is not None:
-            return [Path(self.checkpoint)]
-        return None if self.runs is None else [Path(run) for run in self.runs]
+
+@dataclass(frozen=True)
+class Run:
+    """One training seed of an entry, and where its results come from.
+
+    Attributes:
+        number: The training seed, or the place in the entry's ``runs``.
+        folder: Run or checkpoint folder to evaluate, existing or to be trained.
+        training: Configuration that trains ``folder``, or goes on with it; None for one that is as it is.
+        results: Published results, which take the place of both.
+    """
+
+    number: int
+    folder: Path
+    training: DictConfig | None = None
+    results: RunResults | None = None
+
+
+def find_runs(
+    entry: Entry, shared: Sequence[str], output: Path, published: Path | None, rules: Protocol, last_k: int
+) -> list[Run]:
+    """The training seeds of an entry, those to be trained with their configuration.
+
+    Args:
+        entry: The entry.
+        shared: Overrides of all trainings.
+        output: Of the benchmark; trainings run below it.
+        published: Folder of published results that stand in for trainings without a run folder.
+        rules: Protocol that published results must have followed.
+        last_k: Checkpoints of a run that are averaged.
+
+    Raises:
+        InputError: published results cannot be read, or are not what is asked for.
+    """
+    if entry.published is not None:
+        path = published_file(Path(entry.published), entry.name)
+        runs = [Run(results.number, path, results=results) for results in read_published(path)]
+    elif entry.overrides is None:
+        folders = [entry.checkpoint] if entry.runs is None else entry.runs
+        return [Run(number, Path(str(folder))) for number, folder in enumerate(folders)]
+    else:
+        runs = [_trained_run(entry, seed, shared, output, published) for seed in entry.seeds]
+    for run in runs:
+        if run.results is not None:
+            check_protocol(run.results, run.folder, rules)
+            check_cells(run.results, run.folder, wanted_cells(entry, run.results.checkpoints, last_k))
+    return runs
+
+
+def wanted_cells(entry: Entry, checkpoints: Sequence[str], last_k: int) -> list[tuple[str, int]]:
+    """(checkpoint, steps) that the table needs of a run with these checkpoints, oldest checkpoint first."""
+    return [
+        (checkpoint, steps)
+        for checkpoint in checkpoints[-last_k:]
+        for steps in entry.steps
+        if checkpoint == checkpoints[-1] or steps not in entry.newest_only
+    ]
 
 
 def parse_entries(config: ListConfig | None) -> list[Entry]:
@@ -75,20 +140,18 @@ def parse_entries(config: ListConfig | None) -> list[Entry]:
     return entries
 
 
-def last_checkpoints(folder: Path, count: int) -> list[Path]:
-    """The newest ``count`` checkpoints of a run folder, newest last; a checkpoint folder stands for itself.
+def all_checkpoints(folder: Path, last_k: int) -> list[Path]:
+    """The checkpoints of a run folder, newest last; a checkpoint folder stands for itself.
 
     Raises:
-        InputError: there is no checkpoint, or the run has fewer.
+        InputError: there is no checkpoint, or fewer than ``last_k`` of a run are to be averaged.
     """
     found = list_checkpoints(folder)
-    if not found:
-        return [find_checkpoint(folder)]
-    if len(found) < count:
+    if found and len(found) < last_k:
         raise InputError(
-            f"run {folder} holds {len(found)} checkpoints, but last_k={count} are to be averaged"
+            f"run {folder} holds {len(found)} checkpoints, but last_k={last_k} are to be averaged"
         )
-    return found[-count:]
+    return found or [find_checkpoint(folder)]
 
 
 def train_entry(config: DictConfig) -> Path:
@@ -106,6 +169,12 @@ def training_config(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=list(overrides))
 
 
+def read_training(folder: Path) -> dict[str, Any] | None:
+    """The configuration that a run was trained with, without what belongs to a machine; None if unknown."""
+    path = folder / "config.yaml"
+    return portable_training(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
 def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Kind of record ("train", "validation") -> (updates, losses), from a run's log if it has one."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
@@ -117,6 +186,21 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
             updates.append(record["step"])
             losses.append(record["loss"])
     return curves
+
+
+def _trained_run(entry: Entry, seed: int, shared: Sequence[str], output: Path, published: Path | None) -> Run:
+    folder = output / "runs" / f"{slug(entry.name)}_seed{seed}"
+    own = [f"seed={seed}", f"output='{folder}'", "resume=true"]
+    config = training_config([*shared, *(entry.overrides or ()), *own])
+    path = None if published is None else published_file(published, entry.name)
+    if path is not None and path.is_file() and not list_checkpoints(folder):
+        for results in read_published(path):
+            if results.number == seed:
+                plain = OmegaConf.to_container(config, resolve=True)
+                assert isinstance(plain, dict)
+                check_training(results, path, portable_training({str(k): v for k, v in plain.items()}))
+                return Run(seed, path, results=results)
+    return Run(seed, folder, training=config)
 
 
 def _entry(item: Any) -> Entry:
