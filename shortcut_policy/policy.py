@@ -7,6 +7,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
+from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.build import build
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
@@ -54,6 +55,7 @@ class Policy(nn.Module):
         self.encoder, self.backbone, self.objective = encoder, backbone, objective
         self.spec: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
+        self._step_times = StepTimes()
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "Policy":
@@ -85,29 +87,50 @@ class Policy(nn.Module):
         return next(self.parameters()).device
 
     @torch.no_grad()
-    def act(self, obs: Mapping[str, Any], steps: int = 1, generator: Generators = None) -> Tensor:
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        steps: Steps = 1,
+        generator: Generators = None,
+        *,
+        deadline_ms: float | None = None,
+    ) -> Tensor:
         """Choose the next actions.
 
         Args:
             obs: name -> (B, n_obs_steps, *shape), tensors or arrays in environment units, oldest step first.
                 At the start of an episode the first observation fills the history.
-            steps: Sampling steps; which numbers are allowed is the objective's to say.
+            steps: Sampling steps; which numbers are allowed is the objective's to say. ``"auto"``, or `Auto`
+                with a tolerance of your own, takes more of them where the policy finds its own error large.
             generator: Source of the noise: one generator for all rows, or a list of B, and then row i
                 depends on generator i alone. The global generator if None.
+            deadline_ms: Take the most steps that fit into so many milliseconds, in place of ``steps``. The
+                first call for a batch size on a device measures how long they take, for some seconds.
 
         Returns:
             (B, n_action_steps, A) in environment units: the actions from the last observed step on.
 
         Raises:
-            InputError: Observations of other names or shapes, or a step count that the objective cannot take.
+            InputError: Observations of other names or shapes, a step count that the objective cannot take,
+                or a deadline that is too short for the fewest steps.
         """
-        chunk = self.predict(obs, steps, generator)
-        return chunk[:, self.n_obs_steps - 1 : self.n_obs_steps - 1 + self.n_action_steps]
+        if deadline_ms is not None:
+            if steps != 1:
+                raise InputError(
+                    f"steps={steps} and deadline_ms={deadline_ms} both decide the number of steps: "
+                    "give one of them"
+                )
+            steps = self._steps_within(deadline_ms, obs)
+        return self.executed(self.predict(obs, steps, generator))
+
+    def predict(self, obs: Mapping[str, Any], steps: Steps = 1, generator: Generators = None) -> Tensor:
+        """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
+        return self.plan(obs, steps, generator).x
 
     @torch.no_grad()
-    def predict(self, obs: Mapping[str, Any], steps: int = 1, generator: Generators = None) -> Tensor:
-        """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
-        self.objective.check_steps(steps)
+    def plan(self, obs: Mapping[str, Any], steps: Steps = 1, generator: Generators = None) -> Sample:
+        """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
+        check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
         cond = self.encode(tensors)
         if isinstance(generator, list) and len(generator) != len(cond):
@@ -117,8 +140,20 @@ class Policy(nn.Module):
         noise = randn_tensor(
             (len(cond), self.horizon, self.action_dim), generator=generator, device=self.device
         )
-        sample = self.objective.sample(self.backbone, noise, cond, steps, generator)
-        return self.normalizer.unnormalize(ACTION, sample)
+
+        def draw(count: int) -> Tensor:
+            return self.objective.sample(self.backbone, noise, cond, count, generator)
+
+        if isinstance(steps, int):
+            cost = self.objective.network_evaluations(steps)
+            found = Sample(draw(steps), torch.full((len(cond),), cost, device=self.device), gap=None)
+        else:
+            found = sample_auto(draw, self.objective, Auto() if steps == "auto" else steps)
+        return found._replace(x=self.normalizer.unnormalize(ACTION, found.x))
+
+    def executed(self, chunk: Tensor) -> Tensor:
+        """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
+        return chunk[:, self.n_obs_steps - 1 : self.n_obs_steps - 1 + self.n_action_steps]
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
@@ -154,6 +189,18 @@ class Policy(nn.Module):
             )
         x_1 = self.normalizer.normalize(ACTION, action)
         return self.objective.loss(self.backbone, x_1, self.encode(obs), context)
+
+    def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
+        """The most sampling steps that fit into the deadline for a batch of this size."""
+        rows = len(self._check_obs(obs)[next(iter(self.obs_shapes))])
+        # Timing must not touch the caller's random numbers.
+        generator = torch.Generator().manual_seed(0)
+        return self._step_times.most_within(
+            deadline_ms,
+            self.objective,
+            lambda steps: self.act(obs, steps, generator).cpu(),
+            setting=f"batch size {rows} on {self.device}",
+        )
 
     def _check_obs(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
         if set(obs) != set(self.obs_shapes):

@@ -105,10 +105,13 @@ class Objective(Protocol):
             teacher from outside.
         velocity_at_zero: Whether the trained network's answer at d = 0 is the velocity of the path from noise
             to data, so that it can teach an objective that distils one.
+        step_conditioned: Whether the trained network knows steps of every size, and `sample` is deterministic
+            in the noise: samples of different step counts are then the same one, more or less exactly.
     """
 
     teacher_phases: Sequence[float] = ()
     velocity_at_zero: bool = False
+    step_conditioned: bool = False
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Loss of each row, (B,), and scalars to log, for data ``x_1`` (B, ...) under ``cond`` (B, C)."""

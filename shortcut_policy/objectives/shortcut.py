@@ -44,6 +44,7 @@ class Shortcut(Objective):
     """
 
     velocity_at_zero = True
+    step_conditioned = True
 
     def __init__(
         self,
