@@ -1,5 +1,6 @@
 """Networks that predict a step map: ``forward(x, t, d, cond) -> like x``."""
 
+from shortcut_policy.backbones.mlp import Mlp
 from shortcut_policy.backbones.unet1d import ConditionalUnet1D
 
-__all__ = ["ConditionalUnet1D"]
+__all__ = ["ConditionalUnet1D", "Mlp"]
