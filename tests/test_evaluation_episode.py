@@ -102,11 +102,21 @@ def test_a_vector_without_autoreset_plays_every_episode_once():
 
 def test_results_compare_by_what_happened_and_not_by_the_clock():
     values = dict(
-        seed=3, total_reward=1.5, score=0.5, success=False, length=9, chunks=2, network_evaluations=4
+        seed=3,
+        total_reward=1.5,
+        score=0.5,
+        success=False,
+        length=9,
+        chunks=2,
+        network_evaluations=(3, 7),
+        gaps=(0.1, 0.2),
     )
     a = EpisodeResult(**values, latencies_ms=(1.0, 3.0))
     assert a == EpisodeResult(**values, latencies_ms=(2.0,))
     assert a != EpisodeResult(**{**values, "score": 0.51}, latencies_ms=(1.0, 3.0))
     line = json.loads(a.to_json())
     assert line["latency_ms"] == 2.0
+    assert (line["network_evaluations"], line["gap"]) == (5, 0.15)
+    fixed = EpisodeResult(**{**values, "network_evaluations": (4, 4), "gaps": ()}, latencies_ms=(1.0,))
+    assert '"network_evaluations": 4, "gap": null' in fixed.to_json()
     assert (line["seed"], line["return"], line["score"], line["success"]) == (3, 1.5, 0.5, False)

@@ -54,11 +54,11 @@ def test_results_follow_the_seeds(tiny_policy, all_at_once):
 def test_rows_of_an_inference_batch_do_not_see_each_other(tiny_policy):
     actor = ChunkActor(tiny_policy, range(100), steps=2, seed=0, batch_size=16)
     obs = observations(tiny_policy, 40)
-    together, _ = actor(obs, np.arange(40), chunk=3)
+    together = actor(obs, np.arange(40), chunk=3).actions
     for episode in (0, 5, 15, 16, 39):
-        alone, _ = actor({k: v[[episode]] for k, v in obs.items()}, np.array([episode]), chunk=3)
-        assert np.array_equal(alone[0], together[episode])
-    assert not np.array_equal(actor(obs, np.arange(40), chunk=4)[0], together), (
+        alone = actor({k: v[[episode]] for k, v in obs.items()}, np.array([episode]), chunk=3)
+        assert np.array_equal(alone.actions[0], together[episode])
+    assert not np.array_equal(actor(obs, np.arange(40), chunk=4).actions, together), (
         "every chunk has its own noise"
     )
 
@@ -124,12 +124,12 @@ def test_a_crash_leaves_the_finished_episodes_readable_and_the_folder_unfinished
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    act = type(tiny_policy).act
+    plan = type(tiny_policy).plan
     calls = []
     monkeypatch.setattr(
         type(tiny_policy),
-        "act",
-        lambda *args, **kwargs: (calls.append(0), act(*args, **kwargs) if len(calls) <= 3 else fail())[1],
+        "plan",
+        lambda *args, **kwargs: (calls.append(0), plan(*args, **kwargs) if len(calls) <= 3 else fail())[1],
     )
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny_policy, 1, tmp_path, PROTOCOL, Machinery(num_envs=1))

@@ -4,11 +4,13 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 
@@ -17,6 +19,22 @@ def chunk_generator(seed: int, episode_seed: int, chunk: int) -> torch.Generator
     """The generator of the sampling noise of one action chunk, a function of these three numbers alone."""
     state = np.random.SeedSequence([seed, episode_seed, chunk]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
+
+
+class Acted(NamedTuple):
+    """Action chunks of N episodes.
+
+    Attributes:
+        actions: (N, n_action_steps, A) in environment units.
+        milliseconds: (N,), of the call that produced each.
+        evaluations: (N,), network evaluations that each took.
+        gaps: (N,), self-consistency gaps; None if the steps were fixed.
+    """
+
+    actions: np.ndarray
+    milliseconds: np.ndarray
+    evaluations: np.ndarray
+    gaps: np.ndarray | None
 
 
 class ChunkActor:
@@ -30,7 +48,7 @@ class ChunkActor:
     Args:
         policy: The policy.
         episode_seeds: Seeds of all episodes of the rollout; an episode's index points into them.
-        steps: Sampling steps.
+        steps: Sampling steps; automatic ones are decided for each row by itself.
         seed: Of the sampling noise.
         batch_size: Rows of every inference batch.
 
@@ -39,10 +57,9 @@ class ChunkActor:
     """
 
     def __init__(
-        self, policy: Policy, episode_seeds: Sequence[int], steps: int, seed: int, batch_size: int
+        self, policy: Policy, episode_seeds: Sequence[int], steps: Steps, seed: int, batch_size: int
     ) -> None:
-        policy.objective.check_steps(steps)
-        self.network_evaluations = policy.objective.network_evaluations(steps)
+        check_steps(policy.objective, steps)
         self._policy = policy
         self._episode_seeds, self._steps, self._seed, self._batch_size = (
             episode_seeds,
@@ -51,22 +68,17 @@ class ChunkActor:
             batch_size,
         )
 
-    def __call__(
-        self, obs: dict[str, np.ndarray], episodes: np.ndarray, chunk: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, obs: dict[str, np.ndarray], episodes: np.ndarray, chunk: int) -> Acted:
         """The chunks number ``chunk`` of the ``episodes`` (N,), increasing indices.
 
         Args:
             obs: Their observation stacks, (N, n_obs_steps, *shape) each.
             episodes: Indices of the episodes.
             chunk: Index of the chunk in its episode, the same for all.
-
-        Returns:
-            The action chunks (N, n_action_steps, A) in environment units, and the milliseconds (N,) that
-            the call took which produced each.
         """
         actions = np.empty((len(episodes), self._policy.n_action_steps, self._policy.action_dim), np.float32)
-        milliseconds = np.empty(len(episodes))
+        milliseconds, gaps = np.empty(len(episodes)), np.empty(len(episodes))
+        evaluations = np.empty(len(episodes), int)
         for _, members in groupby(range(len(episodes)), key=lambda n: episodes[n] // self._batch_size):
             block = list(members)
             rows = episodes[block] % self._batch_size
@@ -75,11 +87,14 @@ class ChunkActor:
             for row, episode in zip(rows, episodes[block], strict=True):
                 generators[row] = chunk_generator(self._seed, self._episode_seeds[episode], chunk)
             start = time.perf_counter()
+            found = self._policy.plan(batch, self._steps, generators)
             # Copying to the host waits for the device, so the clock stops when the actions are there.
-            batch_actions = self._policy.act(batch, steps=self._steps, generator=generators).cpu().numpy()
+            batch_actions = self._policy.executed(found.x).cpu().numpy()
             milliseconds[block] = 1000 * (time.perf_counter() - start)
             actions[block] = batch_actions[rows]
-        return actions, milliseconds
+            evaluations[block] = found.evaluations.cpu().numpy()[rows]
+            gaps[block] = np.nan if found.gap is None else found.gap.cpu().numpy()[rows]
+        return Acted(actions, milliseconds, evaluations, None if isinstance(self._steps, int) else gaps)
 
     def _spread(self, obs: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Put ``obs`` (N, ...) into ``rows`` of a batch; the padding repeats the first, to stay in range."""

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import gymnasium
@@ -23,7 +23,8 @@ class EpisodeResult:
         success: The environment reported success at some step; for Push-T coverage > 0.95.
         length: Environment steps played.
         chunks: Action chunks inferred, each with one call of the policy.
-        network_evaluations: Network evaluations of one chunk.
+        network_evaluations: That each chunk took.
+        gaps: Self-consistency gap of each chunk, see `shortcut_policy.adaptive`; none for fixed steps.
         latencies_ms: Wall-clock of each call of the policy, for the whole inference batch.
     """
 
@@ -33,11 +34,12 @@ class EpisodeResult:
     success: bool
     length: int
     chunks: int
-    network_evaluations: int
+    network_evaluations: tuple[int, ...]
+    gaps: tuple[float, ...]
     latencies_ms: tuple[float, ...] = field(compare=False, repr=False)
 
     def to_json(self) -> str:
-        """One line of JSON; ``latency_ms`` is the episode's median."""
+        """One line of JSON, with the mean evaluations and gap of a chunk and the median latency."""
         return json.dumps(
             {
                 "seed": self.seed,
@@ -46,7 +48,9 @@ class EpisodeResult:
                 "success": self.success,
                 "length": self.length,
                 "chunks": self.chunks,
-                "network_evaluations": self.network_evaluations,
+                # Fixed steps give whole numbers: the mean of equal integers is one.
+                "network_evaluations": round(mean(self.network_evaluations), 4),
+                "gap": round(mean(self.gaps), 6) if self.gaps else None,
                 "latency_ms": round(median(self.latencies_ms), 3),
             }
         )

@@ -2,19 +2,22 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from shortcut_policy.adaptive import Auto, check_steps
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.acting import check_environment
 from shortcut_policy.evaluation.episode import ActionChunkEpisode, EpisodeResult
-from shortcut_policy.evaluation.latency import measure_latency
+from shortcut_policy.evaluation.latency import Latency, measure_latency, summarise_calls
 from shortcut_policy.evaluation.plots import plot_paths
 from shortcut_policy.evaluation.provenance import command_line, commit, fingerprint
 from shortcut_policy.evaluation.recorder import EpisodeRecorder
@@ -78,13 +81,13 @@ class Machinery:
             raise InputError(f"num_envs={self.num_envs} is too small: it must be at least 1")
 
 
-def check(policy: Policy, steps: int, protocol: Protocol) -> None:
+def check(policy: Policy, steps: int | Auto, protocol: Protocol) -> None:
     """Find out in a second whether `evaluate` would refuse.
 
     Raises:
         InputError: the objective does not sample with ``steps``, or the environment does not fit the policy.
     """
-    policy.objective.check_steps(steps)
+    check_steps(policy.objective, steps)
     env = ActionChunkEpisode(
         environment_maker(policy, protocol.env)(), policy.n_obs_steps, policy.n_action_steps
     )
@@ -93,7 +96,12 @@ def check(policy: Policy, steps: int, protocol: Protocol) -> None:
 
 
 def evaluate(
-    policy: Policy, steps: int, folder: Path, protocol: Protocol, machinery: Machinery, title: str = "rollout"
+    policy: Policy,
+    steps: int | Auto,
+    folder: Path,
+    protocol: Protocol,
+    machinery: Machinery,
+    title: str = "rollout",
 ) -> dict[str, Any]:
     """Roll ``policy`` out and write ``summary.json``, ``episodes.jsonl``, films and a figure into ``folder``.
 
@@ -106,6 +114,8 @@ def evaluate(
     """
     device = policy.device.type
     settings = {"policy": fingerprint(policy), "steps": steps, "device": device, **asdict(protocol)}
+    if isinstance(steps, Auto):
+        settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
     finished = _finished(folder, settings, protocol, machinery)
     if finished is not None:
         return finished
@@ -137,7 +147,11 @@ def evaluate(
     summary = {
         "settings": settings,
         **summarise(results),
-        "latency": asdict(measure_latency(policy, steps)),
+        "latency": asdict(
+            measure_latency(policy, steps)
+            if isinstance(steps, int)
+            else _latency_in_play(policy, steps, make_env, seeds)
+        ),
         "seconds": round(seconds, 2),
         "commit": commit(),
         "command": command_line(),
@@ -160,10 +174,18 @@ def summarise(results: list[EpisodeResult]) -> dict[str, Any]:
         "success_ci": wilson_interval(successes, len(results)),
         "return": float(np.mean([result.total_reward for result in results])),
         "length": float(np.mean([result.length for result in results])),
-        "network_evaluations": results[0].network_evaluations,
+        "network_evaluations": round(mean(chain(*(result.network_evaluations for result in results))), 2),
         "batch_latency_ms_p50": round(float(p50), 3),
         "batch_latency_ms_p95": round(float(p95), 3),
     }
+
+
+def _latency_in_play(
+    policy: Policy, steps: Auto, make_env: Callable[[], gymnasium.Env], seeds: Sequence[int]
+) -> Latency:
+    """Time automatic steps where they depend on what is seen: while one robot plays the first start."""
+    (result,) = rollout(policy, make_env, seeds[:1], steps, num_envs=1, batch_size=1)
+    return summarise_calls(result.latencies_ms, policy.device)
 
 
 def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -> Callable[[], gymnasium.Env]:

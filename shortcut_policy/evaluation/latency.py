@@ -1,13 +1,14 @@
 """How long a robot waits for an action chunk."""
 
 import platform
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from shortcut_policy.adaptive import time_calls
 from shortcut_policy.policy import Policy
 
 
@@ -47,18 +48,18 @@ def measure_latency(
         for name, shape in policy.obs_shapes.items()
     }
     generator = torch.Generator().manual_seed(0)
-    milliseconds: list[float] = []
-    for call in range(warm_up + repeats):
-        start = time.perf_counter()
-        policy.act(obs, steps=steps, generator=[generator]).cpu()
-        if call >= warm_up:
-            milliseconds.append(1000 * (time.perf_counter() - start))
-        if len(milliseconds) >= 10 and sum(milliseconds) > 1000 * seconds:
-            break
-    p50, p95 = np.percentile(milliseconds, [50, 95])
-    return Latency(
-        float(p50), float(p95), len(milliseconds), device_name(policy.device), torch.get_num_threads()
+    return summarise_calls(
+        time_calls(
+            lambda: policy.act(obs, steps=steps, generator=[generator]).cpu(), repeats, warm_up, seconds
+        ),
+        policy.device,
     )
+
+
+def summarise_calls(milliseconds: Sequence[float], device: torch.device) -> Latency:
+    """The latency that calls on ``device`` of this many ``milliseconds`` amount to."""
+    p50, p95 = np.percentile(milliseconds, [50, 95])
+    return Latency(float(p50), float(p95), len(milliseconds), device_name(device), torch.get_num_threads())
 
 
 def device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from tqdm import tqdm
 
-from shortcut_policy.evaluation.acting import ChunkActor, check_environment
+from shortcut_policy.adaptive import Steps
+from shortcut_policy.evaluation.acting import Acted, ChunkActor, check_environment
 from shortcut_policy.evaluation.episode import ActionChunkEpisode, EpisodeResult
 from shortcut_policy.policy import Policy
 
@@ -19,7 +21,7 @@ def rollout(
     policy: Policy,
     make_env: Callable[[], gymnasium.Env],
     episode_seeds: Sequence[int],
-    steps: int = 1,
+    steps: Steps = 1,
     *,
     seed: int = 0,
     num_envs: int = 50,
@@ -41,7 +43,7 @@ def rollout(
         make_env: Makes one environment with `gymnasium.spaces.Dict` observations and ``is_success`` in
             ``info``.
         episode_seeds: Each resets one episode.
-        steps: Sampling steps of the policy.
+        steps: Sampling steps of the policy, see `Policy.act`.
         seed: Of the sampling noise.
         num_envs: Episodes played side by side.
         batch_size: Rows of an inference batch.
@@ -87,16 +89,17 @@ def _play_group(
     reset_seeds: Any = seeds + [None] * idle
     obs, _ = envs.reset(seed=reset_seeds, options={"reset_mask": used})
     actions = np.zeros(envs.action_space.shape or (), np.float32)
-    milliseconds: list[list[float]] = [[] for _ in seeds]
+    chunks = [_Chunks() for _ in seeds]
     results: dict[int, EpisodeResult] = {}
     running = np.arange(len(seeds))
     chunk = 0
     while running.size:
-        actions[running], waited = actor({k: v[running] for k, v in obs.items()}, first + running, chunk)
+        acted = actor({k: v[running] for k, v in obs.items()}, first + running, chunk)
+        actions[running] = acted.actions
         obs, _, _, _, info = envs.step(actions)
         chunk += 1
-        for slot, wait in zip(running, waited, strict=True):
-            milliseconds[slot].append(float(wait))
+        for row, slot in enumerate(running):
+            chunks[slot].add(acted, row)
         finished = info["finished"][running]
         for slot in running[finished]:
             results[slot] = EpisodeResult(
@@ -106,14 +109,30 @@ def _play_group(
                 success=bool(info["success"][slot]),
                 length=int(info["length"][slot]),
                 chunks=chunk,
-                network_evaluations=actor.network_evaluations,
-                latencies_ms=tuple(milliseconds[slot]),
+                network_evaluations=tuple(chunks[slot].evaluations),
+                gaps=tuple(chunks[slot].gaps),
+                latencies_ms=tuple(chunks[slot].milliseconds),
             )
             on_episode(results[slot])
         bar.show(info["length"][used], info["score"][used], info["finished"][used])
         running = running[~finished]
     bar.close_group(info["score"][used])
     return [results[slot] for slot in range(len(seeds))]
+
+
+@dataclass
+class _Chunks:
+    """What the chunks of one episode took."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    evaluations: list[int] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+
+    def add(self, acted: Acted, row: int) -> None:
+        self.milliseconds.append(float(acted.milliseconds[row]))
+        self.evaluations.append(int(acted.evaluations[row]))
+        if acted.gaps is not None:
+            self.gaps.append(float(acted.gaps[row]))
 
 
 class _ProgressBar:
