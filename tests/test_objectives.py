@@ -1,5 +1,6 @@
 """What the objectives promise: exact targets, honest sampling, the stated number of evaluations."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,21 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from shortcut_policy.backbones import ConditionalUnet1D
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Diffusion, Draws, FlowMatching, LossContext, Regression, Shortcut
+from shortcut_policy.objectives import (
+    MIP,
+    Diffusion,
+    Draws,
+    FlowMatching,
+    LossContext,
+    MeanFlow,
+    Objective,
+    Regression,
+    Shortcut,
+)
+from shortcut_policy.objectives.base import teacher_phase
+from shortcut_policy.objectives.errors import row_error
 from shortcut_policy.objectives.paths import euler, interpolate
 from shortcut_policy.paths import CONFIG_DIR
 
@@ -24,8 +38,9 @@ def make(name: str):
     return instantiate(OmegaConf.load(Path(CONFIG_DIR) / "objective" / f"{name}.yaml"))
 
 
-def context(net, cond: Tensor, seed: int = 0) -> LossContext:
-    return LossContext(Draws(torch.Generator().manual_seed(seed)), ema=net, ema_cond=cond)
+def context(net, cond: Tensor, seed: int = 0, teacher=None, progress: float = 0.0) -> LossContext:
+    draws = Draws(torch.Generator().manual_seed(seed))
+    return LossContext(draws, net, cond, teacher, None if teacher is None else cond, progress)
 
 
 class Affine(nn.Module):
@@ -39,6 +54,17 @@ class Affine(nn.Module):
         a, b, c, e, f = self.weights
         row = b * t + c * d + e * cond.mean(1) + f
         return a * x + row.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class Small(nn.Module):
+    """A step map over points of the plane that learns within seconds, under one number as condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2 + 2 + 1, 64), nn.SiLU(), nn.Linear(64, 2))
+
+    def forward(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        return self.net(torch.cat([x, t[:, None], d[:, None], cond], dim=1))
 
 
 class Counting(nn.Module):
@@ -58,6 +84,14 @@ def linear_flow(x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
     """The exact step map of dx/dt = RATE * x: average velocity over [t, t + d], and its limit at d = 0."""
     factor = torch.where(d == 0, RATE, torch.expm1(RATE * d) / torch.where(d == 0, 1, d))
     return x * factor.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _takes(objective: Objective, steps: int) -> bool:
+    try:
+        objective.check_steps(steps)
+    except InputError:
+        return False
+    return True
 
 
 # --- every objective -----------------------------------------------------------------------------------
@@ -89,9 +123,7 @@ def test_sampling_costs_the_stated_evaluations_and_is_deterministic(name):
     objective, cond, noise = make(name), torch.rand(6, 3), torch.randn(CHUNKS)
     allowed = []
     for steps in (1, 2, 3, 4, 16, 100, 128):
-        try:
-            objective.check_steps(steps)
-        except InputError:
+        if not _takes(objective, steps):
             continue
         net = Counting(Affine())
         with torch.no_grad():
@@ -129,24 +161,31 @@ def test_step_counts_that_are_no_counts_are_refused(name, steps):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_short_fit_improves(name):
+def test_a_short_fit_improves_the_samples(name):
+    """Trained for a moment, with all its phases, it draws the data that the condition determines."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(2 + 2 + 1, 64), nn.SiLU(), nn.Linear(64, 2))
+    net, objective, teacher = Small(), make(name), None
+    optimizer, updates = torch.optim.Adam(net.parameters(), 3e-3), 200
+    steps = next(steps for steps in (4, 2, 1) if _takes(objective, steps))
 
-    def step_map(x, t, d, cond):
-        return net(torch.cat([x, t[:, None], d[:, None], cond], dim=1))
+    def error() -> float:
+        cond = torch.linspace(0, 1, 64)[:, None]
+        with torch.no_grad():
+            x = objective.sample(net, torch.randn(64, 2), cond, steps, torch.Generator())
+        return (x - torch.cat([cond, 1 - cond], dim=1)).abs().mean().item()
 
-    objective, optimizer = make(name), torch.optim.Adam(net.parameters(), 3e-3)
-    history = []
-    for step in range(200):
+    before, phase = error(), 0
+    for step in range(updates):
+        progress = step / updates
+        if teacher_phase(objective, progress) > phase:
+            phase, teacher = teacher_phase(objective, progress), copy.deepcopy(net)
         cond = torch.rand(128, 1, generator=torch.Generator().manual_seed(step))
         x_1 = torch.cat([cond, 1 - cond], dim=1)
-        losses, _ = objective.loss(step_map, x_1, cond, context(step_map, cond, step))
+        losses, _ = objective.loss(net, x_1, cond, context(net, cond, step, teacher, progress))
         optimizer.zero_grad()
         losses.mean().backward()
         optimizer.step()
-        history.append(losses.mean().item())
-    assert sum(history[-20:]) < 0.8 * sum(history[:20])
+    assert error() < 0.5 * before
 
 
 # --- shortcut ------------------------------------------------------------------------------------------
@@ -350,6 +389,124 @@ def test_regression_sees_neither_noise_nor_data():
         losses, _ = Regression(error).loss(net, x_1, x_1 + 2, context(net, x_1))
         torch.testing.assert_close(losses, torch.full((5,), 2.0 if error == "l1" else 4.0))
     assert torch.equal(Regression().sample(net, torch.randn(5, 2), x_1, 1), x_1)
+
+
+def test_errors_of_a_row():
+    prediction, target = torch.full((3, 4, 2), 3.0), torch.zeros(3, 4, 2)
+    prediction[1] = 0
+    for name, expected in {"l2": [9.0, 0, 9], "l1": [3.0, 0, 3], "pseudo_huber": [3.0, 0, 3]}.items():
+        torch.testing.assert_close(
+            row_error(name)(prediction, target), torch.tensor(expected), atol=1e-3, rtol=0
+        )
+    near = torch.full((1, 8), 1e-5)
+    # Below its scale of 0.00054 the pseudo-Huber error is the square, divided by twice the scale.
+    torch.testing.assert_close(
+        row_error("pseudo_huber")(near.double(), 0 * near.double()),
+        torch.tensor([1e-10 / (2 * 0.00054)], dtype=torch.float64),
+        rtol=1e-3,
+        atol=0,
+    )
+    with pytest.raises(InputError, match="error=huber must be one of l2, l1, pseudo_huber"):
+        row_error("huber")
+
+
+# --- MeanFlow and MIP ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [0.0, 0.125, 0.5, 1.0])
+def test_an_exact_step_map_is_a_fixed_point_of_the_meanflow_target(d):
+    """Wherever the network is exact, v + d ds/dt is the network's own answer."""
+    sizes = torch.full((5,), d, dtype=torch.float64)
+    x, t = torch.randn(5, 4, 2, dtype=torch.float64), torch.linspace(0, 1 - d, 5, dtype=torch.float64)
+    target = MeanFlow().mean_target(linear_flow, x, t, sizes, RATE * x, torch.zeros(5, 1))
+    torch.testing.assert_close(target, linear_flow(x, t, sizes, None), rtol=0, atol=1e-10)
+
+
+def test_the_meanflow_target_keeps_the_end_point_fixed():
+    """dx/dt = 2 t has average velocity 2 t + d: only a derivative along (1, -1) in (t, d) gives it back."""
+
+    def net(x, t, d, cond):
+        return (2 * t + d)[:, None].expand_as(x)
+
+    t, d = torch.tensor([0.0, 0.25, 0.5]), torch.tensor([1.0, 0.5, 0.25])
+    velocity = (2 * t)[:, None].expand(3, 2)
+    target = MeanFlow().mean_target(net, torch.zeros(3, 2), t, d, velocity, torch.zeros(3, 1))
+    torch.testing.assert_close(target, net(target, t, d, None))
+    assert not MeanFlow().mean_target(Affine(), velocity, t, d, velocity, torch.zeros(3, 1)).requires_grad
+
+
+@pytest.mark.parametrize(("share", "intervals"), [(0.25, 16), (0.0, 0), (1.0, 64)])
+@pytest.mark.parametrize("times", ["uniform", "logit_normal"])
+def test_rows_of_meanflow_have_an_interval_as_often_as_configured(share, intervals, times):
+    seen = {}
+
+    def net(x, t, d, cond):
+        seen.update(t=t, d=d)
+        return torch.zeros_like(x)
+
+    cond = torch.zeros(64, 1)
+    MeanFlow(share, times).loss(net, torch.randn(64, 2), cond, context(net, cond))
+    assert (seen["d"][:intervals] > 0).all() and (seen["d"][intervals:] == 0).all()
+    assert (seen["t"] >= 0).all() and (seen["t"] + seen["d"] <= 1).all()
+
+
+def test_the_weights_of_meanflow_even_out_the_rows():
+    def net(x, t, d, cond):
+        return torch.zeros_like(x)
+
+    cond, x_1 = torch.zeros(64, 1), torch.randn(64, 2)
+    even, _ = MeanFlow(adaptive_power=1).loss(net, x_1, cond, context(net, cond))
+    plain, _ = MeanFlow(adaptive_power=0).loss(net, x_1, cond, context(net, cond))
+    torch.testing.assert_close(even, plain / (plain + 1e-3))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"interval_share": 1.5}, {"times": "log"}, {"adaptive_power": -1}, {"error": "l3"}]
+)
+def test_settings_of_meanflow_without_meaning_are_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(InputError, match=f"objective.{name}"):
+        MeanFlow(**arguments)
+
+
+def test_meanflow_differentiates_the_unet():
+    """Group normalisation on channels-last tensors has no forward-mode derivative of its own."""
+    torch.manual_seed(0)
+    net = ConditionalUnet1D(2, 8, 3, (8, 16), embedding_dim=8, time_scale=1.0).double()
+    x, cond = torch.randn(4, 8, 2, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
+    velocity, t, d = torch.randn_like(x), torch.rand(4).double() / 2, torch.full((4,), 0.5).double()
+    eps = 1e-5
+    with torch.no_grad():
+        ahead = net(x + eps * velocity, t + eps, d - eps, cond)
+        behind = net(x - eps * velocity, t - eps, d + eps, cond)
+    target = MeanFlow().mean_target(net, x, t, d, velocity, cond)
+    torch.testing.assert_close(target, velocity + 0.5 * (ahead - behind) / (2 * eps), rtol=0, atol=1e-6)
+
+
+def test_mip_learns_from_nothing_and_from_a_little_noise_and_refines_its_own_estimate():
+    seen = {}
+
+    def net(x, t, d, cond):
+        seen.update(x=x, t=t, d=d)
+        return 0.5 * x + 1
+
+    x_1, cond = torch.randn(500, 4), torch.zeros(500, 1)
+    losses, metrics = MIP(refine_time=0.9).loss(net, x_1, cond, context(net, cond))
+    assert torch.equal(seen["t"], torch.tensor([0.0, 0.9]).repeat_interleave(500))
+    assert torch.equal(seen["d"], 1 - seen["t"])
+    assert (seen["x"][:500] == 0).all()
+    noise = (seen["x"][500:] - 0.9 * x_1) / 0.1
+    assert noise.std().item() == pytest.approx(1, abs=0.05) and abs(noise.mean().item()) < 0.05
+    torch.testing.assert_close(losses.mean(), (metrics["error_estimate"] + metrics["error_refined"]) / 2)
+    noise = torch.randn(3, 4)
+    assert (MIP().sample(net, noise, cond[:3], 1) == 1).all()
+    assert torch.equal(MIP(0.9).sample(net, noise, cond[:3], 2), torch.full((3, 4), 0.5 * 0.9 + 1))
+
+
+@pytest.mark.parametrize("time", [0, 1, 1.2])
+def test_mip_refines_between_noise_and_data(time):
+    with pytest.raises(InputError, match=f"objective.refine_time={time}"):
+        MIP(refine_time=time)
 
 
 # --- random numbers shared by processes ----------------------------------------------------------------

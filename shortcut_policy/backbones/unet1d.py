@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from shortcut_policy.backbones.embeddings import ScalarEmbedding
@@ -68,7 +69,7 @@ class ConditionalUnet1D(nn.Module):
             channels = width
         self.head = nn.Sequential(
             _convolution(channels, channels, kernel_size),
-            nn.GroupNorm(n_groups, channels),
+            _GroupNorm(n_groups, channels),
             nn.SiLU(),
             _convolution(channels, action_dim, 1),
         )
@@ -109,10 +110,10 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.convolve_1 = _convolution(in_channels, out_channels, kernel_size)
-        self.norm_1 = nn.GroupNorm(n_groups, out_channels)
+        self.norm_1 = _GroupNorm(n_groups, out_channels)
         self.film = nn.Linear(cond_dim, 2 * out_channels)
         self.convolve_2 = _convolution(out_channels, out_channels, kernel_size)
-        self.norm_2 = nn.GroupNorm(n_groups, out_channels)
+        self.norm_2 = _GroupNorm(n_groups, out_channels)
         same = in_channels == out_channels
         self.residual = nn.Identity() if same else _convolution(in_channels, out_channels, 1)
 
@@ -123,6 +124,13 @@ class ResidualBlock(nn.Module):
         h = torch.addcmul(bias, h, 1 + scale)
         h = F.silu(self.norm_2(self.convolve_2(h)))
         return h + self.residual(x)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """With a forward-mode derivative: PyTorch's takes a view of its input that channels-last ones refuse."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if forward_ad.unpack_dual(x).tangent is None else x.contiguous())
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:

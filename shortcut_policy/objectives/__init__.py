@@ -6,12 +6,15 @@ from shortcut_policy.objectives.consistency_training import ConsistencyTraining
 from shortcut_policy.objectives.diffusion import Diffusion
 from shortcut_policy.objectives.flow_matching import FlowMatching
 from shortcut_policy.objectives.live_reflow import LiveReflow
+from shortcut_policy.objectives.meanflow import MeanFlow
+from shortcut_policy.objectives.mip import MIP
 from shortcut_policy.objectives.progressive_distillation import ProgressiveDistillation
 from shortcut_policy.objectives.reflow import Reflow
 from shortcut_policy.objectives.regression import Regression
 from shortcut_policy.objectives.shortcut import Shortcut
 
 __all__ = [
+    "MIP",
     "ConsistencyDistillation",
     "ConsistencyTraining",
     "Diffusion",
@@ -19,6 +22,7 @@ __all__ = [
     "FlowMatching",
     "LiveReflow",
     "LossContext",
+    "MeanFlow",
     "Metrics",
     "Objective",
     "ProgressiveDistillation",

@@ -10,22 +10,30 @@ from shortcut_policy.objectives.base import (
     Objective,
     StepMap,
     check_step_range,
-    row_mean,
 )
+from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import euler, interpolate
 
 
 class FlowMatching(Objective):
-    """Regress the velocity ``x_1 - x_0`` at a uniform time on the straight path; sample by Euler steps."""
+    """Regress the velocity ``x_1 - x_0`` at a uniform time on the straight path; sample by Euler steps.
+
+    Args:
+        error: Of the velocity, see `row_error`. Only ``l2`` learns the mean velocity, which carries noise to
+            data; the others learn another average.
+    """
 
     velocity_at_zero = True
 
+    def __init__(self, error: ErrorName = "l2") -> None:
+        self.error = row_error(error)
+
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
-        """Squared error of the velocity, mean of each row, (B,)."""
+        """Error of the velocity of each row, (B,)."""
         x_0 = context.draws.normal_like(x_1)
         t = context.draws.uniform(len(x_1))
         velocity = net(interpolate(x_0, x_1, t), t, torch.zeros_like(t), cond)
-        return row_mean((velocity - (x_1 - x_0)) ** 2), {}
+        return self.error(velocity, x_1 - x_0), {}
 
     def sample(
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None

@@ -1,11 +1,8 @@
 """Plain regression, the control for every generative policy: the step map at x = 0, t = 0, d = 1."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
@@ -13,26 +10,23 @@ from shortcut_policy.objectives.base import (
     Objective,
     StepMap,
     check_step_range,
-    row_mean,
 )
+from shortcut_policy.objectives.errors import ErrorName, row_error
 
 
 class Regression(Objective):
     """Predict the data from the condition alone; ``l2`` learns its mean, ``l1`` its median.
 
     Args:
-        error: Which error is averaged over a row.
+        error: See `row_error`.
     """
 
-    def __init__(self, error: Literal["l1", "l2"] = "l2") -> None:
-        if error not in ("l1", "l2"):
-            raise InputError(f"objective.error={error} must be l1 or l2")
-        self.error = error
+    def __init__(self, error: ErrorName = "l2") -> None:
+        self.error = row_error(error)
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
-        """Error of the prediction, mean of each row, (B,)."""
-        difference = self._predict(net, torch.zeros_like(x_1), cond) - x_1
-        return row_mean(difference.abs() if self.error == "l1" else difference**2), {}
+        """Error of the prediction of each row, (B,)."""
+        return self.error(self._predict(net, torch.zeros_like(x_1), cond), x_1), {}
 
     def sample(
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None

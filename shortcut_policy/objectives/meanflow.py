@@ -1,0 +1,127 @@
+"""MeanFlow (Geng, Deng, Bai, Kolter, He: "Mean Flows for One-step Generative Modeling", 2025)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.base import (
+    Draws,
+    Generators,
+    LossContext,
+    Metrics,
+    Objective,
+    StepMap,
+    check_step_range,
+    expand_like,
+)
+from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.objectives.paths import euler, interpolate
+
+#: Of the paper's time distribution: mean and deviation of the logit of t, which grows towards the data.
+LOGIT_MEAN, LOGIT_STD = 0.4, 1.0
+#: Keeps the weight of a row without error finite; the paper's c.
+WEIGHT_OFFSET = 1e-3
+
+
+class MeanFlow(Objective):
+    """Regress on the slope of the network's own average velocity instead of on two half steps.
+
+    Differentiating ``(e - t) s = integral of v over [t, e]`` in t, with the end point ``e = t + d`` fixed,
+    gives the target ``v + d * ds/dt`` (paper, equation 6): ``ds/dt`` is the derivative of the network along
+    (v, 1, -1) in (x, t, d), computed in forward mode, and v is the velocity of the straight path.
+
+    A share of the rows has d > 0, the others d = 0, where the target is v itself and no derivative is taken.
+    A training row costs one forward and one backward evaluation, a row with d > 0 one forward-mode derivative
+    more, which takes as long as two to five forward evaluations.
+
+    The derivative in t passes through the embedding of t. It is wild where that has high frequencies:
+    ``backbone.time_scale`` should be about 10, not 1000.
+
+    Args:
+        interval_share: Of the rows that have d > 0; the paper's 0.25.
+        times: Distribution of the two times of which the earlier is t and the later t + d: ``uniform`` or
+            ``logit_normal``, the paper's, which hardly ever meets the ends.
+        adaptive_power: Rows are weighted by ``1 / (error + 1e-3) ** adaptive_power`` (paper, section 4.3): 1
+            there, 0 for equal weights.
+        error: Of the average velocity, see `row_error`.
+    """
+
+    velocity_at_zero = True
+    step_conditioned = True
+
+    def __init__(
+        self,
+        interval_share: float = 0.25,
+        times: Literal["logit_normal", "uniform"] = "logit_normal",
+        adaptive_power: float = 1.0,
+        error: ErrorName = "l2",
+    ) -> None:
+        if not 0 <= interval_share <= 1:
+            raise InputError(f"objective.interval_share={interval_share} must be a share, from 0 to 1")
+        if times not in ("logit_normal", "uniform"):
+            raise InputError(f"objective.times={times} must be logit_normal or uniform")
+        if adaptive_power < 0:
+            raise InputError(f"objective.adaptive_power={adaptive_power} must be 0 (equal weights) or more")
+        self.interval_share, self.times, self.adaptive_power = interval_share, times, adaptive_power
+        self.error = row_error(error)
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Weighted error of the average velocity of each row, (B,); paper, equations 9 to 11."""
+        draws, rows = context.draws, len(x_1)
+        x_0 = draws.normal_like(x_1)
+        t, end = torch.stack([self._times(draws, rows) for _ in range(2)]).sort(dim=0).values
+        n = draws.local(round(rows * draws.world * self.interval_share))
+        d = torch.cat([(end - t)[:n], torch.zeros_like(t[n:])])
+
+        x_t, target = interpolate(x_0, x_1, t), x_1 - x_0
+        if n:
+            target[:n] = self.mean_target(net, x_t[:n], t[:n], d[:n], target[:n], cond[:n])
+        errors = self.error(net(x_t, t, d, cond), target)
+        parts = {"error_interval": errors[:n], "error_flow": errors[n:]}
+        metrics = {name: part.detach().mean() for name, part in parts.items() if len(part)}
+        return errors * (errors.detach() + WEIGHT_OFFSET) ** -self.adaptive_power, metrics
+
+    @torch.no_grad()
+    def mean_target(
+        self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, velocity: Tensor, cond: Tensor
+    ) -> Tensor:
+        """Average velocity over [t, t + d], ``velocity + d * ds/dt``; no gradient.
+
+        Args:
+            net: The step map s.
+            x_t: (B, ...).
+            t: (B,).
+            d: (B,).
+            velocity: At (x_t, t), (B, ...).
+            cond: (B, C).
+        """
+        # Small differences of large numbers, and autocast does not see the tensors of torch.func.
+        with torch.autocast(x_t.device.type, enabled=False):
+            slope = torch.func.jvp(
+                lambda x, t, d: net(x, t, d, cond.to(x_t.dtype)),
+                (x_t, t, d),
+                (velocity, torch.ones_like(t), -torch.ones_like(d)),
+            )[1]
+        return velocity + expand_like(d, x_t) * slope
+
+    def sample(
+        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
+    ) -> Tensor:
+        """Take ``steps`` steps of size 1/steps; deterministic in ``noise`` (B, ...)."""
+        return euler(net, noise, cond, steps, d=1 / steps)
+
+    def check_steps(self, steps: int) -> None:
+        """Any whole number of steps from 1 on."""
+        check_step_range(steps, None, "MeanFlow")
+
+    def network_evaluations(self, steps: int) -> int:
+        """One a step."""
+        return steps
+
+    def _times(self, draws: Draws, rows: int) -> Tensor:
+        u = draws.uniform(rows)
+        if self.times == "logit_normal":
+            u = torch.sigmoid(LOGIT_MEAN + LOGIT_STD * draws.normal_like(u))
+        return u
