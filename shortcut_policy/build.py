@@ -6,6 +6,7 @@ trained with. In a Hydra configuration the same mapping is what ``hydra.utils.in
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from shortcut_policy.errors import InputError
@@ -13,6 +14,8 @@ from shortcut_policy.errors import InputError
 
 def build(spec: Mapping[str, Any], **extra: Any) -> Any:
     """Call the target of ``spec`` with its other entries and ``extra`` as arguments, nested ones built first.
+
+    With ``_partial_: true`` it is not called yet: what comes back takes the arguments that are missing.
 
     Raises:
         InputError: There is no ``_target_``, it cannot be imported, or it does not take these arguments.
@@ -28,6 +31,8 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
         raise InputError(
             f"cannot import {path} ({error}); check its spelling or install its package"
         ) from error
+    if spec.get("_partial_"):
+        return partial(target, **arguments, **extra)
     try:
         return target(**arguments, **extra)
     except TypeError as error:

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from shortcut_policy import load_policy
+from shortcut_policy.backbones import NoiseAsVelocity
 from shortcut_policy.checkpoint import save_policy
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Draws
+from shortcut_policy.objectives import Diffusion, Draws, FlowMatching
+from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.policy import Policy
 from shortcut_policy.training import run
 from shortcut_policy.training.initialise import ORIGIN
-from shortcut_policy.training.run import make_policy
+from shortcut_policy.training.run import make_dataset, make_policy
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import Compose
 
@@ -158,3 +160,109 @@ def test_refuses_weights_of_other_shapes(flow, compose_config, tiny_dataset, tmp
 def test_says_where_there_is_no_checkpoint(compose_config, tiny_dataset, tmp_path):
     with pytest.raises(InputError, match="there is no checkpoint at"):
         make_policy(compose_config(f"init_from={tmp_path / 'absent'}"), tiny_dataset)
+
+
+class GaussianNoise(torch.nn.Module):
+    """The exact noise prediction for data of mean 0 and standard deviation 0.5; ``cond`` is ignored."""
+
+    std = 0.5
+
+    def __init__(self, action_dim: int, horizon: int, cond_dim: int) -> None:
+        super().__init__()
+        self.signal = Diffusion().ddpm.alphas_cumprod
+
+    def forward(self, x, t, d, cond):
+        # Between two noise levels, on the line from one to the next.
+        place = (1 - t) * 100 - 1
+        low = place.floor().clamp(0, 98).long()
+        signal = torch.lerp(self.signal[low].sqrt(), self.signal[low + 1].sqrt(), place - low) ** 2
+        sigma = (1 - signal).sqrt()
+        return expand_like(sigma / (signal * self.std**2 + sigma**2), x) * x
+
+
+@pytest.fixture
+def gaussian() -> NoiseAsVelocity:
+    return NoiseAsVelocity(GaussianNoise, Diffusion(), action_dim=2, horizon=16, cond_dim=40)
+
+
+def test_velocity_is_data_less_noise_at_the_level_of_equal_signal_to_noise(gaussian, inputs):
+    x, cond = inputs["x"], inputs["cond"]
+    for level in (5, 50, 80):
+        signal = Diffusion().ddpm.alphas_cumprod[level]
+        sqrt_signal, sqrt_noise = signal.sqrt(), (1 - signal).sqrt()
+        # The diffusion's own point, its noise prediction, and the data that its sampler would make of it.
+        noise = GaussianNoise(2, 16, 40)(x, torch.full((ROWS,), 1 - (level + 1) / 100), None, cond)
+        data = (x - sqrt_noise * noise) / sqrt_signal
+        # The same point on the straight path: both coefficients times the same number, so as to add up to 1.
+        t = sqrt_signal / (sqrt_signal + sqrt_noise)
+        times = torch.full((ROWS,), float(t))
+        velocity = gaussian(x / (sqrt_signal + sqrt_noise), times, torch.zeros(ROWS), cond)
+        shrink = t**2 / (t**2 + 0.01 * (1 - t) ** 2)
+        assert shrink > (0.98 if level <= 50 else 0.8)
+        assert torch.allclose(velocity, shrink * data - noise, rtol=1e-3, atol=1e-4)
+
+
+def test_euler_steps_of_an_exact_noise_prediction_end_where_its_ddim_steps_do(gaussian, inputs):
+    x, cond = inputs["x"], inputs["cond"]
+    euler = FlowMatching().sample(gaussian, x, cond, 64)
+    ddim = Diffusion(clip_sample=False).sample(gaussian.network, x, cond, 50)
+    exact = 0.5 * x  # where the ODE takes this noise
+    assert (euler - exact).abs().max() < 0.02 * x.abs().max()
+    assert (euler - ddim).abs().max() < 0.01 * x.abs().max()
+
+
+def test_velocity_is_bounded_and_can_be_learned_at_every_time(gaussian):
+    t = torch.linspace(0, 1, 101)
+    x = torch.randn(101, 16, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    wrong = torch.full_like(x, 0.1).requires_grad_()
+
+    class Off(torch.nn.Module):
+        def forward(self, x, t, d, cond):
+            return gaussian.network(x, t, d, cond) + wrong
+
+    map_ = NoiseAsVelocity(lambda **_: Off(), Diffusion(), 2, 16, 40)
+    velocity = map_(x, t, torch.zeros(101), torch.zeros(101, 40))
+    assert velocity.isfinite().all() and velocity.abs().max() < 5 * x.abs().max()
+    (slope,) = torch.autograd.grad(velocity.sum(), wrong)
+    # d velocity / d noise: between -1 and what the filter allows, 1 / (2 sqrt(0.01)) more.
+    assert slope.max() <= -1 + 1e-6 and slope.min() > -6.1
+
+
+@pytest.fixture(scope="module")
+def diffusion(compose_config: Compose, tmp_path_factory) -> Path:
+    """A run of diffusion, 20 updates."""
+    output = tmp_path_factory.mktemp("diffusion") / "run"
+    return run(compose_config("objective=diffusion", f"output={output}"))
+
+
+def test_diffusion_becomes_a_shortcut_model_that_trains_and_loads(
+    diffusion, compose_config, inputs, tmp_path
+):
+    old = load_policy(diffusion)
+    config = compose_config(f"init_from={diffusion}", f"output={tmp_path / 'run'}")
+    start = make_policy(config, make_dataset(config))
+    zero = torch.zeros(ROWS)
+    wanted = NoiseAsVelocity(lambda **_: old.backbone, old.objective, 2, 16, 40)(**inputs, d=zero)
+    for d in (0.0, 0.5, 1.0):
+        assert torch.equal(start.backbone(**inputs, d=zero + d), wanted)
+    run(config)
+    tuned = load_policy(tmp_path / "run")
+    moved = {
+        name for name, value in tuned.state_dict().items() if not torch.equal(value, start.state_dict()[name])
+    }
+    assert moved == {name for name, _ in tuned.named_parameters()}
+    # Once more, with the wrapper already there.
+    again = make_policy(compose_config(f"init_from={tmp_path / 'run'}"), make_dataset(config))
+    assert torch.equal(again.backbone(**inputs, d=zero + 1), tuned.backbone(**inputs, d=zero + 1))
+
+
+def test_diffusion_goes_on_as_a_diffusion_unchanged(diffusion, compose_config, tiny_dataset, inputs):
+    policy = make_policy(compose_config("objective=diffusion", f"init_from={diffusion}"), tiny_dataset)
+    d = torch.zeros(ROWS)
+    assert torch.equal(policy.backbone(**inputs, d=d), load_policy(diffusion).backbone(**inputs, d=d))
+
+
+def test_a_diffusion_cannot_begin_from_velocities(flow, compose_config, tiny_dataset):
+    config = compose_config("objective=diffusion", f"init_from={flow}")
+    with pytest.raises(InputError, match=r"trained with objective=flow_matching and predicts velocities"):
+        make_policy(config, tiny_dataset)

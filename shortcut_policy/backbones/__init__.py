@@ -1,6 +1,7 @@
 """Networks that predict a step map: ``forward(x, t, d, cond) -> like x``."""
 
+from shortcut_policy.backbones.epsilon import NoiseAsVelocity
 from shortcut_policy.backbones.mlp import Mlp
 from shortcut_policy.backbones.unet1d import ConditionalUnet1D
 
-__all__ = ["ConditionalUnet1D", "Mlp"]
+__all__ = ["ConditionalUnet1D", "Mlp", "NoiseAsVelocity"]

@@ -54,6 +54,10 @@ class Diffusion(Objective):
         predicted = self._predict(net, self.ddpm.add_noise(x_1, noise, level), level, cond)
         return row_mean((predicted - noise) ** 2), {}
 
+    def told_time(self, level: Tensor) -> Tensor:
+        """The t that the network is told at each of the noise levels ``level``, whole numbers (B,)."""
+        return 1 - (level + 1) / self.train_steps
+
     def sample(
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
     ) -> Tensor:
@@ -75,5 +79,5 @@ class Diffusion(Objective):
         return steps
 
     def _predict(self, net: StepMap, x: Tensor, level: Tensor, cond: Tensor) -> Tensor:
-        t = 1 - (level + 1).to(x.dtype) / self.train_steps
+        t = self.told_time(level).to(x.dtype)
         return net(x, t, torch.zeros_like(t), cond)

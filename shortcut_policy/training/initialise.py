@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from shortcut_policy.backbones import NoiseAsVelocity
 from shortcut_policy.backbones.embeddings import ScalarEmbedding
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
@@ -27,8 +28,9 @@ def initialise(
 
     A network that was only ever asked at d = 0 gets an embedding of d that is, for every d, its embedding of
     0: as a shortcut model it starts with the velocity as its answer to every step size, and learns from there
-    what the sizes change. The normaliser is the trained policy's: other statistics would change what the
-    weights mean.
+    what the sizes change. One that predicts the noise of a diffusion becomes a step map by `NoiseAsVelocity`,
+    unless it goes on as a diffusion. The normaliser is the trained policy's: other statistics would change
+    what the weights mean.
 
     Args:
         spec: Of the new policy, see `Policy.from_spec`.
@@ -45,17 +47,12 @@ def initialise(
     old = load_policy(checkpoint)
     given = f"{option}={checkpoint}"
     check_fits(spec, task, old, given)
-    policy = Policy.from_spec(spec)
-    if isinstance(old.objective, Diffusion) != isinstance(policy.objective, Diffusion):
-        raise InputError(
-            f"{given} was trained with objective={old.metadata['objective']}: a network that "
-            "predicts noise cannot go on as one that predicts velocities, nor the other way round"
-        )
+    policy = Policy.from_spec({**spec, "backbone": _as_step_map(spec, old, given)})
     _load(policy.encoder, old.encoder, f"the encoder of {given}")
-    _load(policy.backbone, old.backbone, f"the backbone of {given}")
+    _load(_network(policy), _network(old), f"the backbone of {given}")
     policy.normalizer.load_state_dict(old.normalizer.state_dict())
     if isinstance(old.objective, INSTANTANEOUS):
-        _forget_step_sizes(policy.backbone, given)
+        _forget_step_sizes(_network(policy), given)
     known = {name: old.metadata[name] for name in ORIGIN if name in old.metadata}
     policy.metadata = {"init_from": {"checkpoint": str(checkpoint), **known}}
     return policy
@@ -92,7 +89,32 @@ def _traits(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
     for name, field in fields.items():
         built = build(field)
         traits |= {f"{name}.shape": list(built.shape), f"{name}.normalize": built.normalize}
-    return flatten({"task": traits, "encoder": spec["encoder"], "backbone": spec["backbone"]})
+    backbone = spec["backbone"].get("network", spec["backbone"])
+    return flatten({"task": traits, "encoder": spec["encoder"], "backbone": backbone})
+
+
+def _as_step_map(spec: Mapping[str, Any], old: Policy, given: str) -> Mapping[str, Any]:
+    """Specification of the new backbone, whose network is that of ``spec``."""
+    was_diffusion = isinstance(old.objective, Diffusion)
+    becomes_diffusion = isinstance(build(spec["objective"]), Diffusion)
+    if becomes_diffusion and not was_diffusion:
+        raise InputError(
+            f"{given} was trained with objective={old.metadata['objective']} and predicts velocities, from "
+            "which a diffusion cannot go on; give a checkpoint of a diffusion, or another objective"
+        )
+    if isinstance(old.backbone, NoiseAsVelocity):
+        wrapper = old.spec["backbone"]
+    elif was_diffusion and not becomes_diffusion:
+        target = "shortcut_policy.backbones.NoiseAsVelocity"
+        wrapper = {"_target_": target, "diffusion": old.spec["objective"]}
+    else:
+        return spec["backbone"]
+    return {**wrapper, "network": {**spec["backbone"], "_partial_": True}}
+
+
+def _network(policy: Policy) -> nn.Module:
+    """The network itself, which a configuration calls the backbone."""
+    return policy.backbone.network if isinstance(policy.backbone, NoiseAsVelocity) else policy.backbone
 
 
 def _forget_step_sizes(network: nn.Module, given: str) -> None:
