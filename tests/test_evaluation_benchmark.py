@@ -11,7 +11,7 @@ from shortcut_policy import Policy, save_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation import benchmark
 from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
-from shortcut_policy.evaluation.table import place_in, write_into
+from shortcut_policy.evaluation.text_table import place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
 from tests.conftest import TINY
 
@@ -108,7 +108,15 @@ def test_the_table_goes_into_the_readme_and_nothing_else_changes(results):
 
 def test_rows_table_and_figures_are_published(results):
     published = {file.name: file for file in (results / "published").iterdir() if file.is_file()}
-    assert {"results.json", "results.md", "steps.png", "latency.png", "losses.png"} == published.keys()
+    assert {
+        "results.json",
+        "results.md",
+        "steps.png",
+        "latency.png",
+        "losses.png",
+        "compute.json",
+        "compute.md",
+    } == published.keys()
     assert all(file.read_bytes() == (results / name).read_bytes() for name, file in published.items())
 
 
@@ -183,7 +191,7 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
     # Both checkpoints and both seeds are the same weights here.
     assert row["score_peak"] == pytest.approx(row["score"])
     assert row["reference"] is None
-    assert "score - reference" not in (tmp_path / "results.md").read_text()
+    assert "−" not in (tmp_path / "results.md").read_text()
     assert len(list(tmp_path.glob("cells/**/summary.json"))) == 6
 
 

@@ -8,20 +8,31 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.evaluation import plots
+from shortcut_policy.evaluation.compute import compute_table
 from shortcut_policy.evaluation.evaluate import Protocol
 from shortcut_policy.evaluation.published import Losses, RunResults, published_file, slug, write_published
 from shortcut_policy.evaluation.recorder import tile_videos
 from shortcut_policy.evaluation.report import Picture, write_report
-from shortcut_policy.evaluation.table import Rows, count_of, markdown, row_label, write_into
+from shortcut_policy.evaluation.table import results_table, row_label
+from shortcut_policy.evaluation.text_table import Rows, count_of, write_into
 from shortcut_policy.paths import atomic_path, write_atomic
 
 
-def draw_figures(rows: Rows, losses: Mapping[str, Losses], output: Path) -> list[Picture]:
-    """Draw the figures, as PNG for documents and as SVG for the report."""
+def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output: Path) -> list[Picture]:
+    """Draw the figures, as PNG for documents and as SVG for the report.
+
+    Args:
+        rows: Of the results.
+        curves: See `curve_rows`; none for no such figure.
+        losses: Entry -> losses of its first training seed.
+        output: Folder.
+    """
     logged = {name: curves for name, curves in losses.items() if curves}
     for suffix in ("png", "svg"):
         plots.plot_steps(rows, output / f"steps.{suffix}")
         plots.plot_latency(rows, output / f"latency.{suffix}")
+        if curves:
+            plots.plot_compute(curves, output / f"compute.{suffix}")
         if logged:
             plots.plot_losses(logged, output / f"losses.{suffix}")
     pictures = [
@@ -35,6 +46,12 @@ def draw_figures(rows: Rows, losses: Mapping[str, Losses], output: Path) -> list
             "Score against the time to infer one action chunk; numbers are sampling steps.",
         ),
     ]
+    if curves:
+        text = (
+            "Score against the floating-point operations spent on training, from checkpoints along the way. "
+            "The learning rate falls to zero only at the end: points before it are no shorter trainings."
+        )
+        pictures.append(Picture(output / "compute.svg", text))
     if logged:
         text = "Losses during training. The methods regress different targets: compare shapes, not heights."
         pictures.append(Picture(output / "losses.svg", text))
@@ -55,26 +72,46 @@ def tile_films(
     ]
 
 
-def write_results(rows: Rows, pictures: Sequence[Picture], config: DictConfig) -> None:
-    """Write rows, table and report, and put the table into the README."""
+def write_results(
+    rows: Rows, compute: Rows, curves: Rows, pictures: Sequence[Picture], config: DictConfig
+) -> None:
+    """Write rows, tables and report, and put the tables into the README."""
     output = Path(config.output)
-    write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
-    write_atomic(output / "results.md", markdown(rows))
+    for name, records in {"results": rows, "compute": compute, "curves": curves}.items():
+        if records:
+            write_atomic(output / f"{name}.json", json.dumps(records, indent=2) + "\n")
+    tables = {"Results": results_table(rows), "Training compute": compute_table(compute)}
+    texts = [table.markdown() for table in tables.values()]
+    for name, text in zip(("results", "compute"), texts, strict=True):
+        write_atomic(output / f"{name}.md", text)
     settings = {
         "Command": rows[0]["command"],
         "Commit": rows[0]["commit"],
         "Configuration": OmegaConf.to_yaml(config, resolve=True),
     }
-    write_report(output / "report.html", title=config.title, rows=rows, pictures=pictures, settings=settings)
+    write_report(
+        output / "report.html",
+        title=config.title,
+        rows=rows,
+        tables=tables,
+        pictures=pictures,
+        settings=settings,
+    )
     if config.readme:
-        write_into(Path(config.readme), config.marker, markdown(rows))
+        for marker, text in zip((config.marker, config.compute_marker), texts, strict=True):
+            if marker:
+                write_into(Path(config.readme), marker, text)
 
 
 def publish(output: Path, folder: Path, results: Mapping[str, Sequence[RunResults]]) -> None:
-    """Put what is worth keeping under version control into ``folder``: rows, table, figures, evaluations."""
+    """Put what is worth keeping under version control into ``folder``: rows, tables, figures, evaluations."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (output / "results.json", output / "results.md", *sorted(output.glob("*.png"))):
-        with atomic_path(folder / file.name) as temporary:
-            shutil.copyfile(file, temporary)
+    texts = [
+        output / f"{name}.{kind}" for name in ("results", "compute", "curves") for kind in ("json", "md")
+    ]
+    for file in (*texts, *sorted(output.glob("*.png"))):
+        if file.is_file():
+            with atomic_path(folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
     for name, runs in results.items():
         write_published(published_file(folder, name), runs)

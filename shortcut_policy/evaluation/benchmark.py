@@ -11,6 +11,8 @@ from rich.console import Console
 from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.artifacts import draw_figures, publish, tile_films, write_results
+from shortcut_policy.evaluation.compute import compute_rows, compute_table, phase_costs
+from shortcut_policy.evaluation.curves import curve_cells, curve_rows
 from shortcut_policy.evaluation.entries import (
     Entry,
     Run,
@@ -34,10 +36,10 @@ from shortcut_policy.evaluation.table import (
     Measured,
     add_comparison,
     make_row,
-    place_in,
+    results_table,
     row_label,
-    terminal_table,
 )
+from shortcut_policy.evaluation.text_table import place_in
 from shortcut_policy.policy import Policy
 
 Runs = Mapping[str, Sequence[Run]]
@@ -52,8 +54,9 @@ def run(config: DictConfig) -> None:
         InputError: an entry cannot be used; before any work wherever that can be known.
     """
     entries, rules, output = parse_entries(config.entries), protocol(config), Path(config.output)
-    if config.readme:
-        place_in(Path(config.readme), config.marker)
+    for marker in (config.marker, config.compute_marker) if config.readme else ():
+        if marker:
+            place_in(Path(config.readme), marker)
     published = Path(config.published) if config.published else None
     runs = {
         entry.name: find_runs(entry, config.training, output, published, rules, config.last_k)
@@ -76,20 +79,28 @@ def run(config: DictConfig) -> None:
                 one.results or _evaluate_run(entry, one, rules, config, videos if number == 0 else 0)
                 for number, one in enumerate(runs[entry.name])
             ]
+    policies = {name: _untrained(own[0], config.device) for name, own in results.items()}
     with phases.next():
         lines = [line for entry in entries for line in _lines(entry, results[entry.name], config.last_k)]
-        lines = _with_latencies(
-            lines, {e.name: _untrained(results[e.name][0], config.device) for e in entries}
-        )
+        rows = _rows(_with_latencies(lines, policies), config.reference, config.baseline)
     with phases.next():
-        rows = _rows(lines, config.reference)
-        losses = {entry.name: results[entry.name][0].losses for entry in entries}
-        curve, *others = draw_figures(rows, losses, output)
+        costs = {name: phase_costs(policy) for name, policy in policies.items()}
+        claims = {entry.name: entry.claim for entry in entries}
+        compute = compute_rows(policies, costs, claims, config.baseline, config.compute_rounds)
+        curves = [
+            row
+            for entry in entries
+            for row in curve_rows(entry, results[entry.name], costs[entry.name], *_curve(config))
+        ]
+    with phases.next():
+        losses = {name: own[0].losses for name, own in results.items()}
+        picture, *others = draw_figures(rows, curves, losses, output)
         films = _films(entries[0], runs[entries[0].name][0], rules, config)
-        write_results(rows, [curve, *films, *others], config)
+        write_results(rows, compute, curves, [picture, *films, *others], config)
         if config.publish:
             publish(output, Path(config.publish), results)
-    console.print(terminal_table(rows))
+    for table in (results_table(rows), compute_table(compute)):
+        console.print(table.rich())
     console.print(f"Report: {output / 'report.html'}", highlight=False)
 
 
@@ -138,7 +149,12 @@ def _plan(entries: Sequence[Entry], runs: Runs) -> list[tuple[str, float | None]
         known = all(one.results for one in runs[entry.name])
         budget = 0.0 if known else entry.rollout_minutes
         plan.append((f"{'Read' if known else 'Roll out'} {entry.name} at {steps} steps", budget))
-    return [*plan, ("Measure latencies", 0.5), ("Write figures and report", 0.5)]
+    return [
+        *plan,
+        ("Measure latencies", 0.5),
+        ("Measure training compute", 0.5),
+        ("Write figures and report", 0.5),
+    ]
 
 
 def _evaluate_run(entry: Entry, one: Run, rules: Protocol, config: DictConfig, videos: int) -> RunResults:
@@ -149,7 +165,9 @@ def _evaluate_run(entry: Entry, one: Run, rules: Protocol, config: DictConfig, v
     cells: dict[tuple[str, int], Cell] = {}
     policy: Policy | None = None
     loaded = None
-    for name, steps in wanted_cells(entry, names, config.last_k):
+    wanted = wanted_cells(entry, names, config.last_k) + curve_cells(entry, names, *_curve(config))
+    # One checkpoint after the other, so that each is loaded once.
+    for name, steps in sorted(set(wanted), key=lambda cell: (names.index(cell[0]), cell[1])):
         if policy is None or loaded != name:
             policy, loaded = load_policy(checkpoints[name], config.device), name
         filmed = videos and name == names[-1] and steps == min(entry.steps)
@@ -175,10 +193,11 @@ def _lines(entry: Entry, results: Sequence[RunResults], last_k: int) -> list[Mea
 
 
 def _untrained(results: RunResults, device: str) -> Policy:
-    """A policy of the same specification: what an evaluation costs does not depend on the weights."""
+    """A policy of the same specification: what it costs to evaluate does not depend on the weights."""
     policy = Policy.from_spec(results.spec)
     for statistic in policy.normalizer.buffers():
         statistic.nan_to_num_(nan=1.0)
+    policy.metadata = results.metadata
     return policy.to(device).eval()
 
 
@@ -193,13 +212,19 @@ def _cell_folder(config: DictConfig, entry: Entry, number: int, checkpoint: str,
     return Path(config.output) / "cells" / slug(entry.name) / str(number) / checkpoint / f"steps_{steps:03d}"
 
 
-def _rows(lines: Sequence[Measured], reference: str | None) -> list[dict[str, Any]]:
+def _curve(config: DictConfig) -> tuple[int, list[int]]:
+    return config.curve_checkpoints, list(config.curve_steps)
+
+
+def _rows(lines: Sequence[Measured], reference: str | None, baseline: str | None) -> list[dict[str, Any]]:
     candidates = [line for line in lines if line.name == reference]
     compared = max(candidates, key=lambda line: line.steps, default=None)
+    equal_steps = {line.steps: line for line in lines if line.name == baseline}
     rows = []
     for line in lines:
         row = make_row(line, command_line(), commit())
         add_comparison(row, line, compared)
+        add_comparison(row, line, equal_steps.get(line.steps), "baseline")
         rows.append(row)
     return rows
 

@@ -13,12 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from scipy.ndimage import uniform_filter1d
 
-from shortcut_policy.evaluation.table import Rows
+from shortcut_policy.evaluation.text_table import Rows, count_of
 from shortcut_policy.paths import atomic_path
 
 #: Okabe and Ito's palette: told apart with every common form of colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":")
+#: Panels of a figure side by side.
+COLUMNS = 4
 #: Where the number at a point goes, in points; methods take turns, so that neighbours stay apart.
 LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
 STYLE: Any = {
@@ -90,6 +93,24 @@ def plot_latency(rows: Rows, path: Path) -> None:
         save(figure, path)
 
 
+def plot_compute(rows: Rows, path: Path) -> None:
+    """Score against the FLOPs spent on training, a panel for each step count, a line a method, 95% bands."""
+    with mpl.rc_context(STYLE):
+        counts = sorted({row["steps"] for row in rows})
+        figure = Figure(figsize=(max(7.0, 4.6 * len(counts)), 4.2), layout="constrained")
+        panels = figure.subplots(1, len(counts), squeeze=False)[0]
+        names = list(dict.fromkeys(row["name"] for row in rows))
+        for axes, steps in zip(panels, counts, strict=True):
+            own = [row for row in rows if row["steps"] == steps]
+            _lines(axes, own, x="train_flops", y="score", names=names)
+            axes.set_xscale("log")
+            axes.set_title(f"Score at {count_of(steps, 'step')}")
+            axes.set_xlabel("training FLOPs")
+            _stretch_towards_one(axes)
+        _legend(figure, panels[0])
+        save(figure, path)
+
+
 def plot_losses(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], path: Path
 ) -> None:
@@ -103,9 +124,12 @@ def plot_losses(
         path: File to write.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(4.6, 3.4 * len(curves)), 3.4), layout="constrained")
-        panels = figure.subplots(1, len(curves), squeeze=False)[0]
-        for number, (axes, (method, kinds)) in enumerate(zip(panels, curves.items(), strict=True)):
+        columns, rows = min(COLUMNS, len(curves)), -(-len(curves) // COLUMNS)
+        figure = Figure(figsize=(max(4.6, 3.4 * columns), 3.4 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes in panels.flat[len(curves) :]:
+            axes.set_axis_off()
+        for number, (axes, (method, kinds)) in enumerate(zip(panels.flat, curves.items(), strict=False)):
             colour = COLOURS[number % len(COLOURS)]
             for kind, (updates, losses) in kinds.items():
                 _loss(axes, kind, np.asarray(updates), np.asarray(losses), colour)
@@ -115,7 +139,8 @@ def plot_losses(
             axes.set_xlabel("update")
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
             axes.legend()
-        panels[0].set_ylabel("loss")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("loss")
         save(figure, path)
 
 
@@ -158,15 +183,20 @@ def _by_name(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     }
 
 
-def _lines(axes: Axes, rows: Rows, x: str, y: str) -> None:
-    for number, (name, own) in enumerate(_by_name(rows).items()):
-        own = sorted(own, key=lambda row: row[x])
+def _lines(axes: Axes, rows: Rows, x: str, y: str, names: Sequence[str] = ()) -> None:
+    """A line for each of ``names`` that has rows: all, in their order, if none are given."""
+    methods = _by_name(rows)
+    for number, name in enumerate(names or methods):
+        if name not in methods:
+            continue
+        own = sorted(methods[name], key=lambda row: row[x])
         places = [row[x] for row in own]
         low, high = zip(*(row[f"{y}_ci"] for row in own), strict=True)
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axes.plot(
-            places, [row[y] for row in own], color=colour, marker=marker, label=name, markeredgecolor="white"
-        )
+        # More methods than colours: the next round has other lines and other markers.
+        around, place = divmod(number, len(COLOURS))
+        colour, marker = COLOURS[place], MARKERS[(place + around) % len(MARKERS)]
+        look: Any = {"color": colour, "marker": marker, "linestyle": LINES[around % len(LINES)]}
+        axes.plot(places, [row[y] for row in own], label=name, markeredgecolor="white", **look)
         if len(own) > 1:
             axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
         else:

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from shortcut_policy.evaluation.table import Rows, caption, count_of, row_label, table_lines
+from shortcut_policy.evaluation.table import row_label
+from shortcut_policy.evaluation.text_table import Rows, TextTable, count_of
 from shortcut_policy.paths import write_atomic
 
 #: Larger films are linked beside the report: a mail or a phone should still open it.
@@ -30,6 +31,7 @@ def write_report(
     *,
     title: str,
     rows: Rows,
+    tables: Mapping[str, TextTable],
     pictures: Sequence[Picture],
     settings: Mapping[str, str],
 ) -> None:
@@ -38,7 +40,8 @@ def write_report(
     Args:
         path: HTML file.
         title: Headline.
-        rows: Table rows, see `table.make_row`; the first one leads the summary.
+        rows: Rows of results, see `table.make_row`; the first one leads the summary.
+        tables: Headline -> table.
         pictures: In the order of their appearance.
         settings: Name -> text, e.g. the command, the commit and the configuration.
     """
@@ -48,12 +51,9 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    header, lines = table_lines(rows)
     page = environment.get_template("report.html.j2").render(
         title=title,
-        header=header,
-        lines=list(zip([row["name"] for row in rows], lines, strict=True)),
-        caption=caption(rows),
+        tables=tables,
         cards=_cards(rows),
         pictures=[(_embed(picture.path, path.parent), picture.caption) for picture in pictures],
         settings=settings,

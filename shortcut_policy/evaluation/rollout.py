@@ -15,8 +15,8 @@ from shortcut_policy.evaluation.table import (
     Measured,
     add_comparison,
     make_row,
+    results_table,
     row_label,
-    terminal_table,
 )
 from shortcut_policy.paths import write_atomic
 
@@ -56,7 +56,7 @@ def run(config: DictConfig) -> None:
             rows.append(row)
     write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
     console = Console()
-    console.print(terminal_table(rows))
+    console.print(results_table(rows).rich())
     console.print(f"Episodes, summaries and figures are in {output}", highlight=False)
 
 

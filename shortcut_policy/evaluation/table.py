@@ -1,4 +1,4 @@
-"""Rows of a results table: from evaluated folders to JSON, Markdown and the terminal."""
+"""Rows of a results table, from evaluations to JSON and to text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.episode import read_episodes
 from shortcut_policy.evaluation.latency import Latency
 from shortcut_policy.evaluation.statistics import (
@@ -17,10 +15,7 @@ from shortcut_policy.evaluation.statistics import (
     paired_successes,
     success_interval,
 )
-from shortcut_policy.paths import write_atomic
-
-Rows = Sequence[Mapping[str, Any]]
-HEADER = ("method", "steps", "NFE", "score", "strict success", "latency p50 / p95 (ms)", "score - reference")
+from shortcut_policy.evaluation.text_table import Rows, TextTable, count_of
 
 
 @dataclass(frozen=True)
@@ -136,117 +131,101 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
     }
 
 
-def add_comparison(row: dict[str, Any], measured: Measured, reference: Measured | None) -> None:
-    """Add the paired difference to ``reference`` on the same starts, or what says that there is none."""
-    if reference is None or reference is measured:
-        row.update(reference=None, score_difference=None, score_p_value=None)
-        row.update(success_difference=None, success_p_value=None, success_p_method=None)
-        return
-    score = paired_scores(measured.scores.mean(axis=0), reference.scores.mean(axis=0))
-    success = paired_successes(measured.successes.mean(axis=0), reference.successes.mean(axis=0))
-    row.update(
-        reference=reference.label,
-        score_difference=score.difference,
-        score_p_value=score.p_value,
-        success_difference=success.difference,
-        success_p_value=success.p_value,
-        success_p_method=success.method,
-    )
+def add_comparison(
+    row: dict[str, Any], measured: Measured, other: Measured | None, kind: str = "reference"
+) -> None:
+    """Add the paired differences to ``other`` on the same starts, or what says that there are none.
+
+    Args:
+        row: Gets the keys ``kind`` (label of the other line) and ``kind_score_difference`` and so on; those
+            of the reference go without the prefix.
+        measured: The line of the row.
+        other: The line that it is compared with; None, or ``measured`` itself, for no comparison.
+        kind: ``reference`` or ``baseline``.
+    """
+    prefix = "" if kind == "reference" else f"{kind}_"
+    row[kind] = None if other is None or other is measured else other.label
+    score = success = None
+    if other is not None and other is not measured:
+        score = paired_scores(measured.scores.mean(axis=0), other.scores.mean(axis=0))
+        success = paired_successes(measured.successes.mean(axis=0), other.successes.mean(axis=0))
+    row[f"{prefix}score_difference"] = score and score.difference
+    row[f"{prefix}score_p_value"] = score and score.p_value
+    row[f"{prefix}success_difference"] = success and success.difference
+    row[f"{prefix}success_p_value"] = success and success.p_value
+    row[f"{prefix}success_p_method"] = success and success.method
 
 
-def table_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Header and texts of the table; without a reference there is no column of differences."""
-    compared = any(row["reference"] for row in rows)
+def results_table(rows: Rows) -> TextTable:
+    """The rows for readers; comparisons have a column where there are any."""
+    header = ["method", "steps", "NFE", "score", "strict success", "latency p50 / p95 (ms)"]
     lines = [_cells(row) for row in rows]
-    columns = len(HEADER) if compared else len(HEADER) - 1
-    return HEADER[:columns], [line[:columns] for line in lines]
-
-
-def caption(rows: Rows) -> str:
-    """What a reader must know to read the table, in a few sentences."""
-    first = rows[0]
-    seeds = count_of(" or ".join(map(str, sorted({row["seeds"] for row in rows}))), "training seed")
     reference = next((row["reference"] for row in rows if row["reference"]), None)
+    if reference:
+        header.append(f"− {reference}")
+        lines = [[*line, _difference(row)] for line, row in zip(lines, rows, strict=True)]
+    baseline = _baseline(rows)
+    if baseline:
+        header.append(f"− {baseline}, same steps")
+        lines = [[*line, _difference(row, "baseline_")] for line, row in zip(lines, rows, strict=True)]
+    return TextTable(header, lines, _caption(rows, bool(reference or baseline)))
+
+
+def _caption(rows: Rows, compared: bool) -> str:
+    first = rows[0]
+    rules = _mostly({row_label(row["name"], row["steps"]): row["checkpoint_rule"] for row in rows})
+    updates = _mostly({row["name"]: count_of(row["train_steps"], "update") for row in rows})
+    seeds = _mostly({row["name"]: count_of(row["seeds"], "training seed") for row in rows})
     text = (
-        f"{first['task']}, {first['dataset']}; {_checkpoint_rules(rows)}; {seeds}; {first['episodes']} "
-        f"starts from seed {first['first_episode_seed']}; brackets hold 95% intervals. NFE = network "
-        f"evaluations per action chunk. Latency of one action chunk at batch size 1 on {first['device']}, "
+        f"{first['task']}, {first['dataset']}; {updates}; {rules}; {seeds}; {first['episodes']} starts from "
+        f"seed {first['first_episode_seed']}; brackets hold 95% intervals. NFE = network evaluations per "
+        f"action chunk. Latency of one action chunk at batch size 1 on {first['device']}, "
         f"{count_of(first['threads'], 'thread')}."
     )
-    if reference:
-        text += f" The last column is the paired difference to {reference}, with its p-value."
+    if compared:
+        text += (
+            " Differences are in score and in percentage points of strict success, with p-values of paired "
+            "tests over the starts; they know nothing of the spread between training seeds, which the "
+            "intervals hold where there are several."
+        )
     return text
 
 
-def markdown(rows: Rows) -> str:
-    """The table in Markdown, with its caption."""
-    header, lines = table_lines(rows)
-    texts = [header, [":--"] + ["--:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in texts) + "\n\n" + caption(rows) + "\n"
-
-
-def terminal_table(rows: Rows) -> Table:
-    """The table for `rich.print`."""
-    header, lines = table_lines(rows)
-    table = Table(caption=caption(rows), caption_justify="left")
-    for title in header:
-        table.add_column(title, justify="left" if title == "method" else "right")
-    for row, line, following in zip(rows, lines, [*rows[1:], rows[-1]], strict=True):
-        table.add_row(*line, end_section=row["name"] != following["name"])
-    return table
-
-
-def place_in(document: Path, marker: str) -> tuple[str, str]:
-    """What stands before and after ``<!-- results:marker -->...<!-- /results -->`` in a Markdown file.
-
-    Raises:
-        InputError: the file does not exist or has no such pair of markers.
-    """
-    opening, closing = f"<!-- results:{marker} -->", "<!-- /results -->"
-    text = document.read_text(encoding="utf-8") if document.is_file() else ""
-    before, found, rest = text.partition(opening)
-    _, closed, after = rest.partition(closing)
-    if not (found and closed):
-        raise InputError(
-            f"{document}: no place for the table; add the lines '{opening}' and '{closing}' to it"
-        )
-    return before + opening, closing + after
-
-
-def write_into(document: Path, marker: str, text: str) -> None:
-    """Put ``text`` into the place that `place_in` finds, and leave the rest of the document alone."""
-    before, after = place_in(document, marker)
-    write_atomic(document, f"{before}\n{text.strip()}\n{after}")
-
-
-def _checkpoint_rules(rows: Rows) -> str:
-    """The rule of most rows, and which rows follow another one."""
-    rules = [row["checkpoint_rule"] for row in rows]
-    common = max(rules, key=rules.count)
+def _mostly(texts: Mapping[str, str]) -> str:
+    """The text of most labels, and which labels have another one."""
+    values = list(texts.values())
+    common = max(values, key=values.count)
     others = [
-        f"{rule} for {row_label(row['name'], row['steps'])}"
-        for row, rule in zip(rows, rules, strict=True)
-        if rule != common
+        f"{value} for {', '.join(label for label, text in texts.items() if text == value)}"
+        for value in dict.fromkeys(values)
+        if value != common
     ]
-    return f"{common} ({', '.join(others)})" if others else common
+    return f"{common} ({'; '.join(others)})" if others else common
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any]) -> list[str]:
     score = "{:.3f} [{:.3f}, {:.3f}]".format(row["score"], *row["score_ci"])
     success = "{:.0%} [{:.0%}, {:.0%}]".format(row["success"], *row["success_ci"])
     if row["score_peak"] is not None:
         score += f" (peak {row['score_peak']:.3f})"
         success += f" (peak {row['success_peak']:.0%})"
     latency = f"{row['latency_ms_p50']:.1f} / {row['latency_ms_p95']:.1f}"
-    difference = "reference"
-    if row["reference"]:
-        difference = f"{row['score_difference']:+.3f} ({_p_value(row['score_p_value'])})"
-    return row["name"], str(row["steps"]), str(row["nfe"]), score, success, latency, difference
+    return [row["name"], str(row["steps"]), f"{row['nfe']:.4g}", score, success, latency]
 
 
-def count_of(number: int | str, noun: str) -> str:
-    """ "1 step", "2 steps"."""
-    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
+def _baseline(rows: Rows) -> str | None:
+    """Name of the method that rows are compared with at the same number of steps."""
+    label = next((row["baseline"] for row in rows if row.get("baseline")), None)
+    return next((row["name"] for row in rows if row_label(row["name"], row["steps"]) == label), None)
+
+
+def _difference(row: Mapping[str, Any], prefix: str = "") -> str:
+    if row[f"{prefix}score_difference"] is None:
+        return "–"
+    return (
+        f"{row[f'{prefix}score_difference']:+.3f} ({_p_value(row[f'{prefix}score_p_value'])}), "
+        f"{100 * row[f'{prefix}success_difference']:+.0f} ({_p_value(row[f'{prefix}success_p_value'])})"
+    )
 
 
 def _p_value(p_value: float) -> str:

@@ -1,0 +1,68 @@
+"""Quality against training compute: the checkpoints of a training, a few step counts, one line a method."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from shortcut_policy.evaluation.compute import PhaseCost, training_flops
+from shortcut_policy.evaluation.entries import Entry
+from shortcut_policy.evaluation.published import RunResults
+from shortcut_policy.evaluation.statistics import bootstrap_interval, success_interval
+from shortcut_policy.evaluation.table import Measured
+
+
+def curve_checkpoints(checkpoints: Sequence[str], count: int) -> list[str]:
+    """At most ``count`` of the checkpoints of a run, spread evenly over its updates up to the newest."""
+    updates = {name: int(name.rpartition("_")[2]) for name in checkpoints} if len(checkpoints) > 1 else {}
+    if not updates:
+        return list(checkpoints[:count])
+    places = [updates[checkpoints[-1]] * (number + 1) / count for number in range(count)]
+    nearest = [min(checkpoints, key=lambda name: abs(updates[name] - place)) for place in places]
+    return list(dict.fromkeys(nearest))
+
+
+def curve_cells(
+    entry: Entry, checkpoints: Sequence[str], count: int, steps: Sequence[int]
+) -> list[tuple[str, int]]:
+    """(checkpoint, steps) of the curves of a run; step counts that the entry does not have are left out."""
+    own = [number for number in steps if number in entry.steps]
+    return [(checkpoint, number) for checkpoint in curve_checkpoints(checkpoints, count) for number in own]
+
+
+def curve_rows(
+    entry: Entry,
+    results: Sequence[RunResults],
+    phases: Sequence[PhaseCost],
+    count: int,
+    steps: Sequence[int],
+) -> list[dict[str, Any]]:
+    """The points of an entry's curves, as JSON holds them: those of the cells that were evaluated.
+
+    Args:
+        entry: The entry.
+        results: Its training seeds; a point is their mean where they have the checkpoint.
+        phases: What its training costs, see `phase_costs`.
+        count: Points of a curve.
+        steps: A curve for each.
+    """
+    rows = []
+    for checkpoint, number in curve_cells(entry, results[0].checkpoints, count, steps):
+        cells = [run.cells[checkpoint, number] for run in results if (checkpoint, number) in run.cells]
+        if not cells:
+            continue
+        measured, policy = Measured(entry.name, [[cell] for cell in cells]), cells[0].summary["policy"]
+        success_ci, _ = success_interval(measured.successes)
+        rows.append(
+            {
+                "name": entry.name,
+                "steps": number,
+                "checkpoint": checkpoint,
+                "train_steps": policy["train_steps"],
+                "train_flops": training_flops(phases, policy["train_steps"], policy["max_steps"]),
+                "seeds": len(cells),
+                "score": float(measured.scores.mean()),
+                "score_ci": bootstrap_interval(measured.scores),
+                "success": float(measured.successes.mean()),
+                "success_ci": success_ci,
+            }
+        )
+    return rows
