@@ -68,15 +68,15 @@ class Policy(nn.Module):
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
         shapes = {name: field.shape for name, field in obs.items()}
+        objective = build(spec["objective"])
         encoder = build(spec["encoder"], obs_shapes=shapes, n_obs_steps=spec["n_obs_steps"])
         backbone = build(
             spec["backbone"],
             action_dim=action.shape[0],
             horizon=spec["horizon"],
-            cond_dim=encoder.cond_dim,
+            cond_dim=encoder.cond_dim + objective.extra_cond_dim,
         )
         sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
-        objective = build(spec["objective"])
         policy = cls(obs=obs, action=action, encoder=encoder, backbone=backbone, objective=objective, **sizes)
         policy.spec = dict(spec)
         return policy
@@ -94,6 +94,7 @@ class Policy(nn.Module):
         generator: Generators = None,
         *,
         deadline_ms: float | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Choose the next actions.
 
@@ -106,13 +107,15 @@ class Policy(nn.Module):
                 depends on generator i alone. The global generator if None.
             deadline_ms: Take the most steps that fit into so many milliseconds, in place of ``steps``. The
                 first call for a batch size on a device measures how long they take, for some seconds.
+            guidance: How strongly to follow the observation, for a policy that was trained with a range of
+                scales; the lowest of them if None.
 
         Returns:
             (B, n_action_steps, A) in environment units: the actions from the last observed step on.
 
         Raises:
             InputError: Observations of other names or shapes, a step count that the objective cannot take,
-                or a deadline that is too short for the fewest steps.
+                a deadline that is too short for the fewest steps, or a guidance that was not trained.
         """
         if deadline_ms is not None:
             if steps != 1:
@@ -121,18 +124,30 @@ class Policy(nn.Module):
                     "give one of them"
                 )
             steps = self._steps_within(deadline_ms, obs)
-        return self.executed(self.predict(obs, steps, generator))
+        return self.executed(self.predict(obs, steps, generator, guidance))
 
-    def predict(self, obs: Mapping[str, Any], steps: Steps = 1, generator: Generators = None) -> Tensor:
+    def predict(
+        self,
+        obs: Mapping[str, Any],
+        steps: Steps = 1,
+        generator: Generators = None,
+        guidance: float | None = None,
+    ) -> Tensor:
         """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
-        return self.plan(obs, steps, generator).x
+        return self.plan(obs, steps, generator, guidance).x
 
     @torch.no_grad()
-    def plan(self, obs: Mapping[str, Any], steps: Steps = 1, generator: Generators = None) -> Sample:
+    def plan(
+        self,
+        obs: Mapping[str, Any],
+        steps: Steps = 1,
+        generator: Generators = None,
+        guidance: float | None = None,
+    ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
         check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
-        cond = self.encode(tensors)
+        cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         if isinstance(generator, list) and len(generator) != len(cond):
             raise InputError(
                 f"got {len(generator)} generators for {len(cond)} rows; give one, or one for each row"

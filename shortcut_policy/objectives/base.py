@@ -8,7 +8,7 @@ Nothing here looks at the trailing shape of x: action chunks (B, T, A) and image
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -107,11 +107,13 @@ class Objective(Protocol):
             to data, so that it can teach an objective that distils one.
         step_conditioned: Whether the trained network knows steps of every size, and `sample` is deterministic
             in the noise: samples of different step counts are then the same one, more or less exactly.
+        extra_cond_dim: Channels that the objective adds to the condition of its network; see `sampling_cond`.
     """
 
     teacher_phases: Sequence[float] = ()
     velocity_at_zero: bool = False
     step_conditioned: bool = False
+    extra_cond_dim: int = 0
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Loss of each row, (B,), and scalars to log, for data ``x_1`` (B, ...) under ``cond`` (B, C)."""
@@ -130,6 +132,42 @@ class Objective(Protocol):
     def network_evaluations(self, steps: int) -> int:
         """Network evaluations that `sample` costs."""
         ...
+
+    def sampling_cond(self, cond: Tensor, guidance: float | None = None) -> Tensor:
+        """What `sample` takes as ``cond``, (B, C + extra_cond_dim), for the encoder's ``cond`` (B, C).
+
+        Args:
+            guidance: Guidance scale, for objectives that leave it to be chosen; None for their own.
+
+        Raises:
+            InputError: The network does not know this scale.
+        """
+        if guidance is not None:
+            raise InputError(
+                f"guidance={guidance} cannot be chosen: {type(self).__name__} was trained without guidance; "
+                "leave it out, or train a policy with objective=shortcut_guided"
+            )
+        return cond
+
+    def training_evaluations(self, progress: float = 0.0) -> "TrainingEvaluations":
+        """What `loss` costs for a row, on average over a batch: one evaluation, unless overridden.
+
+        Args:
+            progress: Part of the training done, in [0, 1].
+        """
+        return TrainingEvaluations(1, 1)
+
+
+class TrainingEvaluations(NamedTuple):
+    """Network evaluations of a training row.
+
+    Attributes:
+        forward: All of them, with and without a gradient.
+        backward: Those that are differentiated in the weights.
+    """
+
+    forward: float
+    backward: float
 
 
 def teacher_phase(objective: Objective, progress: float) -> int:

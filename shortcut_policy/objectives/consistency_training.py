@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives.base import LossContext, Metrics, StepMap
+from shortcut_policy.objectives.base import LossContext, Metrics, StepMap, TrainingEvaluations
 from shortcut_policy.objectives.consistency import Consistency
 from shortcut_policy.objectives.errors import ErrorName
 from shortcut_policy.objectives.paths import interpolate
@@ -60,3 +60,7 @@ class ConsistencyTraining(Consistency):
         """Number of time steps at this point of the training: doubles from 1 to M."""
         stages = self.max_steps.bit_length()
         return 2 ** min(int(progress * stages), stages - 1)
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """Two: at t and, without a gradient, at t + dt."""
+        return TrainingEvaluations(2, 1)

@@ -11,8 +11,8 @@ from shortcut_policy.objectives.base import (
     Objective,
     StepMap,
     check_step_range,
-    row_mean,
 )
+from shortcut_policy.objectives.errors import ErrorName, row_error
 
 
 class Diffusion(Objective):
@@ -28,6 +28,7 @@ class Diffusion(Objective):
         clip_sample: Clip the predicted data to [-1, 1] on the way, as the baseline does.
         timestep_spacing: Which levels DDIM visits. ``trailing`` begins at the noisiest one; the ``leading``
             of the baseline's code would begin a 1-step sample at the cleanest, where it cannot work.
+        error: Of the noise, see `row_error`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Diffusion(Objective):
         beta_schedule: str = "squaredcos_cap_v2",
         clip_sample: bool = True,
         timestep_spacing: str = "trailing",
+        error: ErrorName = "l2",
     ) -> None:
         shared = {
             "num_train_timesteps": train_steps,
@@ -43,16 +45,16 @@ class Diffusion(Objective):
             "clip_sample": clip_sample,
             "prediction_type": "epsilon",
         }
-        self.train_steps = train_steps
+        self.train_steps, self.error = train_steps, row_error(error)
         self.ddpm = DDPMScheduler(**shared, variance_type="fixed_small")
         self.ddim = DDIMScheduler(**shared, set_alpha_to_one=True, timestep_spacing=timestep_spacing)
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
-        """Squared error of the predicted noise, mean of each row, (B,)."""
+        """Error of the predicted noise of each row, (B,)."""
         noise = context.draws.normal_like(x_1)
         level = (context.draws.uniform(len(x_1)) * self.train_steps).long()
         predicted = self._predict(net, self.ddpm.add_noise(x_1, noise, level), level, cond)
-        return row_mean((predicted - noise) ** 2), {}
+        return self.error(predicted, noise), {}
 
     def told_time(self, level: Tensor) -> Tensor:
         """The t that the network is told at each of the noise levels ``level``, whole numbers (B,)."""

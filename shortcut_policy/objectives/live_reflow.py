@@ -10,6 +10,7 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     StepMap,
+    TrainingEvaluations,
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
@@ -68,3 +69,7 @@ class LiveReflow(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """One, and the samples that one row in k learns from."""
+        return TrainingEvaluations(1 + self.target_steps / self.reflow_every, 1)

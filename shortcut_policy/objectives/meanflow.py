@@ -13,6 +13,7 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     StepMap,
+    TrainingEvaluations,
     check_step_range,
     expand_like,
 )
@@ -49,6 +50,7 @@ class MeanFlow(Objective):
     """
 
     velocity_at_zero = True
+    step_conditioned = True
     step_conditioned = True
 
     def __init__(
@@ -119,6 +121,10 @@ class MeanFlow(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """One, and one derivative for each row with d > 0, which takes as long as several evaluations."""
+        return TrainingEvaluations(1 + self.interval_share, 1)
 
     def _times(self, draws: Draws, rows: int) -> Tensor:
         u = draws.uniform(rows)

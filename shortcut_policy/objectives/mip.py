@@ -10,6 +10,7 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     StepMap,
+    TrainingEvaluations,
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
@@ -66,3 +67,7 @@ class MIP(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """Two, one for each step."""
+        return TrainingEvaluations(2, 2)

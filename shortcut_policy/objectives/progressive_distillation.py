@@ -10,6 +10,7 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     StepMap,
+    TrainingEvaluations,
     check_doubling_steps,
     check_first_phase,
     check_power_of_two,
@@ -37,7 +38,7 @@ class ProgressiveDistillation(Objective):
         first_phase: Share of the training that makes the teacher, in [0, 1); 0 with a teacher from outside.
     """
 
-    def __init__(self, max_steps: int = 128, error: ErrorName = "l2", first_phase: float = 0.3) -> None:
+    def __init__(self, max_steps: int = 128, error: ErrorName = "l2", first_phase: float = 0.5) -> None:
         check_power_of_two(max_steps)
         if max_steps < 2:
             raise InputError(f"objective.max_steps={max_steps} must be at least 2: two steps become one")
@@ -74,6 +75,10 @@ class ProgressiveDistillation(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """One, then three."""
+        return TrainingEvaluations(3 if teacher_phase(self, progress) else 1, 1)
 
 
 @torch.no_grad()

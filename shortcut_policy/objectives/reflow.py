@@ -9,8 +9,10 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     StepMap,
+    TrainingEvaluations,
     check_first_phase,
     check_step_range,
+    teacher_phase,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
@@ -67,3 +69,7 @@ class Reflow(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """One, then as many more as the teacher's samples take."""
+        return TrainingEvaluations(1 + self.teacher_steps if teacher_phase(self, progress) else 1, 1)

@@ -13,18 +13,21 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     StepMap,
-    check_step_range,
+    TrainingEvaluations,
+    check_doubling_steps,
+    check_power_of_two,
     expand_like,
-    row_mean,
 )
-from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.objectives.guidance import Guidance
+from shortcut_policy.objectives.paths import GaussianPath, Straight, euler
 
 
 class Shortcut(Objective):
     """Flow matching at d = 0, and self-consistency: one step of d equals two steps of d / 2.
 
     One batch and one forward pass: the first 1/k of the rows regress on the network's own two half steps, the
-    others on the velocity of the straight path. Sizes d are 1, 1/2, ... 1/M; the network is asked at d = 0
+    others on the velocity of the path. Sizes d are 1, 1/2, ... 1/M; the network is asked at d = 0
     wherever d would be smaller than 1/M.
 
     Args:
@@ -41,9 +44,12 @@ class Shortcut(Objective):
             authors' code; nothing in the paper, and None here).
         flow_times: Times of the flow rows: ``continuous`` in [0, 1), or, as in the authors' code, multiples
             of 1/M (``discrete``).
+        error: Of the average velocity, see `row_error`.
+        path: Between noise and data; the straight one if None.
+        guidance: Classifier-free guidance in the targets that come from d = 0; none if None. It takes two
+            more evaluations for each row of d = 1/M.
     """
 
-    velocity_at_zero = True
     step_conditioned = True
 
     def __init__(
@@ -54,9 +60,11 @@ class Shortcut(Objective):
         target_weights: Literal["ema", "online"] = "ema",
         target_clip: float | None = None,
         flow_times: Literal["continuous", "discrete"] = "continuous",
+        error: ErrorName = "l2",
+        path: GaussianPath | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
-        if max_steps < 1 or max_steps & (max_steps - 1):
-            raise InputError(f"objective.max_steps={max_steps} must be a power of two, such as 128")
+        check_power_of_two(max_steps)
         if bootstrap_every < 1:
             raise InputError(f"objective.bootstrap_every={bootstrap_every} must be at least 1: one row in k")
         if target_weights not in ("ema", "online"):
@@ -73,9 +81,14 @@ class Shortcut(Objective):
         self.bootstrap_every, self.max_steps = bootstrap_every, max_steps
         self.level_shares = torch.cumsum(weights / weights.sum(), 0)
         self.target_weights, self.target_clip, self.flow_times = target_weights, target_clip, flow_times
+        self.error, self.path, self.guidance = row_error(error), path or Straight(), guidance
+        self.path.check_ends()
+        self.extra_cond_dim = 0 if guidance is None else guidance.extra_cond_dim
+        # Others expect the velocity of the straight path, under the observation alone.
+        self.velocity_at_zero = isinstance(self.path, Straight) and guidance is None
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
-        """Squared error of the average velocity, mean of each row, (B,); paper, equation 5."""
+        """Error of the average velocity of each row, (B,); paper, equation 5."""
         draws, rows = context.draws, len(x_1)
         x_0, u = draws.normal_like(x_1), draws.uniform(rows)
         bootstrapped = round(rows * draws.world / self.bootstrap_every)
@@ -88,14 +101,20 @@ class Shortcut(Objective):
             t[n:] = torch.floor(u[n:] * self.max_steps) / self.max_steps
         told = torch.cat([d, torch.zeros_like(u[n:])])
 
-        x_t = interpolate(x_0, x_1, t)
-        target = x_1 - x_0
+        averaged = self.target_weights == "ema"
+        teacher, teacher_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
+        if self.guidance is not None:
+            scale = self.guidance.scales(draws.uniform(rows))
+            present = draws.uniform(rows) >= self.guidance.dropout
+            scale[n:], present[:n] = 1, True
+            teacher = self.guidance.guided(teacher, scale[:n])
+            cond = self.guidance.condition(cond, present, scale)
+
+        x_t, target = self.path.point(x_0, x_1, t), self.path.velocity(x_0, x_1, t)
         if n:
-            teacher = context.ema if self.target_weights == "ema" else net
-            teacher_cond = context.ema_cond if self.target_weights == "ema" else cond
             x_t[:n] = self._clip(x_t[:n])
             target[:n] = self.bootstrap_target(teacher, x_t[:n], t[:n], d, teacher_cond[:n])
-        losses = row_mean((net(x_t, t, told, cond) - target) ** 2)
+        losses = self.error(net(x_t, t, told, cond), target)
         parts = {"loss_consistency": losses[:n], "loss_flow": losses[n:]}
         return losses, {name: part.detach().mean() for name, part in parts.items() if len(part)}
 
@@ -136,17 +155,23 @@ class Shortcut(Objective):
 
     def check_steps(self, steps: int) -> None:
         """A power of two up to M."""
-        check_step_range(steps, self.max_steps, f"a shortcut policy with M = {self.max_steps}")
-        if steps & (steps - 1):
-            below = 1 << steps.bit_length() - 1
-            raise InputError(
-                f"steps={steps} cannot be sampled by a shortcut policy: it knows powers of two up to "
-                f"{self.max_steps}, give {below} or {2 * below}"
-            )
+        check_doubling_steps(steps, self.max_steps, f"a shortcut policy with M = {self.max_steps}")
 
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def sampling_cond(self, cond: Tensor, guidance: float | None = None) -> Tensor:
+        """With the channels of guidance, if there is any; its scale is chosen here if it is a range."""
+        if self.guidance is None:
+            return super().sampling_cond(cond, guidance)
+        return self.guidance.sampling_cond(cond, guidance)
+
+    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
+        """One, and two half steps for one row in k; with guidance, two more for each of those at d = 1/M."""
+        finest = 1 - self.level_shares[-2].item() if len(self.level_shares) > 1 else 1.0
+        half_steps = 2 if self.guidance is None else 2 + 2 * finest
+        return TrainingEvaluations(1 + half_steps / self.bootstrap_every, 1)
 
     def _clip(self, x: Tensor) -> Tensor:
         return x if self.target_clip is None else x.clamp(-self.target_clip, self.target_clip)

@@ -1,0 +1,153 @@
+"""Shortcut models: exact targets, and rows as configured."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import (
+    Draws,
+    Shortcut,
+)
+from tests.step_maps import CHUNKS, RATE, Affine, Counting, context, linear_flow
+
+
+@pytest.mark.parametrize("level", range(8))
+def test_two_exact_half_steps_make_the_exact_step(level):
+    d = torch.full((5,), 0.5**level, dtype=torch.float64)
+    x, cond = torch.randn(5, 4, 2, dtype=torch.float64), torch.zeros(5, 1)
+    t = d * torch.arange(5).clamp(max=2**level - 1)
+    # M = 512, so that the half steps of all these levels are asked at their own size.
+    target = Shortcut(max_steps=512).bootstrap_target(linear_flow, x, t, d, cond)
+    torch.testing.assert_close(target, linear_flow(x, t, d, cond), rtol=0, atol=1e-10)
+
+
+def test_the_second_half_step_is_taken_at_t_plus_d():
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def net(x, t, d, cond):
+        asked.append((t, d))
+        return torch.ones_like(x)
+
+    t, d = torch.tensor([0.0, 0.5, 0.75]), torch.tensor([1.0, 0.5, 0.25])
+    Shortcut().bootstrap_target(net, torch.zeros(3, 2), t, d, torch.zeros(3, 1))
+    (t_1, d_1), (t_2, d_2) = asked
+    assert torch.equal(t_1, t) and torch.equal(t_2, t + d / 2)
+    assert torch.equal(d_1, d / 2) and torch.equal(d_2, d / 2)
+
+
+def test_a_time_dependent_field_tells_t_from_t_plus_d():
+    """dx/dt = 2 t has average velocity 2 t + d: a second half step at t would give 2 t + d / 2."""
+
+    def net(x, t, d, cond):
+        return (2 * t + d)[:, None].expand_as(x)
+
+    t, d = torch.tensor([0.0, 0.5]), torch.tensor([0.5, 0.5])
+    target = Shortcut().bootstrap_target(net, torch.zeros(2, 3), t, d, torch.zeros(2, 1))
+    torch.testing.assert_close(target, net(torch.zeros(2, 3), t, d, None))
+
+
+@pytest.mark.parametrize("target_weights", ["ema", "online"])
+def test_targets_carry_no_gradient_and_come_from_the_weights_asked_for(target_weights):
+    online, ema, cond = Affine(), Affine(), torch.rand(6, 3)
+    with torch.no_grad():
+        ema.weights += 1.0
+    objective = Shortcut(target_weights=target_weights)
+    counted = Counting(ema)
+    with torch.no_grad():
+        before = objective.loss(online, torch.ones(CHUNKS), cond, context(counted, cond))[0]
+    losses, _ = objective.loss(online, torch.ones(CHUNKS), cond, context(counted, cond))
+    assert torch.equal(before, losses.detach())
+    losses.sum().backward()
+    assert ema.weights.grad is None
+    assert counted.calls == (4 if target_weights == "ema" else 0)
+    target = objective.bootstrap_target(online, torch.ones(CHUNKS), torch.zeros(6), torch.ones(6), cond)
+    assert not target.requires_grad
+
+
+def test_below_the_finest_size_the_network_is_asked_at_zero():
+    asked = []
+
+    def net(x, t, d, cond):
+        asked.append(d)
+        return torch.zeros_like(x)
+
+    d = torch.tensor([1 / 128, 1 / 64])
+    Shortcut(max_steps=128).bootstrap_target(net, torch.zeros(2, 2), torch.zeros(2), d, torch.zeros(2, 1))
+    assert torch.equal(asked[0], torch.tensor([0.0, 1 / 128]))
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [(None, [0.25] * 4), ([1, 0, 0, 1], [0.5, 0, 0, 0.5]), ([4, 2, 1, 1], [0.5, 0.25, 0.125, 0.125])],
+)
+def test_level_frequencies_are_as_configured(weights, expected):
+    objective = Shortcut(max_steps=8, level_weights=weights)
+    draws = Draws(torch.Generator().manual_seed(0))
+    sizes = objective.draw_step_sizes(draws.stratified(800, 800))
+    shares = [(sizes == 0.5**level).float().mean().item() for level in range(4)]
+    assert shares == pytest.approx(expected, abs=1 / 400)
+    independent = objective.draw_step_sizes(draws.uniform(20_000))
+    shares = [(independent == 0.5**level).float().mean().item() for level in range(4)]
+    assert shares == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("every", "rows", "bootstrapped"), [(4, 128, 32), (8, 128, 16), (1, 8, 8), (4, 3, 1)]
+)
+def test_rows_of_a_batch_are_shared_out_as_configured(every, rows, bootstrapped):
+    seen = {}
+
+    def net(x, t, d, cond):
+        seen.update(t=t, d=d)
+        return torch.zeros_like(x)
+
+    ema, cond = Counting(Affine()), torch.zeros(rows, 1)
+    Shortcut(bootstrap_every=every).loss(net, torch.randn(rows, 2), cond, context(ema, cond))
+    t, d = seen["t"][:bootstrapped], seen["d"][:bootstrapped]
+    assert ema.rows == 2 * bootstrapped
+    assert (d > 0).all() and (seen["d"][bootstrapped:] == 0).all()
+    assert torch.equal(t / d, torch.round(t / d)), "bootstrapped times are multiples of their step size"
+    assert (t + d <= 1).all()
+
+
+def test_clipping_bounds_the_targets():
+    def net(x, t, d, cond):
+        return torch.full_like(x, 100.0)
+
+    args = (torch.zeros(1, 2), torch.zeros(1), torch.ones(1), torch.zeros(1, 1))
+    assert Shortcut(target_clip=4.0).bootstrap_target(net, *args).abs().max() == 4
+    assert Shortcut().bootstrap_target(net, *args).abs().max() == 100
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 16, 128])
+def test_an_exact_step_map_samples_exactly_at_any_step_count(steps):
+    noise = torch.randn(4, 3, dtype=torch.float64)
+    sample = Shortcut().sample(linear_flow, noise, torch.zeros(4, 1), steps)
+    torch.testing.assert_close(sample, noise * math.exp(RATE), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [3, 6, 100, 256])
+def test_steps_that_were_not_trained_are_refused(steps):
+    with pytest.raises(InputError, match=f"steps={steps}.*(powers of two|from 1 to 128)"):
+        Shortcut(max_steps=128).check_steps(steps)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_steps": 100},
+        {"max_steps": 0},
+        {"bootstrap_every": 0.5},
+        {"level_weights": [1, 1]},
+        {"level_weights": [0] * 8},
+        {"target_weights": "teacher"},
+        {"flow_times": "log"},
+    ],
+)
+def test_settings_without_meaning_are_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(InputError, match=f"objective.{name}"):
+        Shortcut(**arguments)
