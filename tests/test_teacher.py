@@ -178,7 +178,7 @@ def test_a_teacher_without_a_velocity_is_refused(compose_config, tiny_policy, tm
     ("overrides", "sentence"),
     [
         (("objective=reflow", "objective.first_phase=0"), "objective.first_phase=0 trains no teacher"),
-        (("objective=progressive_distillation", "trainer.max_steps=7"), "too few for the 7 phases"),
+        (("objective=progressive_distillation", "trainer.max_steps=4"), "too few for the 4 phases"),
     ],
 )
 def test_phases_that_cannot_be_are_refused(compose_config, tmp_path, overrides, sentence):
