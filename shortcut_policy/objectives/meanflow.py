@@ -35,7 +35,7 @@ class MeanFlow(Objective):
 
     A share of the rows has d > 0, the others d = 0, where the target is v itself and no derivative is taken.
     A training row costs one forward and one backward evaluation, a row with d > 0 one forward-mode derivative
-    more, which takes as long as two to five forward evaluations.
+    more, which takes about as long as five forward evaluations of the UNet.
 
     The derivative in t passes through the embedding of t. Where that has high frequencies it is wild, and
     nothing is learned: set ``backbone.time_scale=10``, not the 1000 of other objectives.
