@@ -266,3 +266,17 @@ def test_a_diffusion_cannot_begin_from_velocities(flow, compose_config, tiny_dat
     config = compose_config("objective=diffusion", f"init_from={flow}")
     with pytest.raises(InputError, match=r"trained with objective=flow_matching and predicts velocities"):
         make_policy(config, tiny_dataset)
+
+
+@pytest.mark.parametrize("source", ["flow", "diffusion"])
+def test_refuses_velocities_of_another_path(source, request, compose_config, tiny_dataset):
+    cosine = "objective.path._target_=shortcut_policy.objectives.paths.Cosine"
+    config = compose_config(f"init_from={request.getfixturevalue(source)}", cosine)
+    with pytest.raises(InputError, match=r"velocities of the path Straight, not of objective.path=Cosine"):
+        make_policy(config, tiny_dataset)
+
+
+def test_refuses_to_add_guidance_in_one_sentence(flow, compose_config, tiny_dataset):
+    config = compose_config("objective=shortcut_guided", f"init_from={flow}")
+    with pytest.raises(InputError, match=r"the weights of the backbone of init_from=.* have other shapes"):
+        make_policy(config, tiny_dataset)

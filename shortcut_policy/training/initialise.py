@@ -12,6 +12,7 @@ from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Diffusion, FlowMatching
+from shortcut_policy.objectives.paths import Straight
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.config import flatten
 
@@ -42,7 +43,7 @@ def initialise(
         The policy; its metadata is the part that says where it began, ``init_from``.
 
     Raises:
-        InputError: There is no checkpoint there, or it is of another task, other shapes or other sizes.
+        InputError: There is no checkpoint there, or it is of another task or path, other shapes or sizes.
     """
     old = load_policy(checkpoint)
     given = f"{option}={checkpoint}"
@@ -95,12 +96,19 @@ def _traits(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 def _as_step_map(spec: Mapping[str, Any], old: Policy, given: str) -> Mapping[str, Any]:
     """Specification of the new backbone, whose network is that of ``spec``."""
-    was_diffusion = isinstance(old.objective, Diffusion)
-    becomes_diffusion = isinstance(build(spec["objective"]), Diffusion)
+    objective = build(spec["objective"])
+    was_diffusion, becomes_diffusion = (isinstance(o, Diffusion) for o in (old.objective, objective))
     if becomes_diffusion and not was_diffusion:
         raise InputError(
             f"{given} was trained with objective={old.metadata['objective']} and predicts velocities, from "
             "which a diffusion cannot go on; give a checkpoint of a diffusion, or another objective"
+        )
+    # Diffusions too: the velocity that theirs becomes is the straight path's.
+    trained, wanted = (getattr(o, "path", Straight()) for o in (old.objective, objective))
+    if (type(trained), vars(trained)) != (type(wanted), vars(wanted)):
+        raise InputError(
+            f"{given} gives velocities of the path {type(trained).__name__}, not of "
+            f"objective.path={type(wanted).__name__}: give the same here, or another checkpoint"
         )
     if isinstance(old.backbone, NoiseAsVelocity):
         wrapper = old.spec["backbone"]
