@@ -7,12 +7,9 @@ Prints medians, and writes them as JSON with --output.
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -20,6 +17,7 @@ from hydra.utils import instantiate
 from torch.nn import functional as F
 
 from shortcut_policy.backbones import unet1d
+from shortcut_policy.evaluation.compute import Update, take_turns
 from shortcut_policy.evaluation.latency import device_name
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives import Draws
@@ -27,8 +25,6 @@ from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.run import make_dataset, make_policy
 from shortcut_policy.training.trainer import Trainer
-
-Update = Callable[[], Any]
 
 
 def make_trainer(*overrides: str) -> Trainer:
@@ -59,22 +55,6 @@ def bare_update(trainer: Trainer) -> Update:
 def in_planar_layout(policy: Policy) -> Policy:
     """The same network with channels before time in memory, as Conv1d has them."""
     return policy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def take_turns(
-    updates: dict[str, Update], rounds: int, clock: Callable[[], float], warm_up: int = 3
-) -> dict[str, float]:
-    """Median milliseconds of each."""
-    times: dict[str, list[float]] = {name: [] for name in updates}
-    for round_number in range(rounds + warm_up):
-        for name, update in updates.items():
-            start = clock()
-            update()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if round_number >= warm_up:
-                times[name].append(1000 * (clock() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def with_mish(update: Update) -> Update:

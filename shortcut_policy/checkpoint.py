@@ -88,6 +88,11 @@ def list_checkpoints(run: str | Path) -> list[Path]:
     return sorted(folder for folder in found if re.fullmatch(r"step_\d+", folder.name))
 
 
+def checkpoint_step(folder: str | Path) -> int:
+    """The number of updates in the name of a run's checkpoint."""
+    return int(Path(folder).name.removeprefix("step_"))
+
+
 def read_description(folder: str | Path) -> dict[str, Any]:
     """The JSON part of a checkpoint: ``policy`` (specification), ``metadata``, ``versions``."""
     path = Path(folder) / DESCRIPTION

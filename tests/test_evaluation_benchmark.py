@@ -23,6 +23,9 @@ REQUIRED = {
 }
 
 
+CURVES = ("curve_checkpoints=2", "curve_steps=[1]", "compute_rounds=1", "baseline=diffusion")
+
+
 def configuration(name, *overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
@@ -64,7 +67,7 @@ def results(runs, tmp_path_factory):
     output = tmp_path_factory.mktemp("results")
     (output / "README.md").write_text("above\n<!-- results:pusht -->\nyesterday\n<!-- /results -->\nbelow\n")
     places = [f"readme='{output}/README.md'", f"publish='{output}/published'"]
-    benchmark.run(short(runs, output, "last_k=1", "videos=2", *places))
+    benchmark.run(short(runs, output, "last_k=1", "videos=2", *places, *CURVES))
     return output
 
 
@@ -84,7 +87,20 @@ def test_rows_hold_what_a_reader_needs(results):
     assert [row["reference"] for row in rows] == ["diffusion, 3 steps"] * 3 + [None]
     difference = rows[0]["score"] - rows[3]["score"]
     assert rows[0]["score_difference"] == pytest.approx(difference)
+    assert [row["baseline"] for row in rows] == ["diffusion, 1 step", None, None, None]
+    assert rows[0]["baseline_score_difference"] == pytest.approx(rows[0]["score"] - rows[2]["score"])
+    assert rows[1]["baseline_success_p_value"] is None
     assert 0 < rows[0]["score_p_value"] <= 1
+
+
+def test_curves_set_scores_against_training_compute(results):
+    rows = json.loads((results / "curves.json").read_text())
+    points = [(row["name"], row["steps"], row["train_steps"]) for row in rows]
+    assert points == [("shortcut", 1, 10), ("shortcut", 1, 20), ("diffusion", 1, 20)]
+    half, whole, diffusion = (row["train_flops"] for row in rows)
+    compute = {row["name"]: row for row in json.loads((results / "compute.json").read_text())}
+    assert whole == pytest.approx(20 * compute["shortcut"]["flops"]) == pytest.approx(2 * half)
+    assert whole / diffusion == pytest.approx(compute["shortcut"]["relative_flops"])
 
 
 def test_report_needs_no_other_file(results):
@@ -92,7 +108,8 @@ def test_report_needs_no_other_file(results):
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page), "no external resources"
     for source in re.findall(r'(?:src|href)="([^"]*)"', page):
         assert source.startswith(("data:", "#")), source[:80]
-    assert page.count("<svg") == 3, "steps, latency and losses"
+    assert page.count("<svg") == 4, "steps, latency, compute and losses"
+    assert page.count("<h2>Training compute</h2>") == 1
     assert "data:video/mp4;base64," in page
     assert "diffusion, 3 steps" in page
     assert (results / "shortcut_1_step.mp4").stat().st_size > 1000
@@ -108,28 +125,23 @@ def test_the_table_goes_into_the_readme_and_nothing_else_changes(results):
 
 def test_rows_table_and_figures_are_published(results):
     published = {file.name: file for file in (results / "published").iterdir() if file.is_file()}
-    assert {
-        "results.json",
-        "results.md",
-        "steps.png",
-        "latency.png",
-        "losses.png",
-        "compute.json",
-        "compute.md",
-    } == published.keys()
+    texts = {"results.json", "results.md", "compute.json", "compute.md", "curves.json"}
+    assert texts | {"steps.png", "latency.png", "losses.png", "compute.png"} == published.keys()
     assert all(file.read_bytes() == (results / name).read_bytes() for name, file in published.items())
 
 
 def test_published_results_stand_for_folders_that_are_gone(results, tmp_path):
     source = f"published: '{results}/published'"
     entries = f"[{{name: shortcut, steps: [1, 2], {source}}}, {{name: diffusion, steps: [1, 3], {source}}}]"
-    benchmark.run(short("nowhere", tmp_path, f"entries={entries}", "videos=2", f"publish='{tmp_path}/again'"))
+    places = ["videos=2", f"publish='{tmp_path}/again'"]
+    benchmark.run(short("nowhere", tmp_path, f"entries={entries}", *places, *CURVES))
     before, after = (json.loads((folder / "results.json").read_text()) for folder in (results, tmp_path))
     for old, new in zip(before, after, strict=True):
         assert {key for key in old if old[key] != new[key]} <= {"latency_ms_p50", "latency_ms_p95"}
     for name in ("shortcut", "diffusion"):
         file = f"cells/{name}.jsonl"
         assert (tmp_path / "again" / file).read_text() == (results / "published" / file).read_text()
+    assert (tmp_path / "curves.json").read_text() == (results / "curves.json").read_text()
     assert (tmp_path / "losses.png").is_file()
 
 
@@ -142,7 +154,7 @@ def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
     refuse("was evaluated with episodes=3, not 4", "episodes=4")
     refuse("was evaluated with env=", "env.max_steps=8")
     refuse("no evaluation of step_00000020, seed 0, at steps=4, only at \\[1, 2\\]", steps=4)
-    refuse("no evaluation of step_00000010", "last_k=2")
+    refuse("no evaluation of step_00000010", "last_k=2", steps=2)
     refuse("flow.jsonl cannot be read \\(FileNotFoundError", name="flow")
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "shortcut.jsonl").write_text('{"kind": "cell"}\n')
@@ -174,9 +186,9 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
 
 def test_finished_evaluations_are_taken_as_they_are(runs, results):
     files = sorted(results.glob("cells/**/summary.json"))
-    assert len(files) == 4
+    assert len(files) == 5, "a curve has a point at an earlier checkpoint"
     before = [file.stat().st_mtime_ns for file in files]
-    benchmark.run(short(runs, results, "videos=2"))
+    benchmark.run(short(runs, results, "videos=2", *CURVES))
     assert [file.stat().st_mtime_ns for file in files] == before
 
 

@@ -170,6 +170,13 @@ def test_averaged_weights_follow_the_baseline_schedule(compose_config: Compose, 
     torch.testing.assert_close(averaged, expected)
 
 
+def test_regular_checkpoints_are_kept_for_curves(compose_config: Compose, tmp_path: Path):
+    kept = ["checkpoint_every=4", "keep_every=8", "keep_last=1", "keep_best=0", "validate_every=0"]
+    run(compose_config(f"output={tmp_path}/run", *(f"trainer.{setting}" for setting in kept)))
+    found = [folder.name for folder in list_checkpoints(tmp_path / "run")]
+    assert found == ["step_00000008", "step_00000016", "step_00000020"]
+
+
 def test_a_run_leaves_config_log_and_the_newest_and_best_checkpoints(compose_config: Compose, tmp_path: Path):
     overrides = (
         "trainer.max_steps=8",

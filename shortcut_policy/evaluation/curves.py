@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from shortcut_policy.checkpoint import checkpoint_step
 from shortcut_policy.evaluation.compute import PhaseCost, training_flops
 from shortcut_policy.evaluation.entries import Entry
 from shortcut_policy.evaluation.published import RunResults
@@ -12,9 +13,9 @@ from shortcut_policy.evaluation.table import Measured
 
 def curve_checkpoints(checkpoints: Sequence[str], count: int) -> list[str]:
     """At most ``count`` of the checkpoints of a run, spread evenly over its updates up to the newest."""
-    updates = {name: int(name.rpartition("_")[2]) for name in checkpoints} if len(checkpoints) > 1 else {}
-    if not updates:
+    if len(checkpoints) == 1:  # perhaps a folder of its own, with any name
         return list(checkpoints[:count])
+    updates = {name: checkpoint_step(name) for name in checkpoints}
     places = [updates[checkpoints[-1]] * (number + 1) / count for number in range(count)]
     nearest = [min(checkpoints, key=lambda name: abs(updates[name] - place)) for place in places]
     return list(dict.fromkeys(nearest))

@@ -39,8 +39,9 @@ class TextTable:
         table = Table(caption=self.caption, caption_justify="left")
         for number, title in enumerate(self.header):
             table.add_column(title, justify="right" if number else "left")
+        grouped = len({line[0] for line in self.lines}) < len(self.lines)
         for line, following in zip(self.lines, [*self.lines[1:], self.lines[-1]], strict=True):
-            table.add_row(*line, end_section=line[0] != following[0])
+            table.add_row(*line, end_section=grouped and line[0] != following[0])
         return table
 
 

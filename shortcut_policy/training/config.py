@@ -31,7 +31,8 @@ class TrainerConfig:
         validation_windows: At most this many held-out windows.
         checkpoint_every: Updates between checkpoints.
         keep_last: Newest checkpoints that are kept,
-        keep_best: and the best others: by the score of the last rollouts, or without these by action error.
+        keep_best: and the best others: by the score of the last rollouts, or without these by action error,
+        keep_every: and those of updates that are a multiple of this, for curves over the training.
         rollout_every: Updates between rollouts in the task's environment; 0 for never.
         rollout_steps: Step counts that are rolled out.
         rollout_episodes: Episodes of each.
@@ -56,6 +57,7 @@ class TrainerConfig:
     checkpoint_every: int = 500
     keep_last: int = 5
     keep_best: int = 1
+    keep_every: int | None = None
     rollout_every: int = 0
     rollout_steps: Sequence[int] = (1,)
     rollout_episodes: int = 20

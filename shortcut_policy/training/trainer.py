@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from shortcut_policy.checkpoint import (
+    checkpoint_step,
     list_checkpoints,
     load_training_state,
     read_description,
@@ -269,7 +270,7 @@ class Trainer:
             self._write(log, "rollout", values)
 
     def _save(self) -> None:
-        """Save a checkpoint and remove those that are neither among the newest nor the best."""
+        """Save a checkpoint and remove those that are neither among the newest nor the best nor regular."""
         if not self.accelerator.is_main_process:
             return
         policy = self.ema_policy
@@ -291,7 +292,9 @@ class Trainer:
         save_checkpoint(policy, self.output, self.step, state)
         older = list_checkpoints(self.output)[: -self.config.keep_last]
         best = sorted(older, key=_selection_score, reverse=True)[: self.config.keep_best]
-        for folder in set(older) - set(best):
+        every = self.config.keep_every
+        regular = [folder for folder in older if every and checkpoint_step(folder) % every == 0]
+        for folder in set(older) - set(best) - set(regular):
             remove_folder(folder)
 
     def _leave(self, received: int | None) -> None:
