@@ -41,7 +41,7 @@ class Auto:
     max_steps: int = 16
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
+        if not (isinstance(self.tolerance, int | float) and self.tolerance >= 0):
             raise InputError(
                 f"tolerance={self.tolerance} must be a number from 0 on, in normalised action units"
             )

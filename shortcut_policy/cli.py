@@ -63,6 +63,14 @@ def rollout(config: DictConfig) -> None:
     run(config)
 
 
+@command("auto_steps")
+def auto_steps(config: DictConfig) -> None:
+    """Compare automatic with fixed steps of one policy: ``scripts/auto_steps.py checkpoint=...``."""
+    from shortcut_policy.evaluation.auto_steps import run
+
+    run(config)
+
+
 @command("benchmark")
 def benchmark(config: DictConfig) -> None:
     """Compare checkpoints or training configurations in one table: ``scripts/benchmark.py``."""

@@ -1,17 +1,27 @@
 """Step counts chosen while acting: automatic steps, deadlines, and what rollouts report of them."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from shortcut_policy import adaptive
+from shortcut_policy import adaptive, save_policy
 from shortcut_policy.adaptive import Auto, StepTimes, sample_auto, time_calls
 from shortcut_policy.errors import InputError
+from shortcut_policy.evaluation import auto_steps
+from shortcut_policy.evaluation.auto_steps import against_fixed, gap_test
+from shortcut_policy.evaluation.episode import read_episodes
+from shortcut_policy.evaluation.evaluate import Machinery, Protocol, evaluate
+from shortcut_policy.evaluation.rollout import rollout
+from shortcut_policy.evaluation.rollout import run as run_rollouts
+from shortcut_policy.evaluation.table import Cell
 from shortcut_policy.objectives import FlowMatching, Shortcut
+from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
-from tests.test_evaluation_rollout import observations
+from tests.test_evaluation_rollout import SEEDS, SHORT, observations
 
 ROWS = 6
 
@@ -29,7 +39,7 @@ def policy(tiny_policy: Policy) -> Policy:
     with torch.no_grad():
         for parameter in policy.backbone.parameters():
             parameter += 0.15 * torch.randn_like(parameter)
-    policy.metadata = tiny_policy.metadata
+    policy.metadata = {**tiny_policy.metadata, "train_steps": 0}
     return policy.eval()
 
 
@@ -108,6 +118,7 @@ def test_objectives_without_step_sizes_are_refused_in_one_sentence(policy: Polic
     [
         ({"tolerance": -0.1}, "tolerance=-0.1"),
         ({"tolerance": math.nan}, "tolerance=nan"),
+        ({"tolerance": "small"}, "tolerance=small"),
         ({"max_steps": 3}, "max_steps=3"),
         ({"max_steps": 1}, "max_steps=1"),
     ],
@@ -174,12 +185,12 @@ def test_a_deadline_decides_the_steps_of_a_policy_and_not_its_noise(policy: Poli
     clock = Clock(monkeypatch)
     handle = policy.backbone.register_forward_hook(lambda *_: clock.act(1))
     obs = observations(policy, 2)
-    actions = policy.act(obs, generator=generators(2), deadline_ms=9.5)
+    actions = policy.act(obs, generator=generators(2), deadline_ms=2.5)
     spent = len(clock.calls)
-    again = policy.act(obs, generator=generators(2), deadline_ms=9.5)
-    assert len(clock.calls) == spent + 8, "measured once"
+    again = policy.act(obs, generator=generators(2), deadline_ms=2.5)
+    assert len(clock.calls) == spent + 2, "measured once"
     handle.remove()
-    assert torch.equal(actions, policy.act(obs, 8, generators(2))) and torch.equal(actions, again)
+    assert torch.equal(actions, policy.act(obs, 2, generators(2))) and torch.equal(actions, again)
 
 
 def test_steps_and_a_deadline_exclude_each_other(policy: Policy):
@@ -192,3 +203,105 @@ def test_calls_are_timed_after_a_warm_up_and_not_for_ever(monkeypatch):
     assert time_calls(lambda: clock.act(2), repeats=4, warm_up=3) == pytest.approx([2.0] * 4)
     assert len(clock.calls) == 7
     assert len(time_calls(lambda: clock.act(2), repeats=100, warm_up=0, seconds=0.001)) == 10
+
+
+# --- rollouts ------------------------------------------------------------------------------------------
+
+
+def test_automatic_rollouts_do_not_depend_on_what_runs_beside_them(policy: Policy):
+    auto = Auto(quartiles(policy)[1], max_steps=4)
+    seeds = SEEDS[:5]
+    alone, together = (
+        rollout(policy, SHORT, seeds, auto, num_envs=num_envs, batch_size=3) for num_envs in (1, 5)
+    )
+    assert alone == together
+    assert {spent for result in alone for spent in result.network_evaluations} == {3, 7}
+    assert all(len(result.gaps) == result.chunks == 3 for result in alone)
+
+
+def test_an_evaluation_reports_what_was_spent(policy: Policy, tmp_path):
+    auto = Auto(quartiles(policy)[1], max_steps=4)
+    protocol = Protocol(episodes=2, batch_size=2, env={"max_steps": 20})
+    summary = evaluate(policy, auto, tmp_path, protocol, Machinery())
+    lines = read_episodes(tmp_path / "episodes.jsonl")
+    spent = np.mean([line["network_evaluations"] for line in lines])
+    assert summary["network_evaluations"] == pytest.approx(spent, abs=0.01)
+    assert summary["settings"]["tolerance"] == auto.tolerance and summary["settings"]["steps"] == 4
+    assert all(line["gap"] > 0 for line in lines)
+    assert summary["latency"]["repeats"] == 3, "timed on the three chunks of an episode"
+
+    written = (tmp_path / "summary.json").stat().st_mtime_ns
+    evaluate(policy, auto, tmp_path, protocol, Machinery())
+    assert (tmp_path / "summary.json").stat().st_mtime_ns == written
+    assert "tolerance" not in evaluate(policy, 4, tmp_path, protocol, Machinery())["settings"]
+
+
+def cell(cost: float, scores: list[float]) -> Cell:
+    values = np.array(scores)
+    return Cell({"network_evaluations": cost}, values, (values > 0.5).astype(float))
+
+
+def test_automatic_steps_compete_with_fixed_ones_of_the_same_cost():
+    fixed = [cell(2, [0.2, 0.4, 0.0]), cell(4, [0.6, 0.8, 1.0])]
+    halfway = against_fixed(cell(3, [0.5, 0.6, 0.6]), fixed)
+    assert halfway["same_cost_score_difference"] == pytest.approx(np.mean([0.1, 0.0, 0.1]))
+    assert halfway["same_cost_success_difference"] == pytest.approx(2 / 3 - 1 / 2)
+    beyond = against_fixed(cell(9, [0.6, 0.8, 1.0]), fixed)
+    assert beyond["same_cost_score_difference"] == 0
+
+
+@pytest.mark.parametrize(
+    ("gaps", "failed", "area"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], [False, False, True, True], 1.0),
+        ([0.1, 0.2, 0.3, 0.4], [True, False, False, True], 0.5),
+        ([0.1, 0.2, 0.3, 0.4], [True, True, True, False], 0.0),
+        ([0.1, 0.2, 0.3, 0.4], [True] * 4, None),
+    ],
+)
+def test_the_area_under_the_roc_curve(tmp_path, gaps, failed, area):
+    lines = [
+        json.dumps({"gap": gap, "success": not fail, "score": 1 - gap})
+        for gap, fail in zip(gaps, failed, strict=True)
+    ]
+    (tmp_path / "episodes.jsonl").write_text("\n".join(lines))
+    found = gap_test(tmp_path)
+    assert found["failure_auroc"] == area
+    assert found["gap_score_spearman"] == pytest.approx(-1)
+    assert found["gap_quartiles"] == pytest.approx([0.175, 0.25, 0.325])
+
+
+def test_the_measurement_writes_rows_table_and_figure(policy: Policy, tmp_path):
+    save_policy(policy, tmp_path / "tiny")
+    overrides = [
+        f"checkpoint={tmp_path / 'tiny'}",
+        f"output={tmp_path / 'out'}",
+        f"publish={tmp_path / 'published'}",
+        *("steps=[1,2]", "tolerances=[0.01,1]", "episodes=2", "batch_size=2", "+env.max_steps=20"),
+    ]
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        config = compose("auto_steps", overrides)
+    auto_steps.run(config)
+    rows = json.loads((tmp_path / "published" / "results.json").read_text())
+    assert [row["steps"] for row in rows] == [1, 2, "auto", "auto"]
+    costs = [row["nfe"] for row in rows]
+    assert costs[:2] == [1, 2] and costs[3] == 3 < costs[2] <= 19
+    assert rows[1]["score"] == rows[3]["score"], "a large tolerance acts as two steps do"
+    text = (tmp_path / "published" / "results.md").read_text()
+    assert "tolerance 0.01" in text and "same cost" in text
+    assert (tmp_path / "published" / "steps.png").stat().st_size > 1000
+
+
+def test_the_rollout_command_takes_automatic_steps(policy: Policy, tmp_path):
+    save_policy(policy, tmp_path / "tiny")
+    overrides = [
+        f"checkpoint={tmp_path / 'tiny'}",
+        f"output={tmp_path / 'out'}",
+        *("steps=[2,auto]", "tolerance=1", "episodes=2", "batch_size=2", "plot=false", "+env.max_steps=20"),
+    ]
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        run_rollouts(compose("rollout", overrides))
+    fixed, auto = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (fixed["steps"], fixed["nfe"]) == (2, 2)
+    assert (auto["steps"], auto["nfe"], auto["tolerance"]) == ("auto", 3, 1)
+    assert auto["score"] == fixed["score"]

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
+from shortcut_policy.adaptive import Auto
 from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.evaluation.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.evaluation.provenance import command_line, commit
@@ -19,6 +21,7 @@ from shortcut_policy.evaluation.table import (
     row_label,
 )
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import Policy
 
 __all__ = ["checkpoint_name", "protocol", "rollout", "run"]
 
@@ -30,7 +33,8 @@ def run(config: DictConfig) -> None:
         InputError: a checkpoint, step count or environment cannot be used; nothing has been rolled out then.
     """
     paths = [config.checkpoint] if isinstance(config.checkpoint, str) else list(config.checkpoint)
-    counts = [config.steps] if isinstance(config.steps, int) else list(config.steps)
+    listed = config.steps if isinstance(config.steps, ListConfig) else [config.steps]
+    counts = [Auto(config.tolerance) if steps == "auto" else steps for steps in listed]
     rules = protocol(config)
     machinery = Machinery(
         num_envs=config.num_envs,
@@ -44,20 +48,36 @@ def run(config: DictConfig) -> None:
         for steps in counts:
             check(policy, steps, rules)
     output = Path(config.output)
-    rows = []
-    for path, policy in zip(paths, policies, strict=True):
-        name = checkpoint_name(path)
-        for steps in counts:
-            folder = output / name / f"steps_{steps:03d}"
-            summary = evaluate(policy, steps, folder, rules, machinery, title=row_label(name, steps))
-            measured = Measured(name, [[Cell.read(summary, folder)]])
-            row = make_row(measured, command_line(), commit())
-            add_comparison(row, measured, None)
-            rows.append(row)
+    rows = [
+        measure(policy, checkpoint_name(path), steps, output / checkpoint_name(path), rules, machinery)[0]
+        for path, policy in zip(paths, policies, strict=True)
+        for steps in counts
+    ]
     write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
     console = Console()
     console.print(results_table(rows).rich())
     console.print(f"Episodes, summaries and figures are in {output}", highlight=False)
+
+
+def measure(
+    policy: Policy, name: str, steps: int | Auto, output: Path, rules: Protocol, machinery: Machinery
+) -> tuple[dict[str, Any], Cell, Path]:
+    """Evaluate ``policy`` in a folder under ``output``.
+
+    Returns:
+        The row for tables, in which ``name`` is the method; the values of each start; the folder.
+    """
+    if isinstance(steps, Auto):
+        setting = {"steps": "auto", "tolerance": steps.tolerance, "max_steps": steps.max_steps}
+        folder, title = output / f"auto_{steps.tolerance:g}", f"{name}, auto, tolerance {steps.tolerance:g}"
+    else:
+        setting, folder, title = {}, output / f"steps_{steps:03d}", row_label(name, steps)
+    summary = evaluate(policy, steps, folder, rules, machinery, title=title)
+    cell = Cell.read(summary, folder)
+    measured = Measured(name, [[cell]])
+    row = make_row(measured, command_line(), commit())
+    add_comparison(row, measured, None)
+    return row | setting, cell, folder
 
 
 def protocol(config: DictConfig) -> Protocol:

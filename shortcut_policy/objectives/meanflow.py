@@ -55,7 +55,6 @@ class MeanFlow(Objective):
 
     velocity_at_zero = True
     step_conditioned = True
-    step_conditioned = True
 
     def __init__(
         self,
