@@ -71,6 +71,14 @@ def auto_steps(config: DictConfig) -> None:
     run(config)
 
 
+@command("ablations")
+def ablations(config: DictConfig) -> None:
+    """Make tables and a figure of sweeps: ``scripts/ablations.py runs=runs/ablations/two_modes``."""
+    from shortcut_policy.evaluation.ablations import run
+
+    run(config)
+
+
 @command("benchmark")
 def benchmark(config: DictConfig) -> None:
     """Compare checkpoints or training configurations in one table: ``scripts/benchmark.py``."""
@@ -93,3 +101,19 @@ def view(config: DictConfig) -> None:
     from shortcut_policy.data.view import run
 
     run(config)
+
+
+@command("toy_samples")
+def toy_samples(config: DictConfig) -> None:
+    """Draw points of every method on a toy task: ``scripts/toy_samples.py runs=...``."""
+    from shortcut_policy.evaluation.samples import draw_toy
+
+    draw_toy(config)
+
+
+@command("fans")
+def fans(config: DictConfig) -> None:
+    """Draw action chunks from an ambiguous state: ``scripts/fans.py policies.shortcut=...``."""
+    from shortcut_policy.evaluation.samples import draw_fans
+
+    draw_fans(config)

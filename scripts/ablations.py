@@ -1,0 +1,4 @@
+from shortcut_policy.cli import ablations
+
+if __name__ == "__main__":
+    ablations()
