@@ -63,18 +63,18 @@ def rollout(config: DictConfig) -> None:
     run(config)
 
 
-@command("auto_steps")
-def auto_steps(config: DictConfig) -> None:
-    """Compare automatic with fixed steps of one policy: ``scripts/auto_steps.py checkpoint=...``."""
-    from shortcut_policy.evaluation.auto_steps import run
-
-    run(config)
-
-
 @command("ablations")
 def ablations(config: DictConfig) -> None:
     """Make tables and a figure of sweeps: ``scripts/ablations.py runs=runs/ablations/two_modes``."""
     from shortcut_policy.evaluation.ablations import run
+
+    run(config)
+
+
+@command("auto_steps")
+def auto_steps(config: DictConfig) -> None:
+    """Compare automatic with fixed steps of one policy: ``scripts/auto_steps.py checkpoint=...``."""
+    from shortcut_policy.evaluation.auto_steps import run
 
     run(config)
 
