@@ -87,7 +87,8 @@ def gap_test(folder: Path) -> dict[str, Any]:
     """Quartiles of the episodes' mean gap, its ROC area for failure, its rank correlation with the score.
 
     The ROC area is Mann and Whitney's U over the number of pairs, with the two-sided p-value of their test;
-    None if no episode or every episode failed.
+    None if no episode or every episode failed. Episodes that fail last longer, so their mean holds more of
+    the late chunks: this says whether the gap goes with failure, not how early it warns.
     """
     episodes = read_episodes(folder / "episodes.jsonl")
     gaps = np.array([episode["gap"] for episode in episodes])
