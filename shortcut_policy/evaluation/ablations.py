@@ -239,6 +239,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 def _text(value: Mapping[str, float] | None) -> str:
     if value is None:
         return "–"
+    if value["low"] == value["high"]:
+        return f"{value['mean']:.3f}"
     return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 

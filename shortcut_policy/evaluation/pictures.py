@@ -113,6 +113,7 @@ def on_the_left(chunks: np.ndarray, axis: np.ndarray) -> np.ndarray:
 def _sweep(axes: Axes, rows: Rows) -> None:
     quantity = next(iter(rows[0]["values"]))
     places = np.arange(len(rows))
+    ordered = all(isinstance(value, int | float) for row in rows for value in row["setting"].values())
     counts = sorted({steps for row in rows for steps in row["values"][quantity]})
     for number, steps in enumerate(counts):
         found: Sequence[Mapping[str, Any] | None] = [row["values"][quantity].get(steps) for row in rows]
@@ -128,6 +129,8 @@ def _sweep(axes: Axes, rows: Rows) -> None:
             marker=MARKERS[number],
             markersize=5,
             linewidth=1.4,
+            # Between names there is nothing to interpolate.
+            linestyle="-" if ordered else "none",
             label=count_of(steps, "step"),
         )
     long = max(len(row["label"]) for row in rows) > 12

@@ -45,7 +45,7 @@ def draw_toy(config: DictConfig) -> None:
                 load_policy(one.folder), config.steps, lambda policy, n: toy.sample(policy, n, config.points)
             )
     data = source.draw(config.points, np.random.default_rng(0))
-    plot_points(samples, data, Path(config.output), limit=1.6)
+    plot_points(samples, data, Path(config.output), limit=1.2)
 
 
 def draw_fans(config: DictConfig) -> None:
