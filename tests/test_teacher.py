@@ -58,7 +58,7 @@ def test_a_phase_begins_from_the_averaged_policy_as_a_training_of_its_own(compos
     trainer._next_phase()
     assert_equal_states(dict(trainer.teacher.state_dict()), before)
     assert_equal_states(dict(trainer.policy.state_dict()), before)
-    assert not trainer.optimizer.state and trainer.ema.n_averaged == 0
+    assert not any(optimizer.state for optimizer in trainer.optimizers) and trainer.ema.n_averaged == 0
     assert not any(parameter.requires_grad for parameter in trainer.teacher.parameters())
     advance(trainer, 3)
     assert_equal_states(dict(trainer.teacher.state_dict()), before)
@@ -70,10 +70,10 @@ def test_each_phase_has_its_own_warm_up_and_cosine(compose_config, tmp_path):
     rates = []
     for _ in range(20):
         advance(trainer, 1)
-        rates.append(trainer.schedule.get_last_lr()[0])
+        rates.append([schedule.get_last_lr()[0] for schedule in trainer.schedules])
     # Two updates of warm-up in twenty are one in each phase of ten.
     assert rates[:10] == rates[10:]
-    assert rates[0] == pytest.approx(1e-3) and rates[9] == pytest.approx(0, abs=1e-9)
+    assert rates[0] == pytest.approx([1e-3, 2e-3]) and rates[9] == pytest.approx([0, 0], abs=1e-9)
 
 
 def test_teachers_follow_one_another(compose_config, tmp_path):

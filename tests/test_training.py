@@ -126,17 +126,22 @@ def test_a_signal_saves_and_leaves(demonstrations: Path, straight: Path, tmp_pat
     assert 0 < step < STEPS
 
 
-def test_two_processes_train_as_one(compose_config: Compose, demonstrations: Path, tmp_path: Path):
+# Muon gives directions that a gradient hardly has as much weight as the others, and so their rounding errors.
+@pytest.mark.parametrize(("optimizer", "error"), [("adamw", 1e-4), ("muon", 0.03)])
+def test_two_processes_train_as_one(
+    compose_config: Compose, demonstrations: Path, tmp_path: Path, optimizer: str, error: float
+):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    shared = Subprocess(demonstrations, tmp_path / "two", "trainer.log_every=1", launcher=torchrun)
-    run(compose_config("trainer.log_every=1", f"output={tmp_path / 'one'}"))
+    overrides = ("trainer.log_every=1", f"trainer.optimizer={optimizer}")
+    shared = Subprocess(demonstrations, tmp_path / "two", *overrides, launcher=torchrun)
+    run(compose_config(*overrides, f"output={tmp_path / 'one'}"))
     assert "Traceback" not in shared.finish()
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert [r["step"] for r in two] == list(range(1, 21))
     for name in ("loss", "grad_norm", "loss_flow", "learning_rate"):
-        assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-4), name
+        assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=error), name
     a, b = (final_state(tmp_path / name)["policy"] for name in ("one", "two"))
-    assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+    assert all(torch.allclose(a[name], b[name], atol=error) for name in a)
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

@@ -58,7 +58,7 @@ class ConditionalUnet1D(nn.Module):
                 ResidualBlock(width, width, **shared),
             ]
             if level < len(down_dims) - 1:
-                stage.append(_convolution(width, width, 3, stride=2))
+                stage.append(_Convolution(width, width, 3, stride=2))
             self.down.append(nn.ModuleList(stage))
             channels = width
         self.middle = nn.ModuleList([ResidualBlock(channels, channels, **shared) for _ in range(2)])
@@ -68,10 +68,10 @@ class ConditionalUnet1D(nn.Module):
             self.up.append(nn.ModuleList([*blocks, upsample]))
             channels = width
         self.head = nn.Sequential(
-            _convolution(channels, channels, kernel_size),
+            _Convolution(channels, channels, kernel_size),
             _GroupNorm(n_groups, channels),
             nn.SiLU(),
-            _convolution(channels, action_dim, 1),
+            _Convolution(channels, action_dim, 1),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -109,13 +109,13 @@ class ResidualBlock(nn.Module):
         self, in_channels: int, out_channels: int, cond_dim: int, kernel_size: int, n_groups: int
     ) -> None:
         super().__init__()
-        self.convolve_1 = _convolution(in_channels, out_channels, kernel_size)
+        self.convolve_1 = _Convolution(in_channels, out_channels, kernel_size)
         self.norm_1 = _GroupNorm(n_groups, out_channels)
         self.film = nn.Linear(cond_dim, 2 * out_channels)
-        self.convolve_2 = _convolution(out_channels, out_channels, kernel_size)
+        self.convolve_2 = _Convolution(out_channels, out_channels, kernel_size)
         self.norm_2 = _GroupNorm(n_groups, out_channels)
         same = in_channels == out_channels
-        self.residual = nn.Identity() if same else _convolution(in_channels, out_channels, 1)
+        self.residual = nn.Identity() if same else _Convolution(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         """Modulate by ``film`` (B, cond_dim), which has passed its nonlinearity."""
@@ -133,8 +133,33 @@ class _GroupNorm(nn.GroupNorm):
         return super().forward(x if forward_ad.unpack_dual(x).tangent is None else x.contiguous())
 
 
-def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, (1, kernel_size), (1, stride), (0, kernel_size // 2))
+class _Convolution(nn.Linear):
+    """Convolution over time, (B, in, 1, T) to (B, out, 1, T / stride); its weight is the matrix (out, k in).
+
+    As a matrix it is what Muon orthogonalises (`make_optimizers`). Where a CPU trains it in bfloat16 and it
+    is wide, it is computed as one, too: oneDNN's backward pass of a wide convolution over a short time takes
+    several times as long as that of a product with all windows of the input
+    (``benchmarks/training_step.py``).
+    """
+
+    #: Input channels from which the product is faster.
+    WIDE = 128
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__(kernel_size * in_channels, out_channels)
+        self.in_channels, self.kernel_size, self.stride = in_channels, kernel_size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Padded with zeros to keep T."""
+        size, stride, margin = self.kernel_size, self.stride, self.kernel_size // 2
+        wide = self.in_channels >= self.WIDE and torch.is_grad_enabled()
+        if not wide or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            weight = rearrange(self.weight, "o (k i) -> o i 1 k", k=size)
+            return F.conv2d(x, weight, self.bias, (1, stride), (0, margin))
+        h = F.pad(rearrange(x, "b c 1 t -> b t c"), (0, 0, margin, margin))
+        last = h.shape[1] - size
+        windows = torch.cat([h[:, i : i + last + 1 : stride] for i in range(size)], dim=-1)
+        return rearrange(super().forward(windows), "b t o -> b o 1 t")
 
 
 def _check(horizon: int, down_dims: Sequence[int], kernel_size: int, n_groups: int) -> None:

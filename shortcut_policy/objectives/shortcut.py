@@ -26,16 +26,24 @@ from shortcut_policy.objectives.paths import GaussianPath, Straight, euler
 class Shortcut(Objective):
     """Flow matching at d = 0, and self-consistency: one step of d equals two steps of d / 2.
 
-    One batch and one forward pass: the first 1/k of the rows regress on the network's own two half steps, the
-    others on the velocity of the path. Sizes d are 1, 1/2, ... 1/M; the network is asked at d = 0
-    wherever d would be smaller than 1/M.
+    One batch and one forward pass: the first 1/k of the rows regress on the network's own two half steps (or
+    four quarter steps, and so on), the others on the velocity of the path. Sizes d are 1, 1/2, ... 1/M; the
+    network is asked at d = 0 wherever d would be smaller than the smallest size that is trained.
+
+    The defaults are the paper's. ``configs/objective/shortcut.yaml`` has what serves policies better.
 
     Args:
         bootstrap_every: k; one row in k is self-consistency. The paper says 4, the authors' code 8. A
             smaller k helps one-step samples and costs two more evaluations for each such row.
         max_steps: M, a power of two: the most steps that can be sampled.
-        level_weights: Shares of the sizes d = 1, 1/2, ... 1/M among the self-consistency rows, log2(M) + 1
-            numbers that need not sum to one; uniform, as in the paper, if None.
+        level_weights: Shares of the sizes d = 1, 1/2, ... 1/M among the self-consistency rows, up to
+            log2(M) + 1 numbers that need not sum to one; uniform, as in the paper, if None. Sizes without a
+            share, or beyond the last number, are not trained: so short a step is the flow's.
+        target_steps: Smaller steps that a target is made of, a power of two; the paper's two. More of them
+            make a target that has passed through fewer sizes, at one more network evaluation each.
+        bootstrap_from: Part of the training, in [0, 1), before which all rows are flow matching: until the
+            flow has settled, there is nothing to be consistent with.
+        consistency_weight: Of the errors of the self-consistency rows, relative to those of the flow rows.
         target_weights: Make targets with the averaged weights (``ema``, the paper) or with the current ones
             (``online``). Averaged weights lag, and what the sizes learn from each other passes through them
             log2(M) + 1 times: a delay that weighs more in a run of ten thousand updates than in one of a
@@ -57,6 +65,9 @@ class Shortcut(Objective):
         bootstrap_every: float = 4,
         max_steps: int = 128,
         level_weights: Sequence[float] | None = None,
+        target_steps: int = 2,
+        bootstrap_from: float = 0.0,
+        consistency_weight: float = 1.0,
         target_weights: Literal["ema", "online"] = "ema",
         target_clip: float | None = None,
         flow_times: Literal["continuous", "discrete"] = "continuous",
@@ -71,15 +82,28 @@ class Shortcut(Objective):
             raise InputError(f"objective.target_weights={target_weights} must be ema or online")
         if flow_times not in ("continuous", "discrete"):
             raise InputError(f"objective.flow_times={flow_times} must be continuous or discrete")
+        if target_steps < 2 or target_steps & (target_steps - 1):
+            raise InputError(f"objective.target_steps={target_steps} must be 2, 4, 8 or another power of two")
+        if not 0 <= bootstrap_from < 1:
+            raise InputError(
+                f"objective.bootstrap_from={bootstrap_from} must be a share of the training, from 0 to "
+                "below 1"
+            )
+        if consistency_weight <= 0:
+            raise InputError(f"objective.consistency_weight={consistency_weight} must be above 0")
         levels = max_steps.bit_length()
         weights = torch.tensor(list(level_weights) if level_weights is not None else [1.0] * levels)
-        if len(weights) != levels or weights.min() < 0 or weights.sum() <= 0:
+        if not 1 <= len(weights) <= levels or weights.min() < 0 or weights.sum() <= 0:
             raise InputError(
-                f"objective.level_weights must be {levels} numbers from 0 on, for d = 1, 1/2, ... "
-                f"1/{max_steps}; got {weights.tolist()}"
+                f"objective.level_weights must be up to {levels} numbers from 0 on, for d = 1, 1/2, ... "
+                f"1/{max_steps}, and not all 0; got {weights.tolist()}"
             )
         self.bootstrap_every, self.max_steps = bootstrap_every, max_steps
-        self.level_shares = torch.cumsum(weights / weights.sum(), 0)
+        self.target_steps, self.bootstrap_from = target_steps, bootstrap_from
+        self.consistency_weight = consistency_weight
+        weights = weights[: int(weights.nonzero().max()) + 1].double()
+        self.smallest_step = 0.5 ** (len(weights) - 1)
+        self.level_shares = torch.cumsum(weights / weights.sum(), 0).float()
         self.target_weights, self.target_clip, self.flow_times = target_weights, target_clip, flow_times
         self.error, self.path, self.guidance = row_error(error), path or Straight(), guidance
         self.path.check_ends()
@@ -91,7 +115,8 @@ class Shortcut(Objective):
         """Error of the average velocity of each row, (B,); paper, equation 5."""
         draws, rows = context.draws, len(x_1)
         x_0, u = draws.normal_like(x_1), draws.uniform(rows)
-        bootstrapped = round(rows * draws.world / self.bootstrap_every)
+        started = context.progress >= self.bootstrap_from
+        bootstrapped = round(rows * draws.world / self.bootstrap_every) if started else 0
         d = self.draw_step_sizes(draws.stratified(rows, bootstrapped))
         n = len(d)
 
@@ -116,31 +141,34 @@ class Shortcut(Objective):
             target[:n] = self.bootstrap_target(teacher, x_t[:n], t[:n], d, teacher_cond[:n])
         losses = self.error(net(x_t, t, told, cond), target)
         parts = {"loss_consistency": losses[:n], "loss_flow": losses[n:]}
+        losses = torch.cat([self.consistency_weight * losses[:n], losses[n:]])
         return losses, {name: part.detach().mean() for name, part in parts.items() if len(part)}
 
     @torch.no_grad()
     def bootstrap_target(self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
-        """Average velocity of two half steps, ``(s(x_t, t, d/2) + s(x', t + d/2, d/2)) / 2``; no gradient.
+        """Average velocity of smaller steps, ``(s(x_t, t, d/2) + s(x', t + d/2, d/2)) / 2``; no gradient.
 
-        The second half step begins where the first one ends, at time t + d/2 (the paper prints t).
+        The second step begins where the first one ends, at time t + d/2 (the paper prints t). With
+        ``target_steps=4`` they are four quarters, and so on.
 
         Args:
-            net: The step map that is trusted for half steps.
+            net: The step map that is trusted for the smaller steps.
             x_t: (B, ...).
             t: (B,) in [0, 1 - d].
             d: (B,) full step size.
             cond: (B, C).
         """
-        half = d / 2
-        told = self.told_step(half)
-        first = net(x_t, t, told, cond)
-        x_half = self._clip(x_t + expand_like(half, x_t) * first)
-        second = net(x_half, t + half, told, cond)
-        return self._clip((first + second) / 2)
+        part = d / self.target_steps
+        told = self.told_step(part)
+        x, velocities = x_t, []
+        for i in range(self.target_steps):
+            velocities.append(net(x, t + i * part, told, cond))
+            x = self._clip(x + expand_like(part, x) * velocities[-1])
+        return self._clip(torch.stack(velocities).mean(0))
 
     def told_step(self, d: Tensor) -> Tensor:
-        """The step size that the network is asked at: d, or 0 where d is below 1/M."""
-        return torch.where(d < 1 / self.max_steps, torch.zeros_like(d), d)
+        """The step size that the network is asked at: d, or 0 where d is smaller than all trained ones."""
+        return torch.where(d < self.smallest_step, torch.zeros_like(d), d)
 
     def draw_step_sizes(self, u: Tensor) -> Tensor:
         """Step sizes 1, 1/2, ... 1/M by their shares, for numbers ``u`` (B,) in [0, 1)."""
@@ -151,7 +179,8 @@ class Shortcut(Objective):
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
     ) -> Tensor:
         """Take ``steps`` shortcuts of size 1/steps; deterministic in ``noise`` (B, ...)."""
-        return euler(net, noise, cond, steps, d=1 / steps)
+        d = 1 / steps
+        return euler(net, noise, cond, steps, d=d if d >= self.smallest_step else 0.0)
 
     def check_steps(self, steps: int) -> None:
         """A power of two up to M."""
@@ -168,10 +197,15 @@ class Shortcut(Objective):
         return self.guidance.sampling_cond(cond, guidance)
 
     def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, and two half steps for one row in k; with guidance, two more for each of those at d = 1/M."""
-        finest = 1 - self.level_shares[-2].item() if len(self.level_shares) > 1 else 1.0
-        half_steps = 2 if self.guidance is None else 2 + 2 * finest
-        return TrainingEvaluations(1 + half_steps / self.bootstrap_every, 1)
+        """One, and the smaller steps for one row in k; with guidance, those at d = 0 are asked for twice."""
+        if progress < self.bootstrap_from:
+            return TrainingEvaluations(1, 1)
+        evaluations = float(self.target_steps)
+        if self.guidance is not None:
+            below = [0.0, *self.level_shares.tolist()]
+            from_flow = self.target_steps.bit_length() - 1  # sizes so near the smallest have flow targets
+            evaluations *= 2 - below[max(0, len(self.level_shares) - from_flow)]
+        return TrainingEvaluations(1 + evaluations / self.bootstrap_every, 1)
 
     def _clip(self, x: Tensor) -> Tensor:
         return x if self.target_clip is None else x.clamp(-self.target_clip, self.target_clip)

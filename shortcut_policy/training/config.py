@@ -16,10 +16,12 @@ class TrainerConfig:
     Attributes:
         max_steps: Updates in all.
         batch_size: Windows of an update, over all processes together.
-        learning_rate: Peak; linear warm-up over ``warmup_steps``, then a cosine to 0.
+        optimizer: ``muon`` for the network's matrices and AdamW for the rest, or ``adamw`` for all.
+        learning_rate: Peak of AdamW's; linear warm-up over ``warmup_steps``, then a cosine to 0.
+        matrix_rate: Muon's learning rate, as a multiple of that.
         warmup_steps: Updates of the warm-up.
         betas: Of AdamW.
-        weight_decay: Of AdamW.
+        weight_decay: Of both.
         max_grad_norm: Gradients are scaled down to this norm.
         ema_power: The averaged weights forget with decay ``1 - (1 + n) ** -ema_power`` after n updates,
         ema_max_decay: but never slower than this.
@@ -41,7 +43,9 @@ class TrainerConfig:
 
     max_steps: int = 14_000
     batch_size: int = 128
+    optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 1e-3
+    matrix_rate: float = 2.0
     warmup_steps: int = 500
     betas: Sequence[float] = (0.95, 0.999)
     weight_decay: float = 1e-6
@@ -69,6 +73,10 @@ class TrainerConfig:
                 raise InputError(f"trainer.{name}={getattr(self, name)} must be at least 1")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise InputError(f"trainer.precision={self.precision} must be auto, bf16 or fp32")
+        if self.optimizer not in ("muon", "adamw"):
+            raise InputError(f"trainer.optimizer={self.optimizer} must be muon or adamw")
+        if self.matrix_rate <= 0:
+            raise InputError(f"trainer.matrix_rate={self.matrix_rate} must be above 0")
         if self.learning_rate <= 0 or self.max_grad_norm <= 0:
             raise InputError(
                 f"trainer.learning_rate={self.learning_rate} and trainer.max_grad_norm={self.max_grad_norm} "

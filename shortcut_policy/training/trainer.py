@@ -36,6 +36,7 @@ from shortcut_policy.policy import Policy
 from shortcut_policy.training.batches import BatchStream, seeded_generator
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.log import RunLog
+from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.validation import validate
 
 #: Keys that keep the random streams of the different uses of one seed apart.
@@ -46,7 +47,7 @@ Rollouts = Callable[[Policy, int], dict[str, float]]
 
 
 class Trainer:
-    """Fits a policy to demonstrations: AdamW, warm-up and cosine, clipping, averaged weights, checkpoints.
+    """Fits a policy to demonstrations: warm-up and cosine, clipping, averaged weights, checkpoints.
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
     (seed, step), so a run that was stopped, however, goes on exactly as if it had not been.
@@ -93,13 +94,6 @@ class Trainer:
         self.teacher: Policy | None = None
         self.policy = policy.to(self.device)
         self.ema = AveragedModel(self.policy, multi_avg_fn=self._average)
-        self.optimizer = torch.optim.AdamW(
-            policy.parameters(),
-            lr=config.learning_rate,
-            betas=(config.betas[0], config.betas[1]),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         # Nothing here draws from the global generator, but a network with dropout does.
         torch.manual_seed(seed)
         self.step, self.seconds = 0, 0.0
@@ -108,8 +102,10 @@ class Trainer:
         if config.compile:
             self.policy.backbone.compile()
             self.ema_policy.backbone.compile()
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.policy, self.optimizer)
-        self.schedule = self._phase_schedule()
+        self.wrapped, *self.optimizers = self.accelerator.prepare(
+            self.policy, *make_optimizers(self.policy, config)
+        )
+        self.schedules = self._phase_schedules()
 
     @property
     def ema_policy(self) -> Policy:
@@ -128,9 +124,13 @@ class Trainer:
         if state["teacher"] is not None:
             self.teacher = self._frozen_copy()
             self.teacher.load_state_dict(state["teacher"])
-        self.schedule = self._phase_schedule()
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.schedules = self._phase_schedules()
+        for parts, states in (
+            (self.optimizers, state["optimizers"]),
+            (self.schedules, state["schedules"]),
+        ):
+            for part, own in zip(parts, states, strict=True):
+                part.load_state_dict(own)
         torch.set_rng_state(state["torch_rng"].cpu())
         self.step, self.seconds, self.selection = state["step"], state["seconds"], state["selection"]
         self.since_log = state["since_log"]
@@ -192,13 +192,15 @@ class Trainer:
                 batch["obs"], batch["action"], self.ema_policy, draws, progress, self.teacher
             )
         loss = losses.mean()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         if not math.isfinite(norm.item()):
             self._report_non_finite(losses, rows)
-        self.optimizer.step()
-        self.schedule.step()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         self.ema.update_parameters(self.policy)
         return {"loss": loss.detach(), "grad_norm": norm.detach(), **metrics}
 
@@ -208,8 +210,9 @@ class Trainer:
         self.teacher = self._frozen_copy()
         self.policy.load_state_dict(self.ema_policy.state_dict())
         self.ema.n_averaged.zero_()
-        self.optimizer.state.clear()
-        self.schedule = self._phase_schedule()
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        self.schedules = self._phase_schedules()
 
     def _frozen_copy(self) -> Policy:
         teacher = copy.deepcopy(self.ema_policy).requires_grad_(False).eval()
@@ -217,18 +220,22 @@ class Trainer:
             teacher.backbone.compile()
         return teacher
 
-    def _phase_schedule(self) -> LRScheduler:
+    def _phase_schedules(self) -> list[LRScheduler]:
         """Warm-up and cosine over the current phase, each as long as its share of the run."""
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate
-        return get_scheduler(
-            "cosine",
-            self.optimizer,
-            num_warmup_steps=round(config.warmup_steps * (end - start) / config.max_steps),
-            num_training_steps=end - start,
-        )
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"]
+        return [
+            get_scheduler(
+                "cosine",
+                optimizer,
+                num_warmup_steps=round(config.warmup_steps * (end - start) / config.max_steps),
+                num_training_steps=end - start,
+            )
+            for optimizer in self.optimizers
+        ]
 
     def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
         decay = min(1 - (1 + int(count)) ** -self.config.ema_power, self.config.ema_max_decay)
@@ -281,8 +288,8 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "phase": self.phase,
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
             "torch_rng": torch.get_rng_state(),
             "step": self.step,
             "seconds": self.seconds,
@@ -320,7 +327,10 @@ class Trainer:
         means = torch.stack([torch.stack([r[name].float() for r in records]).mean() for name in names])
         means = self.accelerator.reduce(means, reduction="mean")
         values = dict(zip(names, means.tolist(), strict=True))
-        return values | {"learning_rate": self.schedule.get_last_lr()[0], "seconds": round(self.seconds, 2)}
+        return values | {
+            "learning_rate": self.schedules[0].get_last_lr()[0],
+            "seconds": round(self.seconds, 2),
+        }
 
     def _write(self, log: RunLog | None, kind: str, values: Mapping[str, Any]) -> None:
         if log is not None:
