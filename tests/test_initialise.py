@@ -134,7 +134,7 @@ def test_run_says_where_it_began_and_goes_on_without_that_checkpoint(
         ("task.obs.agent_pos.normalize=gaussian", r"task.obs.agent_pos.normalize=limits, not gaussian"),
         ("~task.obs.keypoint", r"task.obs.keypoint.normalize=limits, not None"),
         ("backbone.down_dims=[16,16]", r"backbone.down_dims=\[16, 32\], not \[16, 16\]"),
-        ("backbone.time_scale=1", r"backbone.time_scale=1000.0, not 1"),
+        ("backbone.time_scale=1", r"backbone.time_scale=10.0, not 1"),
     ],
 )
 def test_refuses_what_does_not_fit_in_one_sentence(flow, compose_config, tiny_dataset, override, sentence):

@@ -8,9 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
+from torch.nn import functional as F
 
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.backbones import ConditionalUnet1D
+from shortcut_policy.backbones.unet1d import _Convolution
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
@@ -87,6 +90,22 @@ def test_bf16_stays_close_to_fp32():
         rounded = net(*arguments)
     assert rounded.dtype == torch.float32
     assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
+def test_a_wide_convolution_is_the_same_as_a_product_of_matrices(kernel_size, stride):
+    layer = _Convolution(_Convolution.WIDE, 8, kernel_size, stride)
+    x = torch.randn(3, _Convolution.WIDE, 1, 16).to(memory_format=torch.channels_last).requires_grad_()
+    weight = rearrange(layer.weight.detach(), "o (k i) -> o i 1 k", k=kernel_size)
+    expected = F.conv2d(x, weight, layer.bias, (1, stride), (0, kernel_size // 2))
+    torch.testing.assert_close(layer(x), expected)
+    (wanted,) = torch.autograd.grad(expected.square().sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        product = layer(x)
+    (found,) = torch.autograd.grad(product.float().square().sum(), x)
+    assert product.dtype == torch.bfloat16
+    assert (product - expected).abs().max() < 0.02 * expected.abs().max()
+    assert (found - wanted).abs().max() < 0.03 * wanted.abs().max()
 
 
 # --- policy --------------------------------------------------------------------------------------------

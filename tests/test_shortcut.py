@@ -7,20 +7,21 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import (
-    Draws,
-    Shortcut,
-)
+from shortcut_policy.objectives import Draws, Shortcut
+from shortcut_policy.objectives.base import cost_phases
+from shortcut_policy.objectives.guidance import Guidance
 from tests.step_maps import CHUNKS, RATE, Affine, Counting, context, linear_flow
 
 
+@pytest.mark.parametrize("target_steps", [2, 4, 8])
 @pytest.mark.parametrize("level", range(8))
-def test_two_exact_half_steps_make_the_exact_step(level):
+def test_exact_smaller_steps_make_the_exact_step(level, target_steps):
     d = torch.full((5,), 0.5**level, dtype=torch.float64)
     x, cond = torch.randn(5, 4, 2, dtype=torch.float64), torch.zeros(5, 1)
     t = d * torch.arange(5).clamp(max=2**level - 1)
-    # M = 512, so that the half steps of all these levels are asked at their own size.
-    target = Shortcut(max_steps=512).bootstrap_target(linear_flow, x, t, d, cond)
+    # M = 1024, so that the smaller steps of all these levels are asked at their own size.
+    objective = Shortcut(max_steps=1024, target_steps=target_steps)
+    target = objective.bootstrap_target(linear_flow, x, t, d, cond)
     torch.testing.assert_close(target, linear_flow(x, t, d, cond), rtol=0, atol=1e-10)
 
 
@@ -77,6 +78,61 @@ def test_below_the_finest_size_the_network_is_asked_at_zero():
     d = torch.tensor([1 / 128, 1 / 64])
     Shortcut(max_steps=128).bootstrap_target(net, torch.zeros(2, 2), torch.zeros(2), d, torch.zeros(2, 1))
     assert torch.equal(asked[0], torch.tensor([0.0, 1 / 128]))
+
+
+def test_sizes_that_are_not_trained_are_the_flow():
+    asked = []
+
+    def net(x, t, d, cond):
+        asked.append(d[0].item())
+        return torch.zeros_like(x)
+
+    objective = Shortcut(max_steps=128, level_weights=[4, 2, 0, 1, 0, 0], target_steps=4)
+    assert objective.smallest_step == 1 / 8
+    objective.sample(net, torch.zeros(2, 2), torch.zeros(2, 1), 8)
+    assert set(asked) == {1 / 8}
+    asked.clear()
+    objective.sample(net, torch.zeros(2, 2), torch.zeros(2, 1), 16)
+    assert set(asked) == {0.0} and len(asked) == 16
+    asked.clear()
+    objective.bootstrap_target(
+        net, torch.zeros(2, 2), torch.zeros(2), torch.full((2,), 0.25), torch.zeros(2, 1)
+    )
+    assert asked == [0.0] * 4
+
+
+def test_self_consistency_begins_when_asked_to():
+    objective, cond = Shortcut(bootstrap_every=2, bootstrap_from=0.5, target_steps=4), torch.zeros(8, 1)
+    for progress, bootstrapped in ((0.0, 0), (0.49, 0), (0.5, 4), (1.0, 4)):
+        net = Counting(Affine())
+        _, metrics = objective.loss(net, torch.randn(8, 2), cond, context(net, cond, progress=progress))
+        assert net.rows == 8 + 4 * bootstrapped == 8 * objective.training_evaluations(progress).forward
+        assert ("loss_consistency" in metrics) == (bootstrapped > 0)
+    assert cost_phases(objective) == [(0.0, 0.5), (0.5, 1.0)]
+    assert cost_phases(Shortcut()) == [(0.0, 1.0)]
+
+
+def test_the_weight_of_self_consistency_multiplies_its_rows_alone():
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
+    plain, logged = Shortcut().loss(net, x_1, cond, context(net, cond))
+    heavy, same = Shortcut(consistency_weight=5.0).loss(net, x_1, cond, context(net, cond))
+    torch.testing.assert_close(heavy[:2], 5 * plain[:2])
+    assert torch.equal(heavy[2:], plain[2:]) and logged == same
+
+
+@pytest.mark.parametrize("target_steps", [2, 4])
+@pytest.mark.parametrize("level_weights", [None, [4, 2, 2, 1]])
+def test_guided_targets_cost_what_is_stated(target_steps, level_weights):
+    objective = Shortcut(
+        bootstrap_every=2,
+        level_weights=level_weights,
+        target_steps=target_steps,
+        target_weights="online",
+        guidance=Guidance(),
+    )
+    net, cond = Counting(Affine()), torch.rand(144, 3)
+    objective.loss(net, torch.randn(144, 2), cond, context(net, cond))
+    assert net.rows / 144 == pytest.approx(objective.training_evaluations().forward)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class ConditionalUnet1D(nn.Module):
         kernel_size: int = 3,
         n_groups: int = 8,
         embedding_dim: int = 256,
-        time_scale: float = 1000.0,
+        time_scale: float = 10.0,
     ) -> None:
         super().__init__()
         _check(horizon, down_dims, kernel_size, n_groups)

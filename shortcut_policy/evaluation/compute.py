@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -17,8 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from shortcut_policy.evaluation.latency import device_name
 from shortcut_policy.evaluation.text_table import Rows, TextTable, count_of
 from shortcut_policy.objectives import Draws
-from shortcut_policy.objectives.base import teacher_phase
+from shortcut_policy.objectives.base import cost_phases, teacher_phase
 from shortcut_policy.policy import Policy
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.optimizers import make_optimizers
 
 Update = Callable[[], Any]
 Key = TypeVar("Key")
@@ -50,8 +51,7 @@ class PhaseCost:
 
 def phase_costs(policy: Policy) -> list[PhaseCost]:
     """Count each phase of the training of ``policy``; what a teacher from outside cost is not in it."""
-    edges = [0.0, *policy.objective.teacher_phases, 1.0]
-    return [_count(policy, _batch_size(policy), start, end) for start, end in pairwise(edges) if start < end]
+    return [_count(policy, _batch_size(policy), start, end) for start, end in cost_phases(policy.objective)]
 
 
 def phase_mean(phases: Sequence[PhaseCost], values: Sequence[float]) -> float:
@@ -155,7 +155,7 @@ def compute_table(rows: Rows) -> TextTable:
 
 
 def make_update(policy: Policy, batch_size: int, progress: float, precision: str) -> Update:
-    """An update as the trainer does it, on random data: loss, gradient, clipping, AdamW, averaged weights.
+    """An update as the trainer does it, on random data: loss, gradient, clipping, step, averaged weights.
 
     Args:
         policy: Is copied.
@@ -166,17 +166,20 @@ def make_update(policy: Policy, batch_size: int, progress: float, precision: str
     student = copy.deepcopy(policy).train()
     ema = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     # The rate is small because a network that diverges on random data could run into slow numbers.
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-6, fused=True)
+    name = policy.metadata.get("optimizer", TrainerConfig.optimizer)
+    optimizers = make_optimizers(student, TrainerConfig(optimizer=name, learning_rate=1e-6))
     batch, teacher = _random_batch(policy, batch_size), _teacher(policy, progress)
     draws = Draws(torch.Generator(policy.device).manual_seed(0))
 
     def update() -> None:
         with torch.autocast(policy.device.type, torch.bfloat16, enabled=precision == "bf16"):
             losses, _ = student(**batch, ema=ema.module, draws=draws, progress=progress, teacher=teacher)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         ema.update_parameters(student)
 
     return update

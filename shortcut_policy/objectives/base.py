@@ -8,6 +8,7 @@ Nothing here looks at the trailing shape of x: action chunks (B, T, A) and image
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -103,6 +104,8 @@ class Objective(Protocol):
         teacher_phases: Increasing points of `LossContext.progress` at which the trainer freezes a copy of the
             averaged policy, which is `LossContext.teacher` from then on. A first one of 0 asks for a trained
             teacher from outside.
+        loss_changes: Points of it at which the loss becomes another one, and another cost, under the same
+            teacher.
         velocity_at_zero: Whether the trained network's answer at d = 0 is the velocity of the path from noise
             to data, so that it can teach an objective that distils one.
         step_conditioned: Whether the trained network knows steps of every size, and `sample` is deterministic
@@ -111,6 +114,7 @@ class Objective(Protocol):
     """
 
     teacher_phases: Sequence[float] = ()
+    loss_changes: Sequence[float] = ()
     velocity_at_zero: bool = False
     step_conditioned: bool = False
     extra_cond_dim: int = 0
@@ -173,6 +177,12 @@ class TrainingEvaluations(NamedTuple):
 def teacher_phase(objective: Objective, progress: float) -> int:
     """Number of teachers that the objective has had frozen at this point of the training; 0 for none."""
     return bisect_right(objective.teacher_phases, progress)
+
+
+def cost_phases(objective: Objective) -> list[tuple[float, float]]:
+    """The parts of a training, (start, end) in [0, 1], within each of which every update costs the same."""
+    edges = {0.0, *objective.teacher_phases, *objective.loss_changes, 1.0}
+    return list(pairwise(sorted(edges)))
 
 
 def row_mean(x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class MeanFlow(Objective):
     more, which takes about as long as five forward evaluations of the UNet.
 
     The derivative in t passes through the embedding of t. Where that has high frequencies it is wild, and
-    nothing is learned: set ``backbone.time_scale=10``, not the 1000 of other objectives.
+    nothing is learned: leave ``backbone.time_scale`` at 10; at 1000 this objective fails.
 
     The paper's settings are for images: ``interval_share=0.25, times=logit_normal, adaptive_power=1``. On the
     two modes of ``tests/test_two_modes.py`` they leave one-step samples at a distance of 0.13 to 0.18 from

@@ -101,6 +101,7 @@ class Shortcut(Objective):
         self.bootstrap_every, self.max_steps = bootstrap_every, max_steps
         self.target_steps, self.bootstrap_from = target_steps, bootstrap_from
         self.consistency_weight = consistency_weight
+        self.loss_changes = [bootstrap_from] if bootstrap_from else []
         weights = weights[: int(weights.nonzero().max()) + 1].double()
         self.smallest_step = 0.5 ** (len(weights) - 1)
         self.level_shares = torch.cumsum(weights / weights.sum(), 0).float()

@@ -41,7 +41,7 @@ class TrainerConfig:
         rollout_seed: Environment seed of the first; not the one of the final evaluation.
     """
 
-    max_steps: int = 14_000
+    max_steps: int = 7_000
     batch_size: int = 128
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 1e-3
@@ -58,7 +58,7 @@ class TrainerConfig:
     validate_every: int = 1000
     validation_steps: Sequence[int] = (1, 4, 16)
     validation_windows: int = 512
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
     keep_last: int = 5
     keep_best: int = 1
     keep_every: int | None = None

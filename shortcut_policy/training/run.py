@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives import Draws
-from shortcut_policy.objectives.base import teacher_phase
+from shortcut_policy.objectives.base import cost_phases, teacher_phase
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.config import TrainerConfig, flatten
@@ -140,6 +139,7 @@ def describe(
         "batch_size": settings.batch_size,
         "max_steps": settings.max_steps,
         "train_nfe_per_step": evaluations_per_update(policy, dataset, settings.batch_size),
+        "optimizer": settings.optimizer,
         "precision": "bf16" if settings.computes_bf16 else "fp32",
         "seed": config["seed"],
         "commit": commit(),
@@ -162,7 +162,7 @@ def evaluations_per_update(policy: Policy, dataset: DemonstrationDataset, batch_
     windows = dataset.train[torch.arange(batch_size) % len(dataset.train)]
     hook = policy.backbone.register_forward_pre_hook(count)
     batch, total = dataset.batch(windows), 0.0
-    for start, end in pairwise([0.0, *policy.objective.teacher_phases, 1.0]):
+    for start, end in cost_phases(policy.objective):
         rows, teacher = 0, policy if teacher_phase(policy.objective, start) else None
         with torch.no_grad():
             policy(**batch, ema=policy, draws=Draws(torch.Generator()), progress=start, teacher=teacher)

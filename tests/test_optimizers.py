@@ -1,0 +1,45 @@
+"""Which optimizer has which parameter."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon
+
+from shortcut_policy.backbones import ConditionalUnet1D
+from shortcut_policy.training import TrainerConfig
+from shortcut_policy.training.optimizers import make_optimizers
+
+
+def test_muon_has_the_wide_matrices_and_adamw_everything_else():
+    net = ConditionalUnet1D(action_dim=2, horizon=8, cond_dim=20, down_dims=(16, 32), n_groups=8)
+    adamw, muon = make_optimizers(net, TrainerConfig(learning_rate=1e-3, matrix_rate=2.0))
+    assert isinstance(adamw, AdamW) and isinstance(muon, Muon)
+    assert adamw.defaults["lr"] == 1e-3 and muon.defaults["lr"] == 2e-3
+    held = [[p for group in one.param_groups for p in group["params"]] for one in (adamw, muon)]
+    assert sorted(map(id, held[0] + held[1])) == sorted(map(id, net.parameters()))
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    matrices = {names[id(parameter)] for parameter in held[1]}
+    assert {"down.0.0.convolve_2.weight", "middle.0.film.weight", "embed_t.mlp.2.weight"} <= matrices
+    # What reads and writes actions is narrow; a transposed convolution is no matrix.
+    assert not matrices & {"down.0.0.convolve_1.weight", "head.3.weight", "up.0.2.weight"}
+
+
+def test_one_optimizer_can_have_them_all():
+    net = nn.Linear(32, 32)
+    (adamw,) = make_optimizers(net, TrainerConfig(optimizer="adamw"))
+    assert isinstance(adamw, AdamW) and len(adamw.param_groups[0]["params"]) == 2
+    (muon,) = make_optimizers(nn.Linear(32, 32, bias=False), TrainerConfig())
+    assert isinstance(muon, Muon)
+
+
+@pytest.mark.parametrize("direction", range(3))
+def test_a_rare_direction_is_learned_as_fast_as_a_frequent_one(direction):
+    """What Muon is for: inputs of scale 1, 1/10 and 1/100 whose weights move alike."""
+    net = nn.Linear(16, 16, bias=False)
+    nn.init.zeros_(net.weight)
+    (muon,) = make_optimizers(net, TrainerConfig(matrix_rate=2.0))
+    scales = torch.tensor([1.0, 0.1, 0.01] + [0.0] * 13)
+    (net(torch.diag(scales)) - torch.eye(16)).square().sum().backward()
+    muon.step()
+    moved = net.weight.detach().norm(dim=0)
+    assert moved[direction] > 0.1 * moved.max()
