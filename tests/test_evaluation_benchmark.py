@@ -182,6 +182,18 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
     with pytest.raises(InputError, match=r"trained with trainer.max_steps=1, not 2: remove the file"):
         run("there", published, changed)
     assert str(tmp_path) not in (tmp_path / "published/cells/flow_matching.jsonl").read_text()
+    more = (
+        "entries=[{name: flow matching, steps: [1], overrides: ['objective=flow_matching'], seeds: [0, 1]},"
+        "{name: diffusion, steps: [1], overrides: ['objective=diffusion']}]"
+    )
+    (row,) = run("part", published, elsewhere, more, "trained_only=true")
+    assert (row["name"], row["seeds"], row["score"]) == ("flow matching", 1, trained["score"])
+    with pytest.raises(InputError, match="trained_only=true leaves nothing to compare"):
+        run("none", more, "trained_only=true")
+    assert not (tmp_path / "none").exists()
+    monkeypatch.undo()  # a finished run is gone on with, which finds out that nothing is left
+    (row,) = run("here", more, "trained_only=true")
+    assert (row["name"], row["seeds"]) == ("flow matching", 1)
 
 
 def test_finished_evaluations_are_taken_as_they_are(runs, results):

@@ -18,6 +18,7 @@ from shortcut_policy.evaluation.entries import (
     Run,
     all_checkpoints,
     find_runs,
+    is_trained,
     parse_entries,
     read_losses,
     read_training,
@@ -62,6 +63,14 @@ def run(config: DictConfig) -> None:
         entry.name: find_runs(entry, config.training, output, published, rules, config.last_k)
         for entry in entries
     }
+    if config.trained_only:
+        runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
+        entries = [entry for entry in entries if runs[entry.name]]
+        if not entries:
+            raise InputError(
+                f"trained_only=true leaves nothing to compare: no run below {output} is finished and nothing "
+                f"is published in published={config.published}; leave it out to train first"
+            )
     _check(entries, runs, rules, config)
     console = Console()
     _tell_published(runs, console)
