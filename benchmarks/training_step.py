@@ -7,6 +7,7 @@ Prints medians, and writes them as JSON with --output.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +23,6 @@ from shortcut_policy.evaluation.latency import device_name
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives import Draws
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
-from shortcut_policy.policy import Policy
 from shortcut_policy.training.run import make_dataset, make_policy
 from shortcut_policy.training.trainer import Trainer
 
@@ -36,7 +36,7 @@ def make_trainer(*overrides: str) -> Trainer:
     return Trainer(policy, dataset, instantiate(config.trainer), Path(tempfile.mkdtemp()), seed=0)
 
 
-def bare_update(trainer: Trainer) -> Update:
+def bare_update(trainer: Trainer, progress: float = 0.0) -> Update:
     """Forward, backward and optimizer step of a trainer's policy on one fixed batch, and nothing else."""
     rows = trainer.stream.rows(0)
     batch = trainer.dataset.batch(trainer.dataset.train[rows])
@@ -44,24 +44,21 @@ def bare_update(trainer: Trainer) -> Update:
 
     def update() -> None:
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.config.computes_bf16):
-            losses, _ = trainer.wrapped(batch["obs"], batch["action"], trainer.ema_policy, draws)
-        trainer.optimizer.zero_grad()
+            losses, _ = trainer.wrapped(batch["obs"], batch["action"], trainer.ema_policy, draws, progress)
+        for optimizer in trainer.optimizers:
+            optimizer.zero_grad()
         losses.mean().backward()
-        trainer.optimizer.step()
+        for optimizer in trainer.optimizers:
+            optimizer.step()
 
     return update
-
-
-def in_planar_layout(policy: Policy) -> Policy:
-    """The same network with channels before time in memory, as Conv1d has them."""
-    return policy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def with_mish(update: Update) -> Update:
     """The same update with the baseline's activation."""
 
     def swapped() -> None:
-        unet1d.F.silu = F.mish  # type: ignore[assignment]
+        unet1d.F.silu = F.mish
         try:
             update()
         finally:
@@ -70,7 +67,22 @@ def with_mish(update: Update) -> Update:
     return swapped
 
 
+def with_convolutions(update: Update) -> Update:
+    """The same update with wide convolutions as convolutions, not as products of matrices."""
+    wide = unet1d._Convolution.WIDE
+
+    def swapped() -> None:
+        unet1d._Convolution.WIDE = sys.maxsize
+        try:
+            update()
+        finally:
+            unet1d._Convolution.WIDE = wide
+
+    return swapped
+
+
 SILU = F.silu
+REFERENCE = "flow matching: forward, backward, optimizer step (Muon)"
 
 
 def main() -> None:
@@ -90,24 +102,27 @@ def main() -> None:
 
     shortcut = make_trainer("objective=shortcut", "trainer.precision=bf16")
     flow = make_trainer("objective=flow_matching", "trainer.precision=bf16")
-    exact = make_trainer("objective=flow_matching", "trainer.precision=fp32")
-    planar = make_trainer("objective=flow_matching", "trainer.precision=fp32")
-    in_planar_layout(planar.policy)
-    wide = make_trainer("objective=flow_matching", "trainer.precision=fp32", "backbone.kernel_size=5")
-    in_planar_layout(wide.policy)
-    bare, baseline = bare_update(flow), with_mish(bare_update(wide))
+    adamw = make_trainer("objective=flow_matching", "trainer.precision=bf16", "trainer.optimizer=adamw")
+    exact = make_trainer("objective=flow_matching", "trainer.precision=fp32", "trainer.optimizer=adamw")
+    wide = make_trainer(
+        "objective=flow_matching",
+        "trainer.precision=fp32",
+        "trainer.optimizer=adamw",
+        "backbone.kernel_size=5",
+    )
     updates: dict[str, Update] = {
-        "flow matching: forward, backward, optimizer step": bare,
+        REFERENCE: bare_update(flow),
         "flow matching: update of the trainer": flow._update,
-        "shortcut: forward, backward, optimizer step": bare_update(shortcut),
-        "flow matching in fp32": bare_update(exact),
-        "flow matching in fp32, planar layout": bare_update(planar),
-        "flow matching in fp32, planar layout, Mish, kernel 5 (the baseline's block)": baseline,
+        "flow matching, wide convolutions as convolutions": with_convolutions(bare_update(flow)),
+        "shortcut, self-consistency rows included": bare_update(shortcut, progress=0.99),
+        "flow matching, AdamW": bare_update(adamw),
+        "flow matching, AdamW, fp32": bare_update(exact),
+        "flow matching, AdamW, fp32, Mish, kernel 5 (the baseline's block)": with_mish(bare_update(wide)),
     }
     medians = take_turns(
         updates, arguments.rounds, time.process_time if arguments.clock == "cpu" else time.perf_counter
     )
-    reference = medians["flow matching: forward, backward, optimizer step"]
+    reference = medians[REFERENCE]
     for name, value in medians.items():
         print(f"{value:8.1f} ms  {value / reference:5.2f}x  {name}")
     if arguments.output:
