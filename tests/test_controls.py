@@ -159,7 +159,7 @@ def test_meanflow_differentiates_the_unet():
     net = ConditionalUnet1D(2, 8, 3, (8, 16), embedding_dim=8, time_scale=1.0).double()
     x, cond = torch.randn(4, 8, 2, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
     velocity, t, d = torch.randn_like(x), torch.rand(4).double() / 2, torch.full((4,), 0.5).double()
-    eps = 1e-5
+    eps = 1e-6
     with torch.no_grad():
         ahead = net(x + eps * velocity, t + eps, d - eps, cond)
         behind = net(x - eps * velocity, t - eps, d + eps, cond)

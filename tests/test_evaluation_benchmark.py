@@ -99,7 +99,9 @@ def test_curves_set_scores_against_training_compute(results):
     assert points == [("shortcut", 1, 10), ("shortcut", 1, 20), ("diffusion", 1, 20)]
     half, whole, diffusion = (row["train_flops"] for row in rows)
     compute = {row["name"]: row for row in json.loads((results / "compute.json").read_text())}
-    assert whole == pytest.approx(20 * compute["shortcut"]["flops"]) == pytest.approx(2 * half)
+    assert whole == pytest.approx(20 * compute["shortcut"]["flops"])
+    # The first updates have no self-consistency rows and cost less.
+    assert 0.4 * whole < half < 0.45 * whole
     assert whole / diffusion == pytest.approx(compute["shortcut"]["relative_flops"])
 
 
