@@ -36,8 +36,9 @@ class Auto:
 
     Args:
         tolerance: Root mean square error over an action chunk, in normalised action units: limits-normalised
-            actions span [-1, 1]. On rollouts of ``pretrained/pusht`` the gap has the quartiles 0.014, 0.019
-            and 0.028, so that the default leaves one chunk in two at two steps.
+            actions span [-1, 1]. In 20 rollouts of ``pretrained/pusht`` the mean gap of an episode has the
+            quartiles 0.011, 0.013 and 0.016, and the default takes 3.8 evaluations a chunk; two steps and
+            their gap are 3.
         max_steps: The largest K.
     """
 

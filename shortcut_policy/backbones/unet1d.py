@@ -1,8 +1,8 @@
 """Temporal UNet over action chunks, after Diffusion Policy's (Janner et al. 2022; Chi et al. 2023).
 
-Convolutions over time are written as 2-D convolutions of height 1 on channels-last tensors, SiLU takes the
-place of Mish, and the small network has kernels of 3: in bfloat16, a training step takes 0.54 of the time of
-the baseline's block in float32 on one CPU thread, 0.75 on two (``benchmarks/training_step.py``).
+Made to be trained on a CPU, too: convolutions over time are 2-D ones of height 1 on channels-last tensors, or
+products of matrices where they are wide, SiLU takes the place of Mish, and the small network has kernels of 3
+(``benchmarks/training_step.py``).
 """
 
 from collections.abc import Sequence
