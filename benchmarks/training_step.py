@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -54,34 +55,20 @@ def bare_update(trainer: Trainer, progress: float = 0.0) -> Update:
     return update
 
 
-def with_mish(update: Update) -> Update:
-    """The same update with the baseline's activation."""
+def with_other(update: Update, holder: Any, name: str, value: Any) -> Update:
+    """The same update while ``holder.name`` is another value."""
 
-    def swapped() -> None:
-        unet1d.F.silu = F.mish
+    def changed() -> None:
+        usual = getattr(holder, name)
+        setattr(holder, name, value)
         try:
             update()
         finally:
-            unet1d.F.silu = SILU
+            setattr(holder, name, usual)
 
-    return swapped
-
-
-def with_convolutions(update: Update) -> Update:
-    """The same update with wide convolutions as convolutions, not as products of matrices."""
-    wide = unet1d._Convolution.WIDE
-
-    def swapped() -> None:
-        unet1d._Convolution.WIDE = sys.maxsize
-        try:
-            update()
-        finally:
-            unet1d._Convolution.WIDE = wide
-
-    return swapped
+    return changed
 
 
-SILU = F.silu
 REFERENCE = "flow matching: forward, backward, optimizer step (Muon)"
 
 
@@ -113,11 +100,15 @@ def main() -> None:
     updates: dict[str, Update] = {
         REFERENCE: bare_update(flow),
         "flow matching: update of the trainer": flow._update,
-        "flow matching, wide convolutions as convolutions": with_convolutions(bare_update(flow)),
+        "flow matching, wide convolutions as convolutions": with_other(
+            bare_update(flow), unet1d._Convolution, "WIDE", sys.maxsize
+        ),
         "shortcut, self-consistency rows included": bare_update(shortcut, progress=0.99),
         "flow matching, AdamW": bare_update(adamw),
         "flow matching, AdamW, fp32": bare_update(exact),
-        "flow matching, AdamW, fp32, Mish, kernel 5 (the baseline's block)": with_mish(bare_update(wide)),
+        "flow matching, AdamW, fp32, Mish, kernel 5 (the baseline's block)": with_other(
+            bare_update(wide), unet1d.F, "silu", F.mish
+        ),
     }
     medians = take_turns(
         updates, arguments.rounds, time.process_time if arguments.clock == "cpu" else time.perf_counter
