@@ -37,8 +37,9 @@ class Shortcut(Objective):
             smaller k helps one-step samples and costs two more evaluations for each such row.
         max_steps: M, a power of two: the most steps that can be sampled.
         level_weights: Shares of the sizes d = 1, 1/2, ... 1/M among the self-consistency rows, up to
-            log2(M) + 1 numbers that need not sum to one; uniform, as in the paper, if None. Sizes without a
-            share, or beyond the last number, are not trained: so short a step is the flow's.
+            log2(M) + 1 numbers that need not sum to one; uniform, as in the paper, if None. Steps shorter
+            than the last size with a share are not trained: they are the flow's. A 0 before it leaves out a
+            size that should not be sampled.
         target_steps: Smaller steps that a target is made of, a power of two; the paper's two. More of them
             make a target that has passed through fewer sizes, at one more network evaluation each.
         bootstrap_from: Part of the training, in [0, 1), before which all rows are flow matching: until the
