@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
+from torch.optim import Muon as TorchMuon
 
 from shortcut_policy.backbones import ConditionalUnet1D
 from shortcut_policy.training import TrainerConfig
-from shortcut_policy.training.optimizers import make_optimizers
+from shortcut_policy.training.optimizers import ITERATIONS, Muon, make_optimizers, orthogonalise
 
 
 def test_muon_has_the_wide_matrices_and_adamw_everything_else():
@@ -43,3 +44,43 @@ def test_a_rare_direction_is_learned_as_fast_as_a_frequent_one(direction):
     muon.step()
     moved = net.weight.detach().norm(dim=0)
     assert moved[direction] > 0.1 * moved.max()
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_updates_are_those_of_pytorch(nesterov):
+    """Up to the rounding of bfloat16, in which PyTorch orthogonalises."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((24, 16), (16, 40), (24, 16))]
+    gradients = [[torch.randn(w.shape, generator=generator) for w in start] for _ in range(3)]
+    ends = []
+    for kind in (Muon, TorchMuon):
+        weights = [nn.Parameter(w.clone()) for w in start] + [nn.Parameter(torch.ones(20, 20))]
+        muon = kind(
+            weights,
+            0.1,
+            weight_decay=0.1,
+            nesterov=nesterov,
+            ns_steps=ITERATIONS,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        for step in gradients:
+            for weight, gradient in zip(weights[:3], step, strict=True):
+                weight.grad = gradient.clone()
+            muon.step()
+        ends.append([weight.detach() for weight in weights])
+        assert torch.equal(weights[3], torch.ones(20, 20)), "a parameter without a gradient stays"
+    for own, theirs, first in zip(*ends, [*start, torch.ones(20, 20)], strict=True):
+        assert (own - theirs).norm() <= 0.02 * (theirs - first).norm()
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 12), (2, 12, 5), (1, 7, 7)])
+def test_orthogonalising_applies_the_polynomial_to_the_singular_values(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    a, b, c = coefficients = (3.4445, -4.775, 2.0315)
+    left, values, right = torch.linalg.svd(x, full_matrices=False)
+    values = values / x.norm(dim=(1, 2))[:, None]
+    for _ in range(4):
+        values = a * values + b * values**3 + c * values**5
+    expected = left @ torch.diag_embed(values) @ right
+    assert torch.allclose(orthogonalise(x, coefficients, 4), expected, atol=1e-10)
+    assert orthogonalise(torch.zeros(shape), coefficients, 4).abs().max() == 0

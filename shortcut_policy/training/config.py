@@ -25,7 +25,8 @@ class TrainerConfig:
         max_grad_norm: Gradients are scaled down to this norm.
         ema_power: The averaged weights forget with decay ``1 - (1 + n) ** -ema_power`` after n updates,
         ema_max_decay: but never slower than this.
-        precision: ``bf16`` for the matrix products, ``fp32``, or ``auto``: bf16 where the hardware has it.
+        precision: ``bf16`` for the matrix products, ``fp32``, or ``auto``: bf16 on GPUs that have it and on
+            CPUs with tiles for it (AMX); elsewhere it is slower than fp32.
         compile: Run the network through ``torch.compile``: a minute or more of start-up, faster updates.
         log_every: Updates between lines of the log.
         validate_every: Updates between validations on held-out windows; 0 for never.
@@ -101,4 +102,4 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _cpu_computes_bf16() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()

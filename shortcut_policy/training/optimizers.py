@@ -1,7 +1,12 @@
 """What updates the weights: Muon for the matrices, AdamW for the rest; or AdamW for all."""
 
-from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.optim import AdamW, Optimizer
 
 from shortcut_policy.training.config import TrainerConfig
 
@@ -10,6 +15,68 @@ from shortcut_policy.training.config import TrainerConfig
 ITERATIONS = 3
 #: A matrix with fewer rows or columns, such as the first and the last layer's, is left to AdamW.
 SMALLEST_SIDE = 16
+
+
+class Muon(optim.Muon):
+    """PyTorch's Muon in float32: iterations on the square Gram matrix, all matrices of a shape together.
+
+    The same updates up to rounding. PyTorch computes them in bfloat16, which is right for a GPU; a CPU
+    without tiles for bfloat16 takes longer for them than for the network (``benchmarks/training_step.py``).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update of all parameters that have a gradient."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            parameters: list[Tensor] = []
+            gradients: list[Tensor] = []
+            averages: list[Tensor] = []
+            self._init_group(group, parameters, gradients, averages)
+            shapes: dict[torch.Size, list[int]] = defaultdict(list)
+            for i, gradient in enumerate(gradients):
+                shapes[gradient.shape].append(i)
+            for shape, members in shapes.items():
+                gradient = torch.stack([gradients[i] for i in members])
+                for i in members:
+                    averages[i].lerp_(gradients[i], 1 - group["momentum"])
+                direction = torch.stack([averages[i] for i in members])
+                if group["nesterov"]:
+                    direction = gradient.lerp_(direction, group["momentum"])
+                direction = orthogonalise(
+                    direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
+                )
+                rate = 0.2 * max(shape) ** 0.5 * group["lr"]  # match_rms_adamw
+                for i, update in zip(members, direction, strict=True):
+                    parameters[i].mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+        return loss
+
+
+def orthogonalise(x: Tensor, coefficients: Sequence[float], iterations: int, eps: float = 1e-7) -> Tensor:
+    """Move all singular values of matrices ``x`` (B, m, n) towards 1, by Newton-Schulz iterations (Muon).
+
+    An iteration is ``X <- (a + b G + c G^2) X`` with ``G = X X^T``. Here they run on the smaller of the two
+    Gram matrices alone: its polynomials commute, so ``G <- P G P`` for ``P = a + b G + c G^2``, and X is
+    multiplied once, by the product of all P.
+
+    Args:
+        x: The matrices.
+        coefficients: a, b, c.
+        iterations: How many.
+        eps: The smallest norm that is divided by.
+    """
+    a, b, c = coefficients
+    if x.shape[1] > x.shape[2]:
+        return orthogonalise(x.mT, coefficients, iterations, eps).mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    gram, product = x @ x.mT, None
+    for i in range(iterations):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        product = polynomial if product is None else polynomial @ product
+        if i < iterations - 1:
+            gram = polynomial @ gram @ polynomial
+    return x if product is None else product @ x
 
 
 def make_optimizers(module: nn.Module, config: TrainerConfig) -> list[Optimizer]:
