@@ -87,7 +87,7 @@ def test_sizes_that_are_not_trained_are_the_flow():
         asked.append(d[0].item())
         return torch.zeros_like(x)
 
-    objective = Shortcut(max_steps=128, level_weights=[4, 2, 0, 1, 0, 0], target_steps=4)
+    objective = Shortcut(max_steps=128, level_weights=[4, 2, 1, 1, 0, 0], target_steps=4)
     assert objective.smallest_step == 1 / 8
     objective.sample(net, torch.zeros(2, 2), torch.zeros(2, 1), 8)
     assert set(asked) == {1 / 8}
@@ -137,10 +137,10 @@ def test_guided_targets_cost_what_is_stated(target_steps, level_weights):
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
-    [(None, [0.25] * 4), ([1, 0, 0, 1], [0.5, 0, 0, 0.5]), ([4, 2, 1, 1], [0.5, 0.25, 0.125, 0.125])],
+    [(None, [0.25] * 4), ([1, 0, 1], [0.5, 0, 0.5, 0]), ([4, 2, 1, 1], [0.5, 0.25, 0.125, 0.125])],
 )
 def test_level_frequencies_are_as_configured(weights, expected):
-    objective = Shortcut(max_steps=8, level_weights=weights)
+    objective = Shortcut(max_steps=8, level_weights=weights, target_steps=4)
     draws = Draws(torch.Generator().manual_seed(0))
     sizes = objective.draw_step_sizes(draws.stratified(800, 800))
     shares = [(sizes == 0.5**level).float().mean().item() for level in range(4)]
@@ -189,6 +189,16 @@ def test_an_exact_step_map_samples_exactly_at_any_step_count(steps):
 def test_steps_that_were_not_trained_are_refused(steps):
     with pytest.raises(InputError, match=f"steps={steps}.*(powers of two|from 1 to 128)"):
         Shortcut(max_steps=128).check_steps(steps)
+
+
+def test_a_size_that_is_left_out_is_neither_asked_in_targets_nor_sampled():
+    objective = Shortcut(level_weights=[4, 0, 2, 1, 1], target_steps=4)
+    with pytest.raises(InputError, match=r"steps=2 cannot be sampled.*without steps of 1/2"):
+        objective.check_steps(2)
+    for steps in (1, 4, 8, 16, 32, 128):
+        objective.check_steps(steps)
+    with pytest.raises(InputError, match="steps of 1/1 on targets of steps of 1/4, whose share is 0"):
+        Shortcut(level_weights=[4, 2, 0, 1], target_steps=4)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from shortcut_policy.evaluation.evaluate import Machinery, check
 from shortcut_policy.evaluation.plots import plot_steps
 from shortcut_policy.evaluation.rollout import checkpoint_name, measure, protocol
 from shortcut_policy.evaluation.statistics import paired_scores, paired_successes
-from shortcut_policy.evaluation.table import Cell
+from shortcut_policy.evaluation.table import Cell, p_value
 from shortcut_policy.evaluation.text_table import TextTable
 from shortcut_policy.paths import write_atomic
 
@@ -126,12 +126,12 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     difference = area = ""
     if not fixed:
         difference = (
-            f"{row['same_cost_score_difference']:+.3f} (p = {row['same_cost_score_p_value']:.3f}); "
-            f"{100 * row['same_cost_success_difference']:+.0f} points (p = "
-            f"{row['same_cost_success_p_value']:.3f})"
+            f"{row['same_cost_score_difference']:+.3f} ({p_value(row['same_cost_score_p_value'])}); "
+            f"{100 * row['same_cost_success_difference']:+.0f} points "
+            f"({p_value(row['same_cost_success_p_value'])})"
         )
         if row["failure_auroc"] is not None:
-            area = f"{row['failure_auroc']:.2f} (p = {row['failure_auroc_p_value']:.3f})"
+            area = f"{row['failure_auroc']:.2f} ({p_value(row['failure_auroc_p_value'])})"
     return (
         row["name"],
         setting,

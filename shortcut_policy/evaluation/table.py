@@ -223,10 +223,11 @@ def _difference(row: Mapping[str, Any], prefix: str = "") -> str:
     if row[f"{prefix}score_difference"] is None:
         return "–"
     return (
-        f"{row[f'{prefix}score_difference']:+.3f} ({_p_value(row[f'{prefix}score_p_value'])}), "
-        f"{100 * row[f'{prefix}success_difference']:+.0f} ({_p_value(row[f'{prefix}success_p_value'])})"
+        f"{row[f'{prefix}score_difference']:+.3f} ({p_value(row[f'{prefix}score_p_value'])}), "
+        f"{100 * row[f'{prefix}success_difference']:+.0f} ({p_value(row[f'{prefix}success_p_value'])})"
     )
 
 
-def _p_value(p_value: float) -> str:
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+def p_value(value: float) -> str:
+    """A p-value for readers."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

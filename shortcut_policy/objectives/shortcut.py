@@ -38,8 +38,8 @@ class Shortcut(Objective):
         max_steps: M, a power of two: the most steps that can be sampled.
         level_weights: Shares of the sizes d = 1, 1/2, ... 1/M among the self-consistency rows, up to
             log2(M) + 1 numbers that need not sum to one; uniform, as in the paper, if None. Steps shorter
-            than the last size with a share are not trained: they are the flow's. A 0 before it leaves out a
-            size that should not be sampled.
+            than the last size with a share are not trained: they are the flow's. A size with a share of 0
+            before it is left out: no target may be made of such steps, and none can be sampled.
         target_steps: Smaller steps that a target is made of, a power of two; the paper's two. More of them
             make a target that has passed through fewer sizes, at one more network evaluation each.
         bootstrap_from: Part of the training, in [0, 1), before which all rows are flow matching: until the
@@ -105,6 +105,14 @@ class Shortcut(Objective):
         self.loss_changes = [bootstrap_from] if bootstrap_from else []
         weights = weights[: int(weights.nonzero().max()) + 1].double()
         self.smallest_step = 0.5 ** (len(weights) - 1)
+        self.untrained = {0.5**level for level, weight in enumerate(weights) if not weight}
+        for level in weights.nonzero().flatten().tolist():
+            if 0.5**level / target_steps in self.untrained:
+                raise InputError(
+                    f"objective.level_weights={weights.tolist()} train steps of 1/{2**level} on targets of "
+                    f"steps of 1/{2**level * target_steps}, whose share is 0: give these a share, or change "
+                    f"objective.target_steps={target_steps}"
+                )
         self.level_shares = torch.cumsum(weights / weights.sum(), 0).float()
         self.target_weights, self.target_clip, self.flow_times = target_weights, target_clip, flow_times
         self.error, self.path, self.guidance = row_error(error), path or Straight(), guidance
@@ -185,8 +193,13 @@ class Shortcut(Objective):
         return euler(net, noise, cond, steps, d=d if d >= self.smallest_step else 0.0)
 
     def check_steps(self, steps: int) -> None:
-        """A power of two up to M."""
+        """A power of two up to M, of a size that was not left out."""
         check_doubling_steps(steps, self.max_steps, f"a shortcut policy with M = {self.max_steps}")
+        if 1 / steps in self.untrained:
+            raise InputError(
+                f"steps={steps} cannot be sampled: this policy was trained without steps of 1/{steps} "
+                "(a share of 0 in objective.level_weights)"
+            )
 
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
