@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Draws, Shortcut
+from shortcut_policy.objectives import Draws, FlowMatching, Shortcut
 from shortcut_policy.objectives.base import cost_phases
 from shortcut_policy.objectives.guidance import Guidance
 from tests.step_maps import CHUNKS, RATE, Affine, Counting, context, linear_flow
@@ -112,6 +112,23 @@ def test_self_consistency_begins_when_asked_to():
     assert cost_phases(Shortcut()) == [(0.0, 1.0)]
 
 
+def test_added_rows_leave_flow_matching_the_whole_batch():
+    """Every row has its flow error, and the first ones that of self-consistency on top."""
+    objective = Shortcut(bootstrap_every=2, bootstrap_rows="added", target_steps=4)
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Counting(Affine())
+    losses, metrics = objective.loss(net, x_1, cond, context(net, cond))
+    assert net.rows == 8 + 4 + 4 * 4 == 8 * objective.training_evaluations().forward
+    assert objective.training_evaluations().backward == 1.5
+    flow, _ = FlowMatching().loss(net, x_1, cond, context(net, cond))
+    torch.testing.assert_close(losses[4:], flow[4:])
+    torch.testing.assert_close((losses - flow)[:4].mean(), metrics["loss_consistency"])
+    assert (losses > flow)[:4].all()
+    settled = Shortcut(bootstrap_every=2, bootstrap_rows="added", bootstrap_from=0.5)
+    alone, _ = settled.loss(net, x_1, cond, context(net, cond, progress=0.4))
+    torch.testing.assert_close(alone, flow)
+    assert settled.training_evaluations(0.4) == FlowMatching().training_evaluations()
+
+
 def test_the_weight_of_self_consistency_multiplies_its_rows_alone():
     cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
     plain, logged = Shortcut().loss(net, x_1, cond, context(net, cond))
@@ -122,9 +139,11 @@ def test_the_weight_of_self_consistency_multiplies_its_rows_alone():
 
 @pytest.mark.parametrize("target_steps", [2, 4])
 @pytest.mark.parametrize("level_weights", [None, [4, 2, 2, 1]])
-def test_guided_targets_cost_what_is_stated(target_steps, level_weights):
+@pytest.mark.parametrize("rows", ["taken", "added"])
+def test_guided_targets_cost_what_is_stated(target_steps, level_weights, rows):
     objective = Shortcut(
         bootstrap_every=2,
+        bootstrap_rows=rows,
         level_weights=level_weights,
         target_steps=target_steps,
         target_weights="online",
@@ -207,6 +226,7 @@ def test_a_size_that_is_left_out_is_neither_asked_in_targets_nor_sampled():
         {"max_steps": 100},
         {"max_steps": 0},
         {"bootstrap_every": 0.5},
+        {"bootstrap_rows": "lent"},
         {"level_weights": [1] * 9},
         {"level_weights": [0] * 8},
         {"target_steps": 3},

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
@@ -26,8 +27,8 @@ from shortcut_policy.objectives.paths import GaussianPath, Straight, euler
 class Shortcut(Objective):
     """Flow matching at d = 0, and self-consistency: one step of d equals two steps of d / 2.
 
-    One batch and one forward pass: the first 1/k of the rows regress on the network's own two half steps (or
-    four quarter steps, and so on), the others on the velocity of the path. Sizes d are 1, 1/2, ... 1/M; the
+    One batch and one forward pass: 1/k of the rows regress on the network's own two half steps (or four
+    quarter steps, and so on), the others on the velocity of the path. Sizes d are 1, 1/2, ... 1/M; the
     network is asked at d = 0 wherever d would be smaller than the smallest size that is trained.
 
     The defaults are the paper's. ``configs/objective/shortcut.yaml`` has what serves policies better.
@@ -35,6 +36,9 @@ class Shortcut(Objective):
     Args:
         bootstrap_every: k; one row in k is self-consistency. The paper says 4, the authors' code 8. A
             smaller k helps one-step samples and costs two more evaluations for each such row.
+        bootstrap_rows: Whether those rows are ``taken`` from flow matching, as in the paper, or ``added`` to
+            the batch: then flow matching has every row, and one in k is self-consistency as well, with noise
+            of its own.
         max_steps: M, a power of two: the most steps that can be sampled.
         level_weights: Shares of the sizes d = 1, 1/2, ... 1/M among the self-consistency rows, up to
             log2(M) + 1 numbers that need not sum to one; uniform, as in the paper, if None. Steps shorter
@@ -64,6 +68,7 @@ class Shortcut(Objective):
     def __init__(
         self,
         bootstrap_every: float = 4,
+        bootstrap_rows: Literal["taken", "added"] = "taken",
         max_steps: int = 128,
         level_weights: Sequence[float] | None = None,
         target_steps: int = 2,
@@ -79,6 +84,8 @@ class Shortcut(Objective):
         check_power_of_two(max_steps)
         if bootstrap_every < 1:
             raise InputError(f"objective.bootstrap_every={bootstrap_every} must be at least 1: one row in k")
+        if bootstrap_rows not in ("taken", "added"):
+            raise InputError(f"objective.bootstrap_rows={bootstrap_rows} must be taken or added")
         if target_weights not in ("ema", "online"):
             raise InputError(f"objective.target_weights={target_weights} must be ema or online")
         if flow_times not in ("continuous", "discrete"):
@@ -99,7 +106,7 @@ class Shortcut(Objective):
                 f"objective.level_weights must be up to {levels} numbers from 0 on, for d = 1, 1/2, ... "
                 f"1/{max_steps}, and not all 0; got {weights.tolist()}"
             )
-        self.bootstrap_every, self.max_steps = bootstrap_every, max_steps
+        self.bootstrap_every, self.bootstrap_rows, self.max_steps = bootstrap_every, bootstrap_rows, max_steps
         self.target_steps, self.bootstrap_from = target_steps, bootstrap_from
         self.consistency_weight = consistency_weight
         self.loss_changes = [bootstrap_from] if bootstrap_from else []
@@ -129,29 +136,40 @@ class Shortcut(Objective):
         bootstrapped = round(rows * draws.world / self.bootstrap_every) if started else 0
         d = self.draw_step_sizes(draws.stratified(rows, bootstrapped))
         n = len(d)
+        added = bootstrapped > 0 and self.bootstrap_rows == "added"
+        flow = slice(0 if added else n, None)
+        z_0, v = (draws.normal_like(x_1), draws.uniform(rows)) if added else (x_0, u)
 
-        t = u.clone()
-        t[:n] = d * torch.floor(u[:n] / d)
+        start = d * torch.floor(v[:n] / d)
+        t = u[flow]
         if self.flow_times == "discrete":
-            t[n:] = torch.floor(u[n:] * self.max_steps) / self.max_steps
-        told = torch.cat([d, torch.zeros_like(u[n:])])
+            t = torch.floor(t * self.max_steps) / self.max_steps
 
         averaged = self.target_weights == "ema"
         teacher, teacher_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
+        conds = cond[:n], cond[flow]
         if self.guidance is not None:
-            scale = self.guidance.scales(draws.uniform(rows))
-            present = draws.uniform(rows) >= self.guidance.dropout
-            scale[n:], present[:n] = 1, True
-            teacher = self.guidance.guided(teacher, scale[:n])
-            cond = self.guidance.condition(cond, present, scale)
+            scale = self.guidance.scales(draws.uniform(rows))[:n]
+            present = draws.uniform(rows)[flow] >= self.guidance.dropout
+            teacher = self.guidance.guided(teacher, scale)
+            conds = (
+                self.guidance.condition(conds[0], torch.ones_like(scale, dtype=torch.bool), scale),
+                self.guidance.condition(conds[1], present, torch.ones_like(t)),
+            )
 
-        x_t, target = self.path.point(x_0, x_1, t), self.path.velocity(x_0, x_1, t)
+        x, target = self._clip(self.path.point(z_0[:n], x_1[:n], start)), x_0[:0]
         if n:
-            x_t[:n] = self._clip(x_t[:n])
-            target[:n] = self.bootstrap_target(teacher, x_t[:n], t[:n], d, teacher_cond[:n])
-        losses = self.error(net(x_t, t, told, cond), target)
-        parts = {"loss_consistency": losses[:n], "loss_flow": losses[n:]}
-        losses = torch.cat([self.consistency_weight * losses[:n], losses[n:]])
+            target = self.bootstrap_target(teacher, x, start, d, teacher_cond[:n])
+        x_t = torch.cat([x, self.path.point(x_0[flow], x_1[flow], t)])
+        target = torch.cat([target, self.path.velocity(x_0[flow], x_1[flow], t)])
+        told = torch.cat([d, torch.zeros_like(t)])
+        errors = self.error(net(x_t, torch.cat([start, t]), told, torch.cat(conds)), target)
+        parts = {"loss_consistency": errors[:n], "loss_flow": errors[n:]}
+        consistency = self.consistency_weight * errors[:n]
+        if added:
+            losses = errors[n:] + F.pad(consistency, (0, rows - n))
+        else:
+            losses = torch.cat([consistency, errors[n:]])
         return losses, {name: part.detach().mean() for name, part in parts.items() if len(part)}
 
     @torch.no_grad()
@@ -212,7 +230,10 @@ class Shortcut(Objective):
         return self.guidance.sampling_cond(cond, guidance)
 
     def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, and the smaller steps for one row in k; with guidance, those at d = 0 are asked for twice."""
+        """One, and the smaller steps for one row in k, which is one more itself if it is added to the batch.
+
+        With guidance, smaller steps at d = 0 are asked for twice.
+        """
         if progress < self.bootstrap_from:
             return TrainingEvaluations(1, 1)
         evaluations = float(self.target_steps)
@@ -220,7 +241,8 @@ class Shortcut(Objective):
             below = [0.0, *self.level_shares.tolist()]
             from_flow = self.target_steps.bit_length() - 1  # sizes so near the smallest have flow targets
             evaluations *= 2 - below[max(0, len(self.level_shares) - from_flow)]
-        return TrainingEvaluations(1 + evaluations / self.bootstrap_every, 1)
+        own = 1 / self.bootstrap_every if self.bootstrap_rows == "added" else 0.0
+        return TrainingEvaluations(1 + own + evaluations / self.bootstrap_every, 1 + own)
 
     def _clip(self, x: Tensor) -> Tensor:
         return x if self.target_clip is None else x.clamp(-self.target_clip, self.target_clip)
