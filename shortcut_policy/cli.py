@@ -71,6 +71,14 @@ def ablations(config: DictConfig) -> None:
     run(config)
 
 
+@command("step_errors")
+def step_errors(config: DictConfig) -> None:
+    """Compare few steps with many for the same noise: ``scripts/step_errors.py policies.shortcut=...``."""
+    from shortcut_policy.evaluation.step_errors import run
+
+    run(config)
+
+
 @command("auto_steps")
 def auto_steps(config: DictConfig) -> None:
     """Compare automatic with fixed steps of one policy: ``scripts/auto_steps.py checkpoint=...``."""

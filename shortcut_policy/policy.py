@@ -8,6 +8,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
+from shortcut_policy.backbones import Preconditioned
 from shortcut_policy.build import build
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
@@ -63,7 +64,9 @@ class Policy(nn.Module):
 
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``
-                and the specifications (see `build`) of ``encoder``, ``backbone`` and ``objective``.
+                and the specifications (see `build`) of ``encoder``, ``backbone`` and ``objective``. With
+                ``precondition``, the arguments of `Preconditioned`, the backbone of an objective that
+                predicts velocities is wrapped in one.
         """
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
@@ -76,6 +79,8 @@ class Policy(nn.Module):
             horizon=spec["horizon"],
             cond_dim=encoder.cond_dim + objective.extra_cond_dim,
         )
+        if spec.get("precondition") and objective.path is not None:
+            backbone = Preconditioned(backbone, objective.path, **spec["precondition"])
         sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
         policy = cls(obs=obs, action=action, encoder=encoder, backbone=backbone, objective=objective, **sizes)
         policy.spec = dict(spec)

@@ -127,7 +127,7 @@ def test_a_signal_saves_and_leaves(demonstrations: Path, straight: Path, tmp_pat
 
 
 # Muon gives directions that a gradient hardly has as much weight as the others, and so their rounding errors.
-@pytest.mark.parametrize(("optimizer", "error"), [("adamw", 1e-4), ("muon", 0.03)])
+@pytest.mark.parametrize(("optimizer", "error"), [("adamw", 1e-4), ("muon", 1e-3)])
 def test_two_processes_train_as_one(
     compose_config: Compose, demonstrations: Path, tmp_path: Path, optimizer: str, error: float
 ):

@@ -2,6 +2,7 @@
 
 from shortcut_policy.backbones.epsilon import NoiseAsVelocity
 from shortcut_policy.backbones.mlp import Mlp
+from shortcut_policy.backbones.preconditioned import Preconditioned
 from shortcut_policy.backbones.unet1d import ConditionalUnet1D
 
-__all__ = ["ConditionalUnet1D", "Mlp", "NoiseAsVelocity"]
+__all__ = ["ConditionalUnet1D", "Mlp", "NoiseAsVelocity", "Preconditioned"]

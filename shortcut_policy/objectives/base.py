@@ -9,12 +9,15 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
+
+if TYPE_CHECKING:
+    from shortcut_policy.objectives.paths import GaussianPath
 
 Metrics = dict[str, Tensor]
 #: One generator for all rows, or a list of one a row: then row i depends on generator i alone.
@@ -106,6 +109,7 @@ class Objective(Protocol):
             teacher from outside.
         loss_changes: Points of it at which the loss becomes another one, and another cost, under the same
             teacher.
+        path: Between noise and data, if the network predicts average velocities of one; else None.
         velocity_at_zero: Whether the trained network's answer at d = 0 is the velocity of the path from noise
             to data, so that it can teach an objective that distils one.
         step_conditioned: Whether the trained network knows steps of every size, and `sample` is deterministic
@@ -115,6 +119,7 @@ class Objective(Protocol):
 
     teacher_phases: Sequence[float] = ()
     loss_changes: Sequence[float] = ()
+    path: "GaussianPath | None" = None
     velocity_at_zero: bool = False
     step_conditioned: bool = False
     extra_cond_dim: int = 0

@@ -21,7 +21,7 @@ from shortcut_policy.objectives.base import (
     expand_like,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.paths import Straight, interpolate
 
 
 class Consistency(Objective):
@@ -32,6 +32,8 @@ class Consistency(Objective):
         error: Of the velocity, see `row_error`.
         target_weights: Weights that predict the data from the later point: ``ema`` or ``online``.
     """
+
+    path = Straight()
 
     def __init__(self, max_steps: int, error: ErrorName, target_weights: Literal["ema", "online"]) -> None:
         check_power_of_two(max_steps)

@@ -12,7 +12,7 @@ from shortcut_policy.objectives.base import (
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.objectives.paths import Straight, euler, interpolate
 
 
 class FlowMatching(Objective):
@@ -23,6 +23,7 @@ class FlowMatching(Objective):
             data; the others learn another average.
     """
 
+    path = Straight()
     velocity_at_zero = True
 
     def __init__(self, error: ErrorName = "l2") -> None:

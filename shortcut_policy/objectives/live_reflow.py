@@ -14,7 +14,7 @@ from shortcut_policy.objectives.base import (
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.objectives.paths import Straight, euler, interpolate
 
 
 class LiveReflow(Objective):
@@ -30,6 +30,7 @@ class LiveReflow(Objective):
         error: Of the velocity of reflowed rows, see `row_error`; the flow has ``l2``.
     """
 
+    path = Straight()
     velocity_at_zero = True
 
     def __init__(self, reflow_every: float = 4, target_steps: int = 8, error: ErrorName = "l2") -> None:

@@ -18,7 +18,7 @@ from shortcut_policy.objectives.base import (
     expand_like,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.objectives.paths import Straight, euler, interpolate
 
 #: Of the paper's time distribution: mean and deviation of the logit of t, which grows towards the data.
 LOGIT_MEAN, LOGIT_STD = 0.4, 1.0
@@ -53,6 +53,7 @@ class MeanFlow(Objective):
         error: Of the average velocity, see `row_error`.
     """
 
+    path = Straight()
     velocity_at_zero = True
     step_conditioned = True
 

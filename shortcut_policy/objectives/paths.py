@@ -30,10 +30,15 @@ class GaussianPath(ABC):
         """``x_t``, (B, ...), for noise ``x_0`` and data ``x_1`` (B, ...), and ``t`` (B,)."""
         return expand_like(self.alpha(t), x_1) * x_1 + expand_like(self.sigma(t), x_0) * x_0
 
-    def velocity(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
-        """``dx_t/dt = alpha'(t) x_1 + sigma'(t) x_0``, (B, ...)."""
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha'(t)`` and ``sigma'(t)`` at times ``t`` (B,)."""
         ones = torch.ones_like(t)
         alpha, sigma = (torch.func.jvp(weight, (t,), (ones,))[1] for weight in (self.alpha, self.sigma))
+        return alpha, sigma
+
+    def velocity(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
+        """``dx_t/dt = alpha'(t) x_1 + sigma'(t) x_0``, (B, ...)."""
+        alpha, sigma = self.rates(t)
         return expand_like(alpha, x_1) * x_1 + expand_like(sigma, x_0) * x_0
 
     def check_ends(self) -> None:
@@ -57,6 +62,10 @@ class Straight(GaussianPath):
     def sigma(self, t: Tensor) -> Tensor:
         """1 - t."""
         return 1 - t
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """1 and -1."""
+        return torch.ones_like(t), -torch.ones_like(t)
 
 
 class Cosine(GaussianPath):

@@ -18,7 +18,7 @@ from shortcut_policy.objectives.base import (
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
-from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.objectives.paths import Straight, euler, interpolate
 
 
 class ProgressiveDistillation(Objective):
@@ -37,6 +37,8 @@ class ProgressiveDistillation(Objective):
         error: Of the average velocity, see `row_error`; the flow of the first phase has ``l2``.
         first_phase: Share of the training that makes the teacher, in [0, 1); 0 with a teacher from outside.
     """
+
+    path = Straight()
 
     def __init__(self, max_steps: int = 128, error: ErrorName = "l2", first_phase: float = 0.5) -> None:
         check_power_of_two(max_steps)

@@ -16,7 +16,7 @@ from shortcut_policy.objectives.base import (
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
-from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.objectives.paths import Straight, euler, interpolate
 
 
 class Reflow(Objective):
@@ -36,6 +36,7 @@ class Reflow(Objective):
         first_phase: Share of the training that makes the teacher, in [0, 1); 0 with a teacher from outside.
     """
 
+    path = Straight()
     velocity_at_zero = True
 
     def __init__(self, teacher_steps: int = 8, error: ErrorName = "l2", first_phase: float = 0.5) -> None:

@@ -63,6 +63,7 @@ class Shortcut(Objective):
             more evaluations for each row of d = 1/M.
     """
 
+    path: GaussianPath
     step_conditioned = True
 
     def __init__(

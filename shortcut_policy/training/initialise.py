@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from shortcut_policy.backbones import NoiseAsVelocity
+from shortcut_policy.backbones import NoiseAsVelocity, Preconditioned
 from shortcut_policy.backbones.embeddings import ScalarEmbedding
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
@@ -30,8 +30,8 @@ def initialise(
     A network that was only ever asked at d = 0 gets an embedding of d that is, for every d, its embedding of
     0: as a shortcut model it starts with the velocity as its answer to every step size, and learns from there
     what the sizes change. One that predicts the noise of a diffusion becomes a step map by `NoiseAsVelocity`,
-    unless it goes on as a diffusion. The normaliser is the trained policy's: other statistics would change
-    what the weights mean.
+    unless it goes on as a diffusion. The normaliser and the preconditioning are the trained policy's: others
+    would change what the weights mean.
 
     Args:
         spec: Of the new policy, see `Policy.from_spec`.
@@ -48,7 +48,9 @@ def initialise(
     old = load_policy(checkpoint)
     given = f"{option}={checkpoint}"
     check_fits(spec, task, old, given)
-    policy = Policy.from_spec({**spec, "backbone": _as_step_map(spec, old, given)})
+    precondition = old.spec["precondition"] if isinstance(old.backbone, Preconditioned) else None
+    backbone = _as_step_map(spec, old, given)
+    policy = Policy.from_spec({**spec, "backbone": backbone, "precondition": precondition})
     _load(policy.encoder, old.encoder, f"the encoder of {given}")
     _load(_network(policy), _network(old), f"the backbone of {given}")
     policy.normalizer.load_state_dict(old.normalizer.state_dict())
@@ -104,7 +106,7 @@ def _as_step_map(spec: Mapping[str, Any], old: Policy, given: str) -> Mapping[st
             "which a diffusion cannot go on; give a checkpoint of a diffusion, or another objective"
         )
     # Diffusions too: the velocity that theirs becomes is the straight path's.
-    trained, wanted = (getattr(o, "path", Straight()) for o in (old.objective, objective))
+    trained, wanted = (o.path or Straight() for o in (old.objective, objective))
     if (type(trained), vars(trained)) != (type(wanted), vars(wanted)):
         raise InputError(
             f"{given} gives velocities of the path {type(trained).__name__}, not of "
@@ -122,7 +124,8 @@ def _as_step_map(spec: Mapping[str, Any], old: Policy, given: str) -> Mapping[st
 
 def _network(policy: Policy) -> nn.Module:
     """The network itself, which a configuration calls the backbone."""
-    return policy.backbone.network if isinstance(policy.backbone, NoiseAsVelocity) else policy.backbone
+    backbone = policy.backbone
+    return backbone.network if isinstance(backbone, NoiseAsVelocity | Preconditioned) else backbone
 
 
 def _forget_step_sizes(network: nn.Module, given: str) -> None:

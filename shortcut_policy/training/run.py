@@ -84,7 +84,7 @@ def make_dataset(config: DictConfig) -> DemonstrationDataset:
 def make_policy(config: DictConfig, dataset: DemonstrationDataset) -> Policy:
     """The policy that a training begins with, its normaliser and metadata set."""
     plain = to_plain(config)
-    spec = {name: plain[name] for name in ("encoder", "backbone", "objective")}
+    spec = {name: plain[name] for name in ("encoder", "backbone", "precondition", "objective")}
     spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
     saved = list_checkpoints(output_folder(plain))
     _check_origin(plain)

@@ -1,0 +1,54 @@
+"""A network that sees and predicts numbers of size one, whatever the noise level, as a step map."""
+
+from torch import Tensor, nn
+
+from shortcut_policy.objectives.base import expand_like
+from shortcut_policy.objectives.paths import GaussianPath
+
+
+class Preconditioned(nn.Module):
+    """``s(x, t, d) = c_skip(t) x + c_out(t) F(c_in(t) x, t, d)``, for a network F.
+
+    Preconditioning after Karras et al. 2022, equation 7, who predict the data where here the average velocity
+    of a path is predicted. F has to say what a linear function of x cannot, so that it does not have to pass
+    the noise through its normalisations to the last digit: at t = 0, where one-step samples are made, the
+    velocity is the data less x, and F is left with the data.
+
+    ``c_skip`` is the slope of the velocity in x for data of standard deviation ``residual_std``: it keeps to
+    "the data less x" until x tells more of the data than the condition does. ``c_out`` is the root mean
+    square of what is left for F, and ``c_in`` that of x, inverted, both for data of ``data_std``.
+
+    Args:
+        network: F.
+        path: Whose velocities are predicted.
+        data_std: Root mean square of normalised data.
+        residual_std: Roughly their standard deviation where the condition is known.
+    """
+
+    def __init__(
+        self, network: nn.Module, path: GaussianPath, data_std: float = 0.5, residual_std: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.network, self.path = network, path
+        self.data_variance, self.residual_variance = data_std**2, residual_std**2
+
+    def forward(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        """Average velocity over [t, t + d].
+
+        Args:
+            x: (B, ...).
+            t: (B,) in [0, 1], 0 is noise.
+            d: (B,) in [0, 1].
+            cond: (B, C).
+        """
+        skip, out, scale = (expand_like(factor, x) for factor in self.factors(t))
+        return skip * x + out * self.network(scale * x, t, d, cond)
+
+    def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``c_skip``, ``c_out`` and ``c_in`` at times ``t``, (B,) each."""
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        alpha_rate, sigma_rate = self.path.rates(t)
+        residual = self.residual_variance
+        skip = (residual * alpha * alpha_rate + sigma * sigma_rate) / (residual * alpha**2 + sigma**2)
+        left = self.data_variance * (alpha_rate - skip * alpha) ** 2 + (sigma_rate - skip * sigma) ** 2
+        return skip, left.sqrt(), (self.data_variance * alpha**2 + sigma**2).rsqrt()
