@@ -31,10 +31,6 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: a policy cannot be used, or draws noise while it samples.
     """
-    if not config.checkpoints:
-        raise InputError(
-            "checkpoints must name at least one policy, such as checkpoints={shortcut: runs/...}"
-        )
     rows = []
     for name, path in config.policies.items():
         policy = load_policy(path, config.device)
