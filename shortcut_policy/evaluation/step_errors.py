@@ -1,6 +1,7 @@
 """How far samples of few steps are from those of many, for the same noise: where a few-step policy loses.
 
-It takes half a minute, no rewards and no demonstrations, and ranks ideas before anything is rolled out at length.
+It takes half a minute, no rewards and no demonstrations, and ranks ideas before anything is rolled out at
+length.
 """
 
 import json
