@@ -80,7 +80,7 @@ class Policy(nn.Module):
             cond_dim=encoder.cond_dim + objective.extra_cond_dim,
         )
         if spec.get("precondition") and objective.path is not None:
-            backbone = Preconditioned(backbone, objective.path, **spec["precondition"])
+            backbone = Preconditioned.from_settings(spec["precondition"], backbone, objective.path)
         sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
         policy = cls(obs=obs, action=action, encoder=encoder, backbone=backbone, objective=objective, **sizes)
         policy.spec = dict(spec)

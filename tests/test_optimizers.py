@@ -46,8 +46,9 @@ def test_a_rare_direction_is_learned_as_fast_as_a_frequent_one(direction):
     assert moved[direction] > 0.1 * moved.max()
 
 
+@pytest.mark.parametrize("scaling", ["match_rms_adamw", "original"])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_updates_are_those_of_pytorch(nesterov):
+def test_updates_are_those_of_pytorch(nesterov, scaling):
     """Up to the rounding of bfloat16, in which PyTorch orthogonalises."""
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((24, 16), (16, 40), (24, 16))]
@@ -61,7 +62,7 @@ def test_updates_are_those_of_pytorch(nesterov):
             weight_decay=0.1,
             nesterov=nesterov,
             ns_steps=ITERATIONS,
-            adjust_lr_fn="match_rms_adamw",
+            adjust_lr_fn=scaling,
         )
         for step in gradients:
             for weight, gradient in zip(weights[:3], step, strict=True):

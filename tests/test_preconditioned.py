@@ -6,6 +6,7 @@ from torch import Tensor
 
 from shortcut_policy.backbones import NoiseAsVelocity, Preconditioned
 from shortcut_policy.checkpoint import load_policy, save_policy
+from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.paths import Cosine, GaussianPath, Straight, euler
 from shortcut_policy.training.run import make_policy
 
@@ -22,9 +23,7 @@ def zero(x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
 
 
 def step_map(path: GaussianPath, network=zero) -> Preconditioned:
-    wrapped = Preconditioned(torch.nn.Identity(), path, DATA_STD, RESIDUAL_STD)
-    wrapped.network = network if isinstance(network, torch.nn.Module) else _Function(network)
-    return wrapped
+    return Preconditioned(_Function(network), path, DATA_STD, RESIDUAL_STD)
 
 
 class _Function(torch.nn.Module):
@@ -121,3 +120,17 @@ def test_a_diffusion_that_becomes_a_shortcut_model_has_none(compose_config, tiny
     shortcut = make_policy(compose_config(f"init_from={tmp_path}", USUAL), tiny_dataset)
     assert isinstance(shortcut.backbone, NoiseAsVelocity)
     assert shortcut.spec["precondition"] is None
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("precondition=true", "precondition=True must be null or a mapping"),
+        ("precondition={std:1}", r"Preconditioned does not take \['network', 'path', 'std'\]"),
+        (SKIP.format(0, 0.1), "precondition.data_std=0 must be above 0"),
+        (SKIP.format(0.5, -1), "precondition.residual_std=-1 must be above 0"),
+    ],
+)
+def test_settings_without_meaning_are_refused(compose_config, tiny_dataset, override, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make_policy(compose_config(override), tiny_dataset)

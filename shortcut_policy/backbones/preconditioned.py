@@ -1,7 +1,12 @@
 """A network that sees and predicts numbers of size one, whatever the noise level, as a step map."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
+from shortcut_policy.build import build
+from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.paths import GaussianPath
 
@@ -23,14 +28,36 @@ class Preconditioned(nn.Module):
         path: Whose velocities are predicted.
         data_std: Root mean square of normalised data.
         residual_std: Roughly their standard deviation where the condition is known.
+
+    Raises:
+        InputError: A standard deviation is not above 0.
     """
 
     def __init__(
         self, network: nn.Module, path: GaussianPath, data_std: float = 0.5, residual_std: float = 0.1
     ) -> None:
         super().__init__()
+        for name, value in (("data_std", data_std), ("residual_std", residual_std)):
+            if value <= 0:
+                raise InputError(f"precondition.{name}={value} must be above 0: it is a standard deviation")
         self.network, self.path = network, path
         self.data_variance, self.residual_variance = data_std**2, residual_std**2
+
+    @classmethod
+    def from_settings(cls, settings: Any, network: nn.Module, path: GaussianPath) -> "Preconditioned":
+        """One as the ``precondition`` of a configuration says.
+
+        Raises:
+            InputError: The settings are not a mapping, or hold other keys or values than they may.
+        """
+        if not isinstance(settings, Mapping):
+            raise InputError(
+                f"precondition={settings} must be null or a mapping, such as "
+                "precondition={data_std: 0.5, residual_std: 0.1}"
+            )
+        target = "shortcut_policy.backbones.Preconditioned"
+        preconditioned: Preconditioned = build({**settings, "_target_": target}, network=network, path=path)
+        return preconditioned
 
     def forward(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
         """Average velocity over [t, t + d].

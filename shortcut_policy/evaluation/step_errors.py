@@ -46,8 +46,9 @@ def run(config: DictConfig) -> None:
     output = Path(config.output)
     described = {"command": command_line(), "commit": commit(), "rows": rows}
     write_atomic(output.with_suffix(".json"), json.dumps(described, indent=2) + "\n")
-    write_atomic(output.with_suffix(".md"), table(rows, config.reference_steps, config.noises).markdown())
-    Console().print(table(rows, config.reference_steps, config.noises).rich())
+    text = table(rows, config.reference_steps, config.noises)
+    write_atomic(output.with_suffix(".md"), text.markdown())
+    Console().print(text.rich())
 
 
 @torch.no_grad()

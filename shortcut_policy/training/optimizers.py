@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 from torch.optim import AdamW, Optimizer
+from torch.optim._muon import _adjust_lr
 
 from shortcut_policy.training.config import TrainerConfig
 
@@ -46,7 +47,7 @@ class Muon(optim.Muon):
                 direction = orthogonalise(
                     direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
                 )
-                rate = 0.2 * max(shape) ** 0.5 * group["lr"]  # match_rms_adamw
+                rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], shape)
                 for i, update in zip(members, direction, strict=True):
                     parameters[i].mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
         return loss
