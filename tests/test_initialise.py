@@ -80,7 +80,7 @@ def test_training_can_tell_step_sizes_apart_again(flow, compose_config, tiny_dat
         losses.mean().backward()
         optimizer.step()
     # After one update the last layer of the embedding is not zero, and the first one learns too.
-    assert all(p.grad.abs().max() > 0 for p in policy.backbone.embed_d.parameters())
+    assert all(p.grad.abs().max() > 0 for p in policy.backbone.network.embed_d.parameters())
     small, large = (policy.backbone(**inputs, d=torch.full((ROWS,), d)) for d in (0.0, 1.0))
     assert not torch.allclose(small, large, rtol=0, atol=1e-7)
 
