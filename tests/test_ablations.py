@@ -111,8 +111,8 @@ def test_rows_put_seeds_together_and_tell_what_differs(sweeps: Path):
     runs = read_sweep(sweeps / "bootstrap_fraction")
     rows = make_rows(runs)
     assert [row["setting"] for row in rows] == [{"objective.bootstrap_every": k} for k in (2, 16)]
-    # One, and four smaller steps for one row in k, in the last 70% of the training.
-    assert [row["evaluations_per_row"] for row in rows] == pytest.approx([2.4, 1.175])
+    # One, and five for one row in k, itself and four smaller steps, in the last half of the training.
+    assert [row["evaluations_per_row"] for row in rows] == pytest.approx([2.25, 1.15625])
     for row, name in zip(rows, ("2", "16"), strict=True):
         assert row["seeds"] == [0, 1]
         own = [one.values["distance"] for one in runs if one.folder.name.startswith(f"{name}_")]
