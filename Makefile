@@ -11,16 +11,21 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test robomimic lint clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (15 minutes)
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
 
 test: $(READY) ## Run the tests (10 minutes)
 	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+
+# Without its dependencies, which pull in another torch and packages that do not build: what the tests import of it
+# needs none of them.
+robomimic: $(READY) ## Add robomimic itself, which some tests compare with
+	@$(PIP_INSTALL) --no-deps --no-build-isolation robomimic==0.3.0
 
 lint: $(READY) ## Check style, format and types
 	@$(BIN)/ruff check .
@@ -41,6 +46,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@echo "  build backend" && $(PIP_INSTALL) hatchling
-	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,robomimic]'
 	@touch $@
 	@echo "$(VENV) is ready"

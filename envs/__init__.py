@@ -5,10 +5,24 @@
 
 import gymnasium
 
+# No max_episode_steps anywhere: these environments truncate by themselves, a TimeLimit on top would count
+# twice.
 for _observation in ("State", "Keypoints", "Image"):
-    # No max_episode_steps: PushTEnv truncates by itself, a TimeLimit on top would count the same steps twice.
     gymnasium.register(
         id=f"shortcut_policy/PushT{_observation}-v0",
         entry_point="envs.pusht:PushTEnv",
         kwargs={"observation": _observation.lower()},
+    )
+
+for _name, _task in (
+    ("Lift", "Lift"),
+    ("Can", "PickPlaceCan"),
+    ("Square", "NutAssemblySquare"),
+    ("Transport", "TwoArmTransport"),
+    ("ToolHang", "ToolHang"),
+):
+    gymnasium.register(
+        id=f"shortcut_policy/{_name}-v0",
+        entry_point="envs.robosuite_env:RobosuiteEnv",
+        kwargs={"task": _task},
     )

@@ -61,7 +61,7 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         InputError: for an argument, reset option, seed or action outside of what is described here.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ, "paths": True}  # noqa: RUF012
 
     def __init__(
         self,

@@ -63,6 +63,14 @@ def rollout(config: DictConfig) -> None:
     run(config)
 
 
+@command("convert")
+def convert(config: DictConfig) -> None:
+    """Between robomimic and zarr files: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
+    from shortcut_policy.data.convert import run
+
+    run(config)
+
+
 @command("ablations")
 def ablations(config: DictConfig) -> None:
     """Make tables and a figure of sweeps: ``scripts/ablations.py runs=runs/ablations/two_modes``."""

@@ -12,10 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.errors import InputError
 
+HDF5 = (".hdf5", ".h5")
 #: A task that needs more tries for one episode has an expert that does not work.
 MAX_TRIES = 100
 
@@ -26,8 +28,10 @@ class Expert(Protocol):
     attributes: Mapping[str, Any]
     """Kept with the demonstrations. Change a version in it whenever the expert acts differently."""
 
-    def episode(self, random: np.random.Generator) -> dict[str, np.ndarray] | None:
+    def episode(self, random: np.random.Generator) -> dict[str, Any] | None:
         """One demonstration from a random start, key -> (T, ...), or None if it failed.
+
+        For a robomimic file keys are paths such as ``obs/object``, and strings become attributes.
 
         Every draw comes from `random`, so that the same generator gives the same bytes.
         """
@@ -35,7 +39,9 @@ class Expert(Protocol):
 
 
 def run(config: DictConfig) -> None:
-    """Write `config.episodes` demonstrations to the store `config.output`; continues one that is there.
+    """Write `config.episodes` demonstrations to `config.output`; continues one that is there.
+
+    A name that ends in .hdf5 is a robomimic file, any other a zarr store.
 
     Raises:
         InputError: The store holds demonstrations of another expert or seed, or a number is out of range.
@@ -44,7 +50,7 @@ def run(config: DictConfig) -> None:
     expert: Expert = instantiate(config.expert)
     attributes = {**expert.attributes, "seed": config.seed}
     _check_same(config.output, attributes)
-    with EpisodeWriter(config.output, zarr_format=2, attributes=attributes) as writer:
+    with _writer(config.output, attributes) as writer:
         first, rejected = writer.n_episodes, 0
         progress = tqdm(total=config.episodes, initial=min(first, config.episodes), unit="episode")
         for episode, failures in _episodes(config, first):
@@ -60,7 +66,7 @@ def run(config: DictConfig) -> None:
         )
 
 
-def record(config: DictConfig, index: int) -> tuple[dict[str, np.ndarray], int]:
+def record(config: DictConfig, index: int) -> tuple[dict[str, Any], int]:
     """Demonstration `index` and its failed tries: a function of the expert, `config.seed` and `index`."""
     expert: Expert = instantiate(config.expert)
     for attempt in range(MAX_TRIES):
@@ -71,7 +77,13 @@ def record(config: DictConfig, index: int) -> tuple[dict[str, np.ndarray], int]:
     raise InputError(f"expert {config.expert._target_} failed {MAX_TRIES} times in a row at episode {index}")
 
 
-def _episodes(config: DictConfig, first: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+def _writer(output: str, attributes: Mapping[str, Any]) -> EpisodeWriter | RobomimicWriter:
+    if expand(output).suffix in HDF5:
+        return RobomimicWriter(output, attributes)
+    return EpisodeWriter(output, zarr_format=2, attributes=attributes)
+
+
+def _episodes(config: DictConfig, first: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The missing demonstrations in order, made in `config.workers` processes."""
     indices = range(first, config.episodes)
     if config.workers == 1:
@@ -90,8 +102,11 @@ def _check(config: DictConfig) -> None:
 
 def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
     """Episodes of two experts or seeds in one store could not be made again."""
-    path = expand(output) / ".zattrs"
-    stored = json.loads(path.read_text()) if path.is_file() else {}
+    path = expand(output)
+    if path.suffix in HDF5:
+        stored = recorded_attributes(path)
+    else:
+        stored = json.loads((path / ".zattrs").read_text()) if (path / ".zattrs").is_file() else {}
     for key, value in attributes.items():
         if key in stored and stored[key] != value:
             raise InputError(

@@ -28,6 +28,7 @@ SMALLER = {
     "scripts/rollout.py": ["episodes=2", "videos=1", "+env.max_steps=16"],
     "scripts/benchmark.py": ["episodes=2", "+env.max_steps=16"],
     "scripts/collect.py": ["episodes=1"],
+    "scripts/convert.py": [],
 }
 
 

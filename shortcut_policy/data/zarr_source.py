@@ -15,7 +15,6 @@ from zarr.storage import LocalStore, ZipStore
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
-from shortcut_policy.paths import ASSETS_DIR
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
@@ -138,18 +137,6 @@ class ZarrSource:
             return np.asarray(array[start:stop])
         except Exception as error:
             refuse_corrupt_chunk(self.path, array, start, stop, error)
-
-
-def bundled(name: str) -> ZarrSource:
-    """Demonstrations that come with the package, e.g. ``bundled("pusht")``."""
-    path = ASSETS_DIR / f"{name}.zarr"
-    if not path.is_dir():
-        names = sorted(folder.stem for folder in ASSETS_DIR.glob("*.zarr"))
-        raise InputError(
-            f"there are no bundled demonstrations '{name}'; there are: {', '.join(names) or 'none'} (for a "
-            "store of your own use ZarrSource with its path)"
-        )
-    return ZarrSource(path)
 
 
 def open_store(path: str) -> zarr.Group:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -66,7 +66,7 @@ class Machinery:
         num_envs: Episodes played side by side.
         asynchronous: One process an environment.
         videos: Film the first so many episodes.
-        plot: Draw the paths of the first episodes.
+        plot: Draw the paths of the first episodes, if the environment says that it has ``paths``.
         overwrite: Evaluate again what is finished.
     """
 
@@ -112,6 +112,8 @@ def evaluate(
     Returns:
         The summary.
     """
+    if machinery.plot and not _has_paths(policy, protocol):
+        machinery = replace(machinery, plot=False)
     device = policy.device.type
     settings = {"policy": fingerprint(policy), "steps": steps, "device": device, **asdict(protocol)}
     if isinstance(steps, Auto):
@@ -201,6 +203,14 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
             "name one with +env._target_=..."
         )
     return lambda: build(spec)
+
+
+def _has_paths(policy: Policy, protocol: Protocol) -> bool:
+    """Whether the task is one of the plane, whose paths can be drawn over a picture."""
+    env = environment_maker(policy, protocol.env)()
+    has_paths = bool(env.metadata.get("paths"))
+    env.close()
+    return has_paths
 
 
 def _recorded(

@@ -20,7 +20,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
     (T, 2) in pixels and the images ``first`` and ``last``. Both appear when the episode is over, complete.
 
     Args:
-        env: Made with ``render_mode="rgb_array"``; its ``info`` carries ``state`` and ``block_pose``.
+        env: Made with ``render_mode="rgb_array"``; for paths, ``info`` carries ``state`` and ``block_pose``.
         folder: Where the files go.
         video_seeds: Episodes to film.
         path_seeds: Episodes whose paths to keep.

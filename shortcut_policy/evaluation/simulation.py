@@ -59,9 +59,13 @@ def rollout(
     def make_episode() -> gymnasium.Env:
         return ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
 
-    vector_env = AsyncVectorEnv if asynchronous else SyncVectorEnv
-    num_envs = min(num_envs, len(episode_seeds))
-    envs = vector_env([make_episode] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    makers = [make_episode] * min(num_envs, len(episode_seeds))
+    envs: VectorEnv
+    if asynchronous:
+        # A fork would inherit this process's threads and OpenGL, and hang where it draws.
+        envs = AsyncVectorEnv(makers, context="forkserver", autoreset_mode=AutoresetMode.DISABLED)
+    else:
+        envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
     results: list[EpisodeResult] = []
     try:
         check_environment(policy, envs.single_observation_space, envs.single_action_space)

@@ -1,0 +1,148 @@
+"""Absolute actions for robomimic's files, which hold displacements: where a displacement leads from its
+state."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from envs.robosuite_env import ABSOLUTE_SIZE, DELTA_SIZE, RobosuiteEnv
+from envs.robosuite_setup import make_env, quiet
+from envs.rotation_6d import to_6d
+from shortcut_policy.data import RobomimicSource
+from shortcut_policy.data.robomimic_source import ACTIONS
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import atomic_path
+
+STATES, EEF_POS = "states", "robot0_eef_pos"
+#: Replayed demonstrations have to stay so near to the recorded path: (metres, median over steps).
+REPLAY_TOLERANCE = 0.02
+_VERSION = 1
+
+
+class AbsoluteActions:
+    """A robomimic file whose ``actions`` are poses, (10,) an arm (an `EpisodeSource`).
+
+    Each recorded state is set in robosuite and its controller asked where the recorded displacement leads
+    from
+    there: position in metres, rotation of the gripper's site as six numbers, gripper as recorded (Chi et
+    al. 2023
+    convert robomimic's data in this way). That takes a minute for 200 demonstrations, once: the result is
+    kept in
+    ``cache``, by a hash of states, actions and environment. When it is made, the first demonstrations are
+    replayed with it and have to follow the recorded path.
+
+    Args:
+        path, filter_key, objects: See `RobomimicSource`.
+        cache: Folder; ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``) if None.
+        replayed: Demonstrations that are replayed.
+
+    Raises:
+        InputError: The file has no ``states``, or replays leave its path.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        filter_key: str | None = None,
+        objects: Any = "repaired",
+        cache: str | os.PathLike[str] | None = None,
+        replayed: int = 3,
+    ) -> None:
+        self._source = RobomimicSource(path, filter_key, objects)
+        self.path, self.keys = self._source.path, self._source.keys
+        self.episode_ends = self._source.episode_ends
+        self.env_args = self._source.env_args
+        if STATES not in self.keys:
+            raise InputError(
+                f"{self.path} has no states, which absolute actions are computed from; use the file that the "
+                "observations were extracted from, or actions as they are stored"
+            )
+        self._actions = self._load(_cache_folder(cache), replayed)
+        self.shapes = {**self._source.shapes, ACTIONS: self._actions.shape[1:]}
+        self.dtypes = {**self._source.dtypes, ACTIONS: self._actions.dtype}
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        """See `RobomimicSource.read`."""
+        return self._actions[start:stop] if key == ACTIONS else self._source.read(key, start, stop)
+
+    def _load(self, folder: Path, replayed: int) -> np.ndarray:
+        rows = int(self.episode_ends[-1])
+        states, actions = (self._source.read(key, 0, rows) for key in (STATES, ACTIONS))
+        settings = repr((_VERSION, self.env_args))
+        digest = hashlib.blake2b(settings.encode(), digest_size=16)
+        digest.update(states.tobytes())
+        digest.update(actions.tobytes())
+        path = folder / f"absolute_actions_{digest.hexdigest()}.npy"
+        if path.is_file():
+            kept: np.ndarray = np.load(path)
+            return kept
+        absolute = self._compute(states, actions)
+        self._check_replays(absolute, replayed)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, absolute)
+        return absolute
+
+    def _compute(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        simulation = make_env(self.env_args, "delta", (), 0, False)
+        with quiet():
+            simulation.reset()
+        controllers = [robot.part_controllers["right"] for robot in simulation.robots]
+        arms = actions.reshape(len(actions), len(controllers), DELTA_SIZE)
+        absolute = np.empty((len(actions), len(controllers), ABSOLUTE_SIZE))
+        for row in tqdm(range(len(actions)), desc="absolute actions", unit=" steps", mininterval=1.0):
+            simulation.sim.set_state_from_flattened(states[row])
+            simulation.sim.forward()
+            for arm, controller in enumerate(controllers):
+                controller.update(force=True)
+                controller.set_goal(arms[row, arm, :6])
+                absolute[row, arm, :3] = controller.goal_pos
+                absolute[row, arm, 3:9] = to_6d(Rotation.from_matrix(controller.goal_ori))
+                absolute[row, arm, 9] = arms[row, arm, 6]
+        simulation.close()
+        return absolute.reshape(len(actions), -1)
+
+    def _check_replays(self, absolute: np.ndarray, replayed: int) -> None:
+        env = RobosuiteEnv(dataset=self.path, actions="absolute", keys=[EEF_POS])
+        for number, name in enumerate(self._source.demos[:replayed]):
+            start = int(self.episode_ends[number - 1]) if number else 0
+            stop = int(self.episode_ends[number])
+            states, recorded = (self._source.read(key, start, stop) for key in (STATES, EEF_POS))
+            met = replay(env, states[0], absolute[start : stop - 1])[1]
+            distance = float(np.median(np.linalg.norm(met - recorded[1:], axis=1)))
+            if distance > REPLAY_TOLERANCE:
+                raise InputError(
+                    f"the absolute actions of {name} of {self.path} lead {distance * 100:.1f} cm away from "
+                    "its path "
+                    "(median over steps): its states or env_args are not those it was recorded with; use "
+                    "actions as "
+                    "they are stored"
+                )
+        env.close()
+
+
+def replay(
+    env: RobosuiteEnv, states: np.ndarray, actions: Any, model: str | None = None
+) -> tuple[bool, np.ndarray]:
+    """Play ``actions`` from a recorded state, in the recorded scene if its ``model`` is given.
+
+    Returns:
+        Whether the task was solved at some step; the gripper's position after each action, (T, 3).
+    """
+    env.reset(seed=0, options={"states": states} | ({} if model is None else {"model": model}))
+    solved, path = False, []
+    for action in actions:
+        observation, _, success, _, _ = env.step(action)
+        solved |= success
+        path.append(observation[EEF_POS])
+    return solved, np.array(path)
+
+
+def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
+    if cache is not None:
+        return Path(cache).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "shortcut_policy"

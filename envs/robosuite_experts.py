@@ -1,0 +1,426 @@
+"""Scripted experts for robomimic's tasks: state machines that see the whole simulation and steer by
+displacements.
+
+Each start can be solved in several ways, and the ways are drawn: which side the gripper grasps from, which
+way
+round it travels, how fast. Together with noise on the actions this makes demonstrations that the mean of
+is not
+one, so that regression is at a disadvantage, as on human data.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from envs.robosuite_env import LONG_TASKS, RobosuiteEnv
+from shortcut_policy.data.robomimic_writer import attributes_of
+
+_VERSION = 1  # of the demonstrations: change it with anything that changes them
+
+OPEN, CLOSED = -1.0, 1.0
+_STEP, _TURN = 0.05, 0.5  # metres and radians that an action of 1 asks for
+_GAIN = 1.5
+_NEAR, _INTEGRAL = 0.03, 0.2  # metres; joint friction leaves a centimetre of error without an integral part
+_CLOSING = 12  # control steps until the fingers hold
+_HALF_TURN = np.pi
+_GIVE, _TAKE = -0.02, 0.075  # metres from the middle of the hammer's handle to its head, of the two hands
+_DROPPED = 0.7  # metres, height below which a hammer lies on the floor
+_LEFT_OUT = ("joint_pos", "joint_pos_cos", "joint_pos_sin", "joint_vel", "eef_quat_site", "gripper_qvel")
+
+
+class Hand:
+    """The gripper of one robot as a script moves it: every motion is an iterator over actions.
+
+    Args:
+        env: With displacements as actions.
+        random: All draws of the episode.
+        noise: Standard deviation of what is added to the position part of an action.
+        robot: Number of the robot.
+    """
+
+    def __init__(self, env: RobosuiteEnv, random: np.random.Generator, noise: float, robot: int = 0) -> None:
+        self.env, self.random, self.noise, self.robot = env, random, noise, robot
+        self.speed = random.uniform(0.6, 1.0)
+        self._site = env.simulation.robots[robot].eef_site_id["right"]
+        self.yaw_at_rest = self.yaw
+
+    @property
+    def position(self) -> np.ndarray:
+        """(3,) metres, between the fingertips."""
+        return np.array(self.env.simulation.sim.data.site_xpos[self._site])
+
+    @property
+    def rotation(self) -> Rotation:
+        """Of the gripper's site; its z points out of the hand, its x along the fingers' motion."""
+        return Rotation.from_matrix(self.env.simulation.sim.data.site_xmat[self._site].reshape(3, 3))
+
+    @property
+    def yaw(self) -> float:
+        """Angle of the site's x axis about the world's z."""
+        x = self.rotation.as_matrix()[:, 0]
+        return float(np.arctan2(x[1], x[0]))
+
+    @property
+    def opening(self) -> float:
+        """Metres between the fingers."""
+        fingers = self.env.simulation.sim.data.qpos[
+            self.env.simulation.robots[self.robot]._ref_gripper_joint_pos_indexes["right"]
+        ]
+        return float(np.abs(fingers).sum())
+
+    def move(
+        self,
+        target: np.ndarray,
+        yaw: float,
+        gripper: float,
+        tolerance: float = 0.01,
+        max_steps: int = 80,
+        speed: float = 1.0,
+    ) -> Iterator[np.ndarray]:
+        """Go to ``target`` (3,), pointing down, until it is reached or ``max_steps`` have passed."""
+        missed = np.zeros(3)
+        for _ in range(max_steps):
+            offset = target - self.position
+            turn = (pointing_down(yaw) * self.rotation.inv()).as_rotvec()
+            if np.abs(offset).max() < tolerance and np.linalg.norm(turn) < 0.1:
+                return
+            if np.abs(offset).max() < _NEAR:
+                missed += _INTEGRAL * offset
+            yield self._action(offset + missed, turn, gripper, speed * self.speed)
+
+    def hold(self, gripper: float, steps: int) -> Iterator[np.ndarray]:
+        """Stay, while the fingers move."""
+        place, yaw = self.position, self.yaw
+        for _ in range(steps):
+            turn = (pointing_down(yaw) * self.rotation.inv()).as_rotvec()
+            yield self._action(place - self.position, turn, gripper, 1.0)
+
+    def nearest_yaws(self, yaws: np.ndarray, limit: float = 1.75) -> np.ndarray:
+        """Those that the wrist reaches, written as near to where it rests as they can be; nearest first."""
+        turned = (yaws - self.yaw_at_rest + _HALF_TURN) % (2 * _HALF_TURN) - _HALF_TURN
+        order = np.argsort(np.abs(turned))
+        return (self.yaw_at_rest + turned[order])[np.abs(turned[order]) < limit]
+
+    def choose(self, options: np.ndarray) -> Any:
+        """One of them, all alike."""
+        return options[self.random.integers(len(options))]
+
+    def _action(self, offset: np.ndarray, turn: np.ndarray, gripper: float, speed: float) -> np.ndarray:
+        step = _GAIN * offset / _STEP
+        # Shortened as a whole, so that the path stays straight.
+        step = step * min(1.0, speed / max(np.abs(step).max(), 1e-9))
+        step = step + self.noise * speed * self.random.standard_normal(3)
+        return np.clip(np.concatenate([step, turn / _TURN, [gripper]]), -1, 1)
+
+
+class RobosuiteExpert:
+    """Common to all tasks: record what a script does until the task is solved.
+
+    Args:
+        noise: See `Hand`.
+        compact: Leave out what training a policy on ``object`` and the gripper does not need: ``next_obs``,
+            joints, and the model of the scene, which is larger than all the rest.
+    """
+
+    task: str
+
+    def __init__(self, noise: float = 0.1, compact: bool = False) -> None:
+        self.noise, self.compact = noise, compact
+        self.attributes: Mapping[str, Any] = {
+            **attributes_of(_env(self.task).args),
+            "expert": type(self).__name__,
+            "expert_version": _VERSION,
+            "noise": noise,
+            "compact": compact,
+        }
+
+    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+        """Actions one by one, (7,) a hand; each is played before the next one is asked for."""
+        raise NotImplementedError
+
+    def episode(self, random: np.random.Generator) -> dict[str, Any] | None:
+        """One demonstration from a random start, by the names in a robomimic file, or None if it failed."""
+        env = _env(self.task)
+        _, info = env.reset(seed=int(random.integers(2**32)))
+        steps: list[dict[str, Any]] = []
+        observation, solved = self._observation(env), False
+        hands = [Hand(env, random, self.noise, robot) for robot in range(len(env.simulation.robots))]
+        for action in self.script(*hands):
+            states = info["states"]
+            _, reward, solved, truncated, info = env.step(action)
+            following = self._observation(env)
+            steps.append(
+                {
+                    "actions": action,
+                    "states": states,
+                    "rewards": float(reward),
+                    "dones": int(solved),
+                    **{f"obs/{key}": value for key, value in observation.items()},
+                    **{f"next_obs/{key}": value for key, value in following.items()},
+                }
+            )
+            observation = following
+            if solved or truncated:
+                break
+        if not solved:
+            return None
+        episode: dict[str, Any] = {key: np.stack([step[key] for step in steps]) for key in steps[0]}
+        if self.compact:
+            return {key: values for key, values in episode.items() if not key.startswith("next_obs/")}
+        return {"model_file": env.simulation.sim.model.get_xml(), **episode}
+
+    def _observation(self, env: RobosuiteEnv) -> dict[str, np.ndarray]:
+        stored = env.stored_observation()
+        return {key: value for key, value in stored.items() if not (self.compact and key.endswith(_LEFT_OUT))}
+
+
+class LiftExpert(RobosuiteExpert):
+    """Lift: grasps the cube across either pair of faces, coming from either side."""
+
+    task = "Lift"
+
+    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+        """See `RobosuiteExpert.script`."""
+        (hand,) = hands
+        data = hand.env.simulation.sim.data
+        body = hand.env.simulation.cube_body_id
+        turn = _yaw_of(data.body_xmat[body])
+        yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * _HALF_TURN / 2)[:2])
+        cube = np.array(data.body_xpos[body])
+        side = hand.choose(np.array([-1.0, 1.0]))
+        yield from hand.move(_via(hand, cube, side, 0.1), yaw, OPEN, 0.03)
+        for _ in range(3):
+            cube = np.array(data.body_xpos[body])
+            yield from hand.move(above(cube, 0.05), yaw, OPEN, 0.015)
+            yield from hand.move(cube, yaw, OPEN, 0.006)
+            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.move(above(hand.position, 0.12), yaw, CLOSED)
+
+
+class CanExpert(RobosuiteExpert):
+    """Can: grasps the can at one of three angles, and carries it over the bins in front or behind."""
+
+    task = "PickPlaceCan"
+
+    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+        """See `RobosuiteExpert.script`."""
+        (hand,) = hands
+        simulation = hand.env.simulation
+        body = simulation.obj_body_id["Can"]
+        goal = np.array(simulation.target_bin_placements[simulation.object_id])
+        yaw = hand.yaw_at_rest + hand.choose(np.array([-0.9, 0.0, 0.9]))
+        side = hand.choose(np.array([-1.0, 1.0]))
+        for _ in range(3):
+            can = np.array(simulation.sim.data.body_xpos[body])
+            yield from hand.move(above(can, 0.12), yaw, OPEN, 0.02)
+            yield from hand.move(above(can, 0.01), yaw, OPEN, 0.008)
+            yield from hand.hold(CLOSED, _CLOSING)
+            if hand.opening > 0.01:
+                break
+        high = can[2] + 0.15
+        yield from hand.move(np.array([*hand.position[:2], high]), yaw, CLOSED, 0.03)
+        middle = (hand.position + goal) / 2
+        yield from hand.move(np.array([middle[0] + side * 0.1, middle[1], high]), yaw, CLOSED, 0.04)
+        yield from hand.move(np.array([*goal[:2], high]), yaw, CLOSED, 0.04)
+        yield from hand.move(np.array([*goal[:2], can[2] + 0.04]), yaw, CLOSED, 0.03, max_steps=25)
+        yield from hand.hold(OPEN, 6)
+        yield from hand.move(np.array([*goal[:2], high]), yaw, OPEN, 0.02)
+
+
+class SquareExpert(RobosuiteExpert):
+    """Square: grasps the handle with either finger on either side, and brings the nut to the peg either
+    way."""
+
+    task = "NutAssemblySquare"
+
+    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+        """See `RobosuiteExpert.script`."""
+        (hand,) = hands
+        simulation = hand.env.simulation
+        data, body = simulation.sim.data, simulation.obj_body_id["SquareNut"]
+        peg = np.array(data.body_xpos[simulation.peg1_body_id])
+        side = hand.choose(np.array([-1.0, 1.0]))
+        yaw = 0.0
+        for attempt in range(4):
+            if attempt == 0:
+                # The nut falls on the table meanwhile.
+                start = np.array(data.body_xpos[body])
+                yield from hand.move(_via(hand, start, side, 0.1), hand.yaw, OPEN, 0.04)
+            turn = _yaw_of(data.body_xmat[body])
+            handle = np.array(data.body_xpos[body]) + 0.058 * np.array([np.cos(turn), np.sin(turn), 0])
+            yaws = hand.nearest_yaws(turn + np.array([0.5, -0.5]) * _HALF_TURN, 2.4)
+            yaw = hand.choose(yaws) if attempt == 0 and len(yaws) else yaws[0] if len(yaws) else turn
+            yield from hand.move(above(handle, 0.06), yaw, OPEN, 0.01)
+            yield from hand.move(handle, yaw, OPEN, 0.006)
+            yield from hand.hold(CLOSED, _CLOSING)
+            if hand.opening > 0.004:
+                break
+            yield from hand.move(above(handle, 0.1), yaw, OPEN, 0.03)
+        yield from hand.move(above(hand.position, 0.13), yaw, CLOSED, 0.03)
+        # The hole is square: four ways round fit, but with the handle away from the robot the arm is too
+        # short.
+        grip = yaw - _yaw_of(data.body_xmat[body])
+        handles = np.arange(4) * _HALF_TURN / 2
+        ways = hand.nearest_yaws(handles[np.cos(handles) < 0.5] + grip, 2.4)
+        now = hand.yaw
+        yaw = ways[np.argmin(np.abs(ways - now))] if len(ways) else now
+        for height, tolerance in ((0.17, 0.02), (0.16, 0.004), (0.16, 0.003)):
+            offset = hand.position - np.array(data.body_xpos[body])
+            turned = Rotation.from_euler("z", yaw - hand.yaw).apply(offset)
+            target = np.array([*(peg + turned)[:2], simulation.table_offset[2] + height])
+            yield from hand.move(target, yaw, CLOSED, tolerance, max_steps=50)
+        down = np.array([hand.position[0], hand.position[1], simulation.table_offset[2] + 0.04])
+        yield from hand.move(down, yaw, CLOSED, 0.015, max_steps=20, speed=0.7)
+        yield from hand.hold(OPEN, 10)
+        yield from hand.move(above(hand.position, 0.1), yaw, OPEN, 0.02)
+
+
+class TransportExpert(RobosuiteExpert):
+    """Transport: one arm takes the lid off and hands the hammer over, the other clears the trash away first.
+
+    Where the lid is laid, which faces of the trash are grasped, where and how high the hammer changes
+    hands and
+    how fast each arm moves are drawn.
+    """
+
+    task = "TwoArmTransport"
+
+    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+        """See `RobosuiteExpert.script`."""
+        giver, taker = hands
+        random, transport = giver.random, giver.env.simulation.transport
+        meeting = np.array(
+            [random.uniform(-0.08, 0.08), random.uniform(-0.02, 0.02), random.uniform(1.0, 1.08)]
+        )
+        shared = Handover(meeting)
+        arms = [self._give(giver, transport, shared), self._take(taker, transport, shared)]
+        while transport.payload_pos[2] > _DROPPED:
+            yield np.concatenate([next(arm) for arm in arms])
+
+    def _give(self, hand: Hand, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
+        yaw, handle = hand.yaw_at_rest, transport.lid_handle_pos
+        yield from hand.move(above(handle, 0.08), yaw, OPEN, 0.02)
+        yield from hand.move(handle, yaw, OPEN, 0.008)
+        yield from hand.hold(CLOSED, _CLOSING)
+        yield from hand.move(above(handle, 0.1), yaw, CLOSED, 0.03)
+        aside = np.array(
+            [hand.random.uniform(-0.26, -0.16), handle[1] + hand.random.uniform(-0.05, 0.05), 0.0]
+        )
+        yield from hand.move(above(aside, handle[2] + 0.1), yaw, CLOSED, 0.03)
+        yield from hand.move(above(aside, 0.84), yaw, CLOSED, 0.02, max_steps=30)
+        yield from hand.hold(OPEN, 6)
+        yield from hand.move(above(aside, 1.0), yaw, OPEN, 0.03)
+        for _ in range(3):
+            hammer = transport.payload_pos
+            grip = along_handle(transport, _GIVE)
+            yield from hand.move(above(grip, 0.2), yaw, OPEN, 0.02)
+            yield from hand.move(grip, yaw, OPEN, 0.008)
+            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.move(above(grip, 0.25), yaw, CLOSED, 0.03)
+            if transport.payload_pos[2] > hammer[2] + 0.1:
+                break
+        target = shared.meeting + np.array([0, _GIVE, 0])
+        yield from hand.move(above(target, 0.05), yaw, CLOSED, 0.03)
+        yield from hand.move(target, yaw, CLOSED, 0.015)
+        shared.offered = True
+        while not shared.taken:
+            yield from hand.hold(CLOSED, 1)
+        yield from hand.hold(OPEN, 6)
+        shared.released = True
+        yield from hand.move(above(hand.position, 0.12), yaw, OPEN, 0.03)
+        yield from hand.move(hand.position + np.array([0, -0.2, 0]), yaw, OPEN, 0.03)
+        while True:
+            yield from hand.hold(OPEN, 1)
+
+    def _take(self, hand: Hand, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
+        rest = hand.yaw_at_rest
+        for _ in range(3):
+            trash = transport.trash_pos
+            turn = Rotation.from_quat(transport.trash_quat).as_euler("zyx")[0]
+            yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * _HALF_TURN / 2)[:2])
+            yield from hand.move(above(trash, 0.2), yaw, OPEN, 0.02)
+            yield from hand.move(trash, yaw, OPEN, 0.008)
+            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.move(above(trash, 0.22), yaw, CLOSED, 0.03)
+            if transport.trash_pos[2] > trash[2] + 0.1:
+                break
+        goal = transport.trash_bin_pos
+        yield from hand.move(above(goal, 0.24), yaw, CLOSED, 0.03)
+        yield from hand.move(above(goal, 0.1), yaw, CLOSED, 0.03, max_steps=25)
+        yield from hand.hold(OPEN, 6)
+        yield from hand.move(above(goal, 0.28), yaw, OPEN, 0.03)
+        waiting = shared.meeting + np.array([0, 0.2, 0.12])
+        yield from hand.move(waiting, rest, OPEN, 0.03)
+        while not shared.offered:
+            yield from hand.hold(OPEN, 1)
+        yield from hand.move(above(along_handle(transport, _TAKE), 0.1), rest, OPEN, 0.015)
+        yield from hand.move(along_handle(transport, _TAKE), rest, OPEN, 0.008)
+        yield from hand.hold(CLOSED, _CLOSING)
+        shared.taken = True
+        while not shared.released:
+            yield from hand.hold(CLOSED, 1)
+        yield from hand.move(above(hand.position, 0.06), rest, CLOSED, 0.03)
+        yield from hand.move(hand.position + np.array([0, 0.15, 0]), rest, CLOSED, 0.03)
+        goal = transport.target_bin_pos + np.array([0, _TAKE, 0])
+        yield from hand.move(above(goal, 0.28), rest, CLOSED, 0.02)
+        yield from hand.move(above(goal, 0.06), rest, CLOSED, 0.02, max_steps=40)
+        yield from hand.hold(OPEN, 6)
+        while True:
+            yield from hand.move(above(goal, 0.28), rest, OPEN, 0.03)
+            yield from hand.hold(OPEN, 1)
+
+
+@dataclass
+class Handover:
+    """What the two arms of Transport know of each other.
+
+    Attributes:
+        meeting: (3,) where the middle of the hammer's handle changes hands.
+        offered: The giver holds still there.
+        taken: The taker's fingers are closed.
+        released: The giver's are open.
+    """
+
+    meeting: np.ndarray
+    offered: bool = False
+    taken: bool = False
+    released: bool = False
+
+
+def pointing_down(yaw: float) -> Rotation:
+    """Orientation of a gripper's site that points down, with its x axis at ``yaw``."""
+    return Rotation.from_euler("z", yaw) * Rotation.from_euler("x", _HALF_TURN)
+
+
+def above(point: np.ndarray, height: float) -> np.ndarray:
+    """The point ``height`` metres higher."""
+    return point + np.array([0, 0, height])
+
+
+def along_handle(transport: Any, distance: float) -> np.ndarray:
+    """(3,) the point of the hammer's handle so far from its middle, towards the head."""
+    axis = Rotation.from_quat(transport.payload_quat).as_matrix()[:, 2]
+    return transport.payload_pos + distance * np.sign(axis[1]) * axis  # the head is on the taker's side
+
+
+def _via(hand: Hand, goal: np.ndarray, side: float, height: float) -> np.ndarray:
+    """A point half way to ``goal``, off the straight line to one side, ``height`` above it."""
+    way = (goal - hand.position)[:2]
+    across = np.array([-way[1], way[0]]) / max(float(np.linalg.norm(way)), 1e-6)
+    middle = hand.position[:2] + way / 2 + side * hand.random.uniform(0.05, 0.09) * across
+    return np.array([*middle, goal[2] + height])
+
+
+def _yaw_of(matrix: np.ndarray) -> float:
+    x = np.asarray(matrix).reshape(3, 3)[:, 0]
+    return float(np.arctan2(x[1], x[0]))
+
+
+@cache
+def _env(task: str) -> RobosuiteEnv:
+    """One for all episodes of a process: making it takes longer than resetting it."""
+    return RobosuiteEnv(task, max_steps=900 if task in LONG_TASKS else 500)

@@ -1,0 +1,25 @@
+"""Demonstrations that come with the package."""
+
+from shortcut_policy.data.robomimic_source import RobomimicSource
+from shortcut_policy.data.zarr_source import ZarrSource
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import ASSETS_DIR
+
+SUFFIXES = (".zarr", ".hdf5")
+
+
+def bundled(name: str) -> ZarrSource | RobomimicSource:
+    """The demonstrations called so: ``bundled("pusht")`` is a zarr store, ``bundled("lift")`` a robomimic
+    file.
+
+    Raises:
+        InputError: There are none of this name.
+    """
+    files = {path.stem: path for suffix in SUFFIXES for path in sorted(ASSETS_DIR.glob(f"*{suffix}"))}
+    if name not in files:
+        raise InputError(
+            f"there are no bundled demonstrations '{name}'; there are: {', '.join(sorted(files)) or 'none'} "
+            "(for "
+            "a file of your own use ZarrSource or RobomimicSource with its path)"
+        )
+    return ZarrSource(files[name]) if files[name].suffix == ".zarr" else RobomimicSource(files[name])

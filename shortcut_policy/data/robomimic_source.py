@@ -1,0 +1,336 @@
+"""Demonstrations in robomimic's HDF5 files, read as they are.
+
+``/data/demo_<i>`` is an episode, with ``actions``, ``obs/<key>`` and usually ``states``, ``rewards``,
+``dones`` and
+``next_obs/<key>``; ``/data`` has the attribute ``env_args``, and ``/mask/<filter key>`` lists names of
+episodes.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
+from shortcut_policy.data.source import expand
+from shortcut_policy.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+ACTIONS = "actions"
+LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
+#: Rounding of actions that were stored in float32.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class EnvArgs:
+    """The environment that a file was recorded in, from the attribute ``env_args``.
+
+    Attributes:
+        name: Of robosuite's environment, such as ``Lift`` or ``PickPlaceCan``.
+        version: Of robosuite.
+        kwargs: Arguments of ``robosuite.make``.
+    """
+
+    name: str
+    version: str
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str) -> "EnvArgs":
+        """Read the JSON of ``env_args``.
+
+        Raises:
+            InputError: It is not JSON, or lacks ``env_name``.
+        """
+        try:
+            args = json.loads(text)
+            name, kwargs = args["env_name"], dict(args.get("env_kwargs") or {})
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"the env_args of {where} cannot be read ({error!r}): they must be JSON with env_name, "
+                "env_version "
+                "and env_kwargs"
+            ) from error
+        # robomimic's files say it in either place, the oldest not at all.
+        version = args.get("env_version") or kwargs.pop("env_version", None)
+        if not version:
+            raise InputError(
+                f"the env_args of {where} do not say which robosuite made it (env_version): add it, such as "
+                "1.4.1 or 1.5.1, because the order of the 'object' observation depends on it"
+            )
+        return cls(str(name), str(version), kwargs)
+
+
+class RobomimicSource:
+    """Episodes of a robomimic HDF5 file (an `EpisodeSource`).
+
+    Observations are read by their bare names (``object``, ``robot0_eef_pos``, ...), everything else by its
+    path in
+    a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...). Only what all
+    demonstrations
+    hold is there. Can be pickled and used in forked workers: each process opens the file for itself.
+
+    Args:
+        path: ``~`` and environment variables are expanded.
+        filter_key: Only the demonstrations that ``mask/<filter_key>`` lists, such as ``train``; all if None.
+        objects: ``repaired`` gives the observation ``object`` as `ObjectState` makes it, which is what the
+            environments of this library give too; ``stored`` leaves it as it is.
+
+    Attributes:
+        env_args: What the file was recorded in.
+        demos: Names of the demonstrations, by number.
+
+    Raises:
+        InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
+            an unknown filter key, arrays of other lengths, actions that are not finite or outside [-1, 1].
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        filter_key: str | None = None,
+        objects: Literal["repaired", "stored"] = "repaired",
+    ) -> None:
+        if objects not in ("repaired", "stored"):
+            raise InputError(f"objects={objects} must be repaired or stored")
+        self.path = str(expand(path))
+        self._opened: tuple[int, h5py.File] | None = None
+        data = self._data()
+        self.env_args = EnvArgs.parse(_env_args(data, self.path), self.path)
+        self.demos = self._names(filter_key)
+        lengths = [self._length(name) for name in self.demos]
+        self.episode_ends = np.cumsum(lengths, dtype=np.int64)
+        self._paths = self._common_arrays(lengths)
+        self.keys = tuple(sorted(self._paths))
+        first = {key: data[self.demos[0]][path] for key, path in self._paths.items()}
+        self.shapes = {key: tuple(array.shape[1:]) for key, array in first.items()}
+        self.dtypes: dict[str, np.dtype] = {key: array.dtype for key, array in first.items()}
+        self._object_state: ObjectState | None = None
+        if objects == "repaired" and OBJECT in self.keys:
+            self._object_state = self._repair()
+        self._check_actions()
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of a key, (stop - start, *shape).
+
+        Raises:
+            InputError: The key is not there, or the file is damaged.
+        """
+        if key not in self.keys:
+            raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
+        rows = self._stored(key, start, stop)
+        if key.rpartition("/")[2] != OBJECT or self._object_state is None:
+            return rows
+        eef = (key.replace(OBJECT, name) for name in EEF) if self._object_state.needs_gripper else ()
+        gripper = [self._stored(name, start, stop) for name in eef] or [rows[..., :3], rows[..., :4]]
+        return self._object_state(rows, *gripper)
+
+    def masks(self) -> dict[str, list[str]]:
+        """Filter key -> names of demonstrations."""
+        masks = self._file().get("mask", {})
+        return {key: [name.decode() for name in masks[key][()]] for key in masks}
+
+    def attributes(self, demo: str | None = None) -> dict[str, Any]:
+        """Attributes of ``data``, or of one demonstration, as Python values."""
+        attributes = self._data().attrs if demo is None else self._data()[demo].attrs
+        return {key: value.item() if hasattr(value, "item") else value for key, value in attributes.items()}
+
+    def dataset_of(self, key: str) -> str:
+        """Path of a key in the group of a demonstration."""
+        return self._paths[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def _file(self) -> "h5py.File":
+        # A forked worker must not share the parent's file offsets, so it opens the file again.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), open_hdf5(self.path)
+        return self._opened[1]
+
+    def _data(self) -> Any:
+        file = self._file()
+        if "data" not in file:
+            raise InputError(f"{self.path} has no group 'data' (it holds {_listed(file)}); {LAYOUT}")
+        return file["data"]
+
+    def _names(self, filter_key: str | None) -> list[str]:
+        there = list(self._data())
+        wrong = [name for name in there if not name.removeprefix("demo_").isdecimal()]
+        if wrong or not there:
+            found = f"'{wrong[0]}' is not called so" if wrong else "there is none"
+            raise InputError(
+                f"{self.path} must hold demonstrations demo_<number> in data, but {found}; {LAYOUT}"
+            )
+        if filter_key is not None:
+            masks = self.masks()
+            if filter_key not in masks:
+                raise InputError(
+                    f"{self.path} has no filter key '{filter_key}'; it has "
+                    f"{', '.join(sorted(masks)) or 'none'}"
+                )
+            lost = sorted(set(masks[filter_key]) - set(there))
+            if lost or not masks[filter_key]:
+                what = f"lists {lost[0]}, which is not there" if lost else "lists no demonstration"
+                raise InputError(f"the filter key '{filter_key}' of {self.path} {what}; choose another one")
+            there = masks[filter_key]
+        return sorted(there, key=lambda name: int(name.removeprefix("demo_")))
+
+    def _length(self, name: str) -> int:
+        demo = self._data()[name]
+        if ACTIONS not in demo or "obs" not in demo:
+            missing = "obs" if ACTIONS in demo else ACTIONS
+            raise InputError(
+                f"{name} of {self.path} has no {missing} (it holds {_listed(demo)}); files of states alone "
+                "need "
+                "robomimic's dataset_states_to_obs first"
+            )
+        if "num_samples" not in demo.attrs:
+            raise InputError(
+                f"{name} of {self.path} has no attribute num_samples, the number of its steps; the "
+                "recording was "
+                f"cut off, or set it to the {len(demo[ACTIONS])} actions that are there"
+            )
+        length = int(demo.attrs["num_samples"])
+        if length < 1:
+            raise InputError(f"{name} of {self.path} has num_samples={length}; drop the demonstration")
+        return length
+
+    def _common_arrays(self, lengths: list[int]) -> dict[str, str]:
+        """Key -> dataset for all that every demonstration holds."""
+        common: dict[str, tuple[int, ...]] = {}
+        for number, (name, length) in enumerate(zip(self.demos, lengths, strict=True)):
+            arrays = list_arrays(self._data()[name])
+            if number == 0:
+                common = {path: array.shape[1:] for path, array in arrays.items()}
+            common = {path: shape for path, shape in common.items() if path in arrays}
+            for path, shape in common.items():
+                found = arrays[path].shape
+                if found != (length, *shape):
+                    raise InputError(
+                        f"{path} in {name} of {self.path} has shape {list(found)}, but num_samples={length} "
+                        "and "
+                        f"{self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
+                    )
+        return {path.removeprefix("obs/"): path for path in common}
+
+    def _repair(self) -> ObjectState:
+        repair = ObjectState(self.env_args.name, self.env_args.version, self.path)
+        groups = [key.removesuffix(OBJECT) for key in self.keys if key.rpartition("/")[2] == OBJECT]
+        needed = [group + name for group in groups for name in EEF] if repair.needs_gripper else []
+        missing = [name for name in needed if name not in self.keys]
+        if missing:
+            raise InputError(
+                f"{self.path} has no {' and '.join(missing)}, which the poses in 'object' are relative to; "
+                "extract "
+                "them too, or take the vectors as they are with source.objects=stored"
+            )
+        if repair.size is not None and self.shapes[OBJECT] != (repair.size,):
+            raise InputError(
+                f"{self.path}: 'object' has shape {list(self.shapes[OBJECT])} per step, but the "
+                f"{self.env_args.name} "
+                f"of its env_args has {[repair.size]}; is env_args that of another task?"
+            )
+        return repair
+
+    def _check_actions(self) -> None:
+        actions = self._stored(ACTIONS, 0, int(self.episode_ends[-1]))
+        bad = ~np.isfinite(actions)
+        if bad.any():
+            row = int(np.argwhere(bad)[0][0])
+            e = int(np.searchsorted(self.episode_ends, row, side="right"))
+            step = row - (int(self.episode_ends[e - 1]) if e else 0)
+            raise InputError(
+                f"action {step} of {self.demos[e]} of {self.path} is not a finite number; drop or repair "
+                "that "
+                "demonstration"
+            )
+        low, high = float(actions.min()), float(actions.max())
+        if max(-low, high) > 1 + TOLERANCE:
+            raise InputError(
+                f"the actions of {self.path} reach from {low:.4g} to {high:.4g}, but those of robosuite's "
+                "controllers "
+                "lie in [-1, 1]; scale them as they were when they were recorded (absolute actions are made "
+                "from "
+                "these by the library)"
+            )
+
+    def _stored(self, key: str, start: int, stop: int) -> np.ndarray:
+        stop = min(stop, int(self.episode_ends[-1]))
+        first = int(np.searchsorted(self.episode_ends, start, side="right"))
+        pieces = []
+        for e in range(first, len(self.demos)):
+            begin = int(self.episode_ends[e - 1]) if e else 0
+            if begin >= stop:
+                break
+            rows = slice(max(start - begin, 0), stop - begin)
+            try:
+                pieces.append(self._data()[self.demos[e]][self._paths[key]][rows])
+            except OSError as error:
+                raise InputError(
+                    f"{key} in {self.demos[e]} of {self.path} cannot be read ({error}); the file is damaged: "
+                    "restore it from a copy"
+                ) from error
+        if not pieces:
+            return np.empty((0, *self.shapes[key]), self.dtypes[key])
+        return np.concatenate(pieces)
+
+
+def open_hdf5(path: str) -> "h5py.File":
+    """Open for reading; `InputError` if that cannot be."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist; give the path of a robomimic HDF5 file")
+    h5py = import_h5py()
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if h5py.is_hdf5(path):
+            raise InputError(
+                f"{path} is an HDF5 file that cannot be opened ({error}); it was cut short or is being "
+                "written: "
+                "copy it again"
+            ) from error
+        raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
+
+
+def import_h5py() -> Any:
+    """The module; `InputError` where the extra is not installed."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(
+            "robomimic files need h5py, which is not installed: pip install 'shortcut-policy[robomimic]'"
+        ) from error
+    return h5py
+
+
+def _env_args(data: Any, path: str) -> str | bytes:
+    if "env_args" not in data.attrs:
+        raise InputError(
+            f"the group 'data' of {path} has no attribute env_args, which names the task and the robosuite "
+            "version; "
+            "copy it from the file that this one was made of"
+        )
+    text: str | bytes = data.attrs["env_args"]
+    return text
+
+
+def list_arrays(demo: Any) -> dict[str, Any]:
+    """Path -> dataset, of a demonstration and the groups in it, with a row for each step."""
+    found: dict[str, Any] = {}
+    for name, item in demo.items():
+        if hasattr(item, "shape"):
+            found[name] = item
+        else:
+            found |= {f"{name}/{path}": array for path, array in list_arrays(item).items()}
+    return {path: array for path, array in found.items() if array.shape}
+
+
+def _listed(group: Any) -> str:
+    return ", ".join(group) or "nothing"

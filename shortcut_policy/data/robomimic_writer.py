@@ -1,0 +1,175 @@
+"""Writes demonstrations as a robomimic HDF5 file, one whole episode at a time."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from shortcut_policy.data.robomimic_source import EnvArgs, import_h5py, list_arrays
+from shortcut_policy.data.source import expand
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import atomic_path, write_atomic
+
+ENV_ARGS = "env_args"
+VALID_FRACTION = 0.1
+
+
+class RobomimicWriter:
+    """Append episodes to a robomimic file.
+
+    HDF5 files do not survive a process that dies while it writes. Therefore each episode is a small file
+    of its
+    own in ``<path>.parts`` first, and `close` puts them together in one step; opening the writer again
+    goes on
+    after the last whole episode. The same episodes give the same data.
+
+    Args:
+        path: ``.hdf5`` file; one that this writer made is continued.
+        attributes: Of the group ``data``, JSON values; ``env_args`` must be among them.
+
+    Attributes:
+        n_episodes: Whole episodes so far.
+        n_steps: Their steps.
+
+    Raises:
+        InputError: The path is something else, or ``env_args`` are missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], attributes: Mapping[str, Any]) -> None:
+        self._h5py = import_h5py()
+        self.path, self.attributes = expand(path), dict(attributes)
+        self._parts = self.path.with_name(f"{self.path.name}.parts")
+        if ENV_ARGS not in self.attributes:
+            raise InputError(f"the attributes of {self.path} need env_args: what it was recorded in")
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a directory; choose a path for an HDF5 file")
+        if self.path.exists():
+            self._take_apart()
+        self._parts.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._parts / "attributes.json", json.dumps(self.attributes))
+        lengths: list[int] = []
+        while self._part(len(lengths)).exists():
+            with self._h5py.File(self._part(len(lengths)), "r") as file:
+                lengths.append(int(file.attrs["num_samples"]))
+        self.n_episodes, self.n_steps = len(lengths), sum(lengths)
+
+    def add_episode(self, episode: Mapping[str, Any]) -> None:
+        """Append one episode: path -> (T, ...) array, and strings, which become attributes.
+
+        Raises:
+            InputError: No ``actions``, or different lengths. Nothing is written then.
+        """
+        arrays = {key: np.asarray(value) for key, value in episode.items() if not isinstance(value, str)}
+        texts = {key: value for key, value in episode.items() if isinstance(value, str)}
+        lengths = {key: len(value) for key, value in arrays.items()}
+        if "actions" not in arrays or len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise InputError(
+                f"episode {self.n_episodes} for {self.path}: actions are needed, and every key with the "
+                "same number "
+                f"of steps, at least 1; got {lengths}"
+            )
+        with atomic_path(self._part(self.n_episodes)) as temporary, self._h5py.File(temporary, "w") as file:
+            _fill(file, {"num_samples": lengths["actions"], **texts}, arrays)
+        self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + lengths["actions"]
+
+    def close(self) -> None:
+        """Put the episodes together, with ``mask/train`` and ``mask/valid``, nine to one."""
+        if self.n_episodes:
+            attributes = {**self.attributes, "total": self.n_steps}
+            write_hdf5(self.path, attributes, self._episodes(), split_masks(self.n_episodes))
+            shutil.rmtree(self._parts)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+
+    def _episodes(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]]:
+        for number in range(self.n_episodes):
+            with self._h5py.File(self._part(number), "r") as part:
+                arrays = {path: array[()] for path, array in list_arrays(part).items()}
+                yield f"demo_{number}", dict(part.attrs), arrays
+
+    def _part(self, number: int) -> Path:
+        return self._parts / f"demo_{number}.hdf5"
+
+    def _take_apart(self) -> None:
+        """Episodes of a finished file as parts again, to add to them."""
+        self._parts.mkdir(exist_ok=True)
+        with self._h5py.File(self.path, "r") as file:
+            for name, demo in file["data"].items():
+                path = self._part(int(name.removeprefix("demo_")))
+                if path.exists():
+                    continue
+                with atomic_path(path) as temporary, self._h5py.File(temporary, "w") as part:
+                    part.attrs.update(demo.attrs)
+                    for key in demo:
+                        demo.copy(key, part)
+
+
+def write_hdf5(
+    path: Path,
+    attributes: Mapping[str, Any],
+    episodes: Iterable[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]],
+    masks: Mapping[str, Sequence[str]],
+) -> None:
+    """Write a robomimic file in one step.
+
+    Args:
+        attributes: Of the group ``data``.
+        episodes: Name, attributes and arrays of each demonstration.
+        masks: Filter key -> names.
+    """
+    h5py = import_h5py()
+    # The file format of HDF5 1.10 and later takes half the room for arrays as short as these.
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        data = file.create_group("data")
+        for name, own, arrays in episodes:
+            _fill(data.create_group(name), own, arrays)
+        data.attrs.update(attributes)
+        for key, names in masks.items():
+            file.create_dataset(f"mask/{key}", data=np.array(names, dtype="S"), track_times=False)
+
+
+def _fill(group: Any, attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    group.attrs.update(attributes)
+    for path in sorted(arrays):
+        # Neighbouring steps are alike: shuffled bytes compress to a fraction.
+        group.create_dataset(path, data=arrays[path], compression="gzip", shuffle=True, track_times=False)
+
+
+def attributes_of(args: EnvArgs) -> dict[str, Any]:
+    """``env_args`` as robomimic stores them."""
+    stored = {"env_name": args.name, "env_version": args.version, "type": 1, "env_kwargs": args.kwargs}
+    return {ENV_ARGS: json.dumps(stored, indent=4)}
+
+
+def recorded_attributes(path: Path) -> dict[str, Any]:
+    """Attributes of a file of `RobomimicWriter`, finished or not; none if it is not there."""
+    unfinished = path.with_name(f"{path.name}.parts") / "attributes.json"
+    if unfinished.is_file():
+        return dict(json.loads(unfinished.read_text(encoding="utf-8")))
+    if not path.is_file():
+        return {}
+    with import_h5py().File(path, "r") as file:
+        attributes = file["data"].attrs.items()
+        return {key: value.item() if hasattr(value, "item") else value for key, value in attributes}
+
+
+def split_masks(episodes: int) -> dict[str, list[str]]:
+    """Names of the demonstrations for training and for validation, every tenth."""
+    valid = np.arange(episodes) % round(1 / VALID_FRACTION) == round(1 / VALID_FRACTION) - 1
+    names = [f"demo_{number}" for number in range(episodes)]
+    return {
+        "train": [name for name, held in zip(names, valid, strict=True) if not held],
+        "valid": [name for name, held in zip(names, valid, strict=True) if held],
+    }
