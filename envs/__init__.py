@@ -5,8 +5,7 @@
 
 import gymnasium
 
-# No max_episode_steps anywhere: these environments truncate by themselves, a TimeLimit on top would count
-# twice.
+# No max_episode_steps: the environments truncate by themselves, and a TimeLimit on top would count twice.
 for _observation in ("State", "Keypoints", "Image"):
     gymnasium.register(
         id=f"shortcut_policy/PushT{_observation}-v0",

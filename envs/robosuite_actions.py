@@ -19,7 +19,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
 
 STATES, EEF_POS = "states", "robot0_eef_pos"
-#: Replayed demonstrations have to stay so near to the recorded path: (metres, median over steps).
+#: Metres, median over steps: so near to their recorded path replayed demonstrations have to stay.
 REPLAY_TOLERANCE = 0.02
 _VERSION = 1
 
@@ -28,13 +28,10 @@ class AbsoluteActions:
     """A robomimic file whose ``actions`` are poses, (10,) an arm (an `EpisodeSource`).
 
     Each recorded state is set in robosuite and its controller asked where the recorded displacement leads
-    from
-    there: position in metres, rotation of the gripper's site as six numbers, gripper as recorded (Chi et
-    al. 2023
-    convert robomimic's data in this way). That takes a minute for 200 demonstrations, once: the result is
-    kept in
-    ``cache``, by a hash of states, actions and environment. When it is made, the first demonstrations are
-    replayed with it and have to follow the recorded path.
+    from there: position in metres, rotation of the gripper's site as six numbers, gripper as recorded (Chi et
+    al. 2023 convert robomimic's data in this way). That takes a minute for 200 demonstrations, once: the
+    result is kept in ``cache``, by a hash of states, actions and environment. When it is made, the first
+    demonstrations are replayed with it and have to follow the recorded path.
 
     Args:
         path, filter_key, objects: See `RobomimicSource`.
@@ -117,10 +114,8 @@ class AbsoluteActions:
             if distance > REPLAY_TOLERANCE:
                 raise InputError(
                     f"the absolute actions of {name} of {self.path} lead {distance * 100:.1f} cm away from "
-                    "its path "
-                    "(median over steps): its states or env_args are not those it was recorded with; use "
-                    "actions as "
-                    "they are stored"
+                    "its path (median over steps): its states or env_args are not those it was recorded "
+                    "with; use actions as they are stored"
                 )
         env.close()
 

@@ -22,12 +22,10 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """A task of robosuite with robomimic's observations, as `RobomimicSource` reads them.
 
     Action: (7,) a robot in [-1, 1], position and rotation step and gripper, with ``actions="delta"``;
-    (10,) a robot
-    with ``absolute``: position in metres, rotation of the gripper's site as six numbers (`envs.rotation_6d`),
-    gripper in [-1, 1], where 1 closes it.
+    (10,) a robot with ``absolute``: position in metres, rotation of the gripper's site as six numbers
+    (`envs.rotation_6d`), gripper in [-1, 1], where 1 closes it.
     Observation: the keys asked for, float32; ``object`` as `ObjectState` makes it; ``<camera>_image``
-    (size, size,
-    3) uint8.
+    (size, size, 3) uint8.
     Reward: the task's, 1 when it is solved and 0 else, unless ``env_args`` ask for a shaped one.
     Episode: terminated when the task is solved, truncated after ``max_steps``.
     ``info`` at every reset and step: ``is_success``; ``states``, the simulator's, as files hold them.
@@ -158,9 +156,8 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         states = np.asarray(states, np.float64)
         if states.shape != now.shape or not np.isfinite(states).all():
             raise InputError(
-                f"reset option 'states' must be {len(now)} finite numbers for {self.args.name}, not an "
-                "array of shape "
-                f"{list(states.shape)}; is it a state of another task?"
+                f"reset option 'states' must be {len(now)} finite numbers for {self.args.name}, not an array "
+                f"of shape {list(states.shape)}; is it a state of another task?"
             )
         self.simulation.sim.set_state_from_flattened(states)
         self.simulation.sim.forward()

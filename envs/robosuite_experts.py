@@ -1,11 +1,8 @@
-"""Scripted experts for robomimic's tasks: state machines that see the whole simulation and steer by
-displacements.
+"""Scripted experts for robomimic's tasks: state machines that see the whole simulation.
 
 Each start can be solved in several ways, and the ways are drawn: which side the gripper grasps from, which
-way
-round it travels, how fast. Together with noise on the actions this makes demonstrations that the mean of
-is not
-one, so that regression is at a disadvantage, as on human data.
+way round it travels, how fast. Together with noise on the actions this makes demonstrations that the mean of
+is not one, so that regression is at a disadvantage, as on human data.
 """
 
 from collections.abc import Iterator, Mapping
@@ -261,8 +258,7 @@ class SquareExpert(RobosuiteExpert):
                 break
             yield from hand.move(above(handle, 0.1), yaw, OPEN, 0.03)
         yield from hand.move(above(hand.position, 0.13), yaw, CLOSED, 0.03)
-        # The hole is square: four ways round fit, but with the handle away from the robot the arm is too
-        # short.
+        # The hole is square: four ways round fit, but for a handle that points away the arm is too short.
         grip = yaw - _yaw_of(data.body_xmat[body])
         handles = np.arange(4) * _HALF_TURN / 2
         ways = hand.nearest_yaws(handles[np.cos(handles) < 0.5] + grip, 2.4)
@@ -282,9 +278,8 @@ class SquareExpert(RobosuiteExpert):
 class TransportExpert(RobosuiteExpert):
     """Transport: one arm takes the lid off and hands the hammer over, the other clears the trash away first.
 
-    Where the lid is laid, which faces of the trash are grasped, where and how high the hammer changes
-    hands and
-    how fast each arm moves are drawn.
+    Where the lid is laid, which faces of the trash are grasped, where and how high the hammer changes hands
+    and how fast each arm moves are drawn.
     """
 
     task = "TwoArmTransport"

@@ -1,5 +1,4 @@
-"""Making environments of robosuite 1.5 from the ``env_args`` of any robomimic file, and the errors on the
-way."""
+"""Makes environments of robosuite 1.5 from the ``env_args`` of any robomimic file."""
 
 import importlib
 import importlib.metadata
@@ -95,17 +94,16 @@ def make_env(args: EnvArgs, actions: Actions, cameras: tuple[str, ...], size: in
             )
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             raise InputError(
-                f"robosuite cannot make '{args.name}' with the arguments {sorted(kwargs)} ({error}); "
-                "compare them with "
-                "the env_args of a file that works"
+                f"robosuite cannot make '{args.name}' with the arguments {sorted(kwargs)} ({error}); compare "
+                "them with the env_args of a file that works"
             ) from error
         except Exception as error:
             if not offscreen:
                 raise
             raise InputError(
                 f"rendering failed ({type(error).__name__}: {error}): it needs OpenGL without a screen. On "
-                "Debian and "
-                "Ubuntu install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa"
+                "Debian and Ubuntu install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6 and set "
+                "MUJOCO_GL=osmesa"
             ) from error
 
 
@@ -122,8 +120,7 @@ def import_robosuite() -> Any:
     if tuple(int(number) for number in mujoco.split(".")[:2]) >= MUJOCO_LIMIT:
         raise InputError(
             f"mujoco {mujoco} does not work with robosuite 1.5: pip install mujoco==3.9.0, the version it "
-            "was tested "
-            "with"
+            "was tested with"
         )
     with quiet():
         try:
@@ -155,14 +152,12 @@ def translate_controllers(configs: Any, actions: Actions) -> Any:
     for part in arms.values():
         if part.get("type") != "OSC_POSE":
             raise InputError(
-                f"the file's controller is {part.get('type')}; only OSC_POSE is handled, which all "
-                "published robomimic "
-                "data were recorded with"
+                f"the file's controller is {part.get('type')}; only OSC_POSE is handled, which all published "
+                "robomimic data were recorded with"
             )
         for key in OLD_KEYS:
             part.pop(key, None)
-        # In 1.5 the default frame is the robot's base, which turns x and y round for a robot that faces
-        # another.
+        # By default 1.5 takes the frame of the robot's base: x and y the wrong way round for a second robot.
         part.update(input_type=actions, input_ref_frame="world")
         part.setdefault("gripper", {"type": "GRIP"})
     return configs

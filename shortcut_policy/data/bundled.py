@@ -19,7 +19,6 @@ def bundled(name: str) -> ZarrSource | RobomimicSource:
     if name not in files:
         raise InputError(
             f"there are no bundled demonstrations '{name}'; there are: {', '.join(sorted(files)) or 'none'} "
-            "(for "
-            "a file of your own use ZarrSource or RobomimicSource with its path)"
+            "(for a file of your own use ZarrSource or RobomimicSource with its path)"
         )
     return ZarrSource(files[name]) if files[name].suffix == ".zarr" else RobomimicSource(files[name])

@@ -32,8 +32,7 @@ def run(config: DictConfig) -> None:
     if (source.suffix in HDF5) == (output.suffix in HDF5):
         raise InputError(
             f"one of input={source} and output={output} must be a robomimic file, with a name that ends in "
-            ".hdf5, and "
-            "the other a zarr store"
+            ".hdf5, and the other a zarr store"
         )
     if output.exists():
         raise InputError(f"{output} is there already; delete it or choose another output")
@@ -93,8 +92,7 @@ def _describe(source: ZarrSource, env_args: str | None, actions: str) -> dict[st
     if env_args is None:
         raise InputError(
             f"{source.path} was not converted from a robomimic file: say with env_args=<JSON or a file of "
-            "it> what it "
-            "was recorded in, as robomimic does"
+            "it> what it was recorded in, as robomimic does"
         )
     text = Path(env_args).read_text(encoding="utf-8") if Path(env_args).is_file() else env_args
     EnvArgs.parse(text, f"env_args={env_args}")

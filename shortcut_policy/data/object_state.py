@@ -1,10 +1,8 @@
 """What robosuite's ``object`` observation holds, in one order and without the two faults of robosuite 1.5.
 
 The vector has the same length in robosuite 1.4 and 1.5 and another order, so that a mix-up fails silently.
-And in
-1.5 an object's pose relative to the gripper is computed from the object's pose of the frame before: it is
-zero
-in the first observation after a reset and millimetres off while the object moves. Demonstrations and
+And in 1.5 an object's pose relative to the gripper is computed from the object's pose of the frame before: it
+is zero in the first observation after a reset and millimetres off while the object moves. Demonstrations and
 environments both go through `ObjectState`, so that a policy sees one thing, whichever version recorded its
 demonstrations.
 """

@@ -1,9 +1,8 @@
 """Demonstrations in robomimic's HDF5 files, read as they are.
 
 ``/data/demo_<i>`` is an episode, with ``actions``, ``obs/<key>`` and usually ``states``, ``rewards``,
-``dones`` and
-``next_obs/<key>``; ``/data`` has the attribute ``env_args``, and ``/mask/<filter key>`` lists names of
-episodes.
+``dones`` and ``next_obs/<key>``; ``/data`` has the attribute ``env_args``, and ``/mask/<filter key>`` lists
+names of episodes.
 """
 
 import json
@@ -54,8 +53,7 @@ class EnvArgs:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"the env_args of {where} cannot be read ({error!r}): they must be JSON with env_name, "
-                "env_version "
-                "and env_kwargs"
+                "env_version and env_kwargs"
             ) from error
         # robomimic's files say it in either place, the oldest not at all.
         version = args.get("env_version") or kwargs.pop("env_version", None)
@@ -71,10 +69,9 @@ class RobomimicSource:
     """Episodes of a robomimic HDF5 file (an `EpisodeSource`).
 
     Observations are read by their bare names (``object``, ``robot0_eef_pos``, ...), everything else by its
-    path in
-    a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...). Only what all
-    demonstrations
-    hold is there. Can be pickled and used in forked workers: each process opens the file for itself.
+    path in a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...). Only what all
+    demonstrations hold is there. Can be pickled and used in forked workers: each process opens the file for
+    itself.
 
     Args:
         path: ``~`` and environment variables are expanded.
@@ -188,14 +185,12 @@ class RobomimicSource:
             missing = "obs" if ACTIONS in demo else ACTIONS
             raise InputError(
                 f"{name} of {self.path} has no {missing} (it holds {_listed(demo)}); files of states alone "
-                "need "
-                "robomimic's dataset_states_to_obs first"
+                "need robomimic's dataset_states_to_obs first"
             )
         if "num_samples" not in demo.attrs:
             raise InputError(
-                f"{name} of {self.path} has no attribute num_samples, the number of its steps; the "
-                "recording was "
-                f"cut off, or set it to the {len(demo[ACTIONS])} actions that are there"
+                f"{name} of {self.path} has no attribute num_samples, the number of its steps; the recording "
+                f"was cut off, or set it to the {len(demo[ACTIONS])} actions that are there"
             )
         length = int(demo.attrs["num_samples"])
         if length < 1:
@@ -215,8 +210,7 @@ class RobomimicSource:
                 if found != (length, *shape):
                     raise InputError(
                         f"{path} in {name} of {self.path} has shape {list(found)}, but num_samples={length} "
-                        "and "
-                        f"{self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
+                        f"and {self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
                     )
         return {path.removeprefix("obs/"): path for path in common}
 
@@ -228,14 +222,13 @@ class RobomimicSource:
         if missing:
             raise InputError(
                 f"{self.path} has no {' and '.join(missing)}, which the poses in 'object' are relative to; "
-                "extract "
-                "them too, or take the vectors as they are with source.objects=stored"
+                "extract them too, or take the vectors as they are with source.objects=stored"
             )
         if repair.size is not None and self.shapes[OBJECT] != (repair.size,):
             raise InputError(
                 f"{self.path}: 'object' has shape {list(self.shapes[OBJECT])} per step, but the "
-                f"{self.env_args.name} "
-                f"of its env_args has {[repair.size]}; is env_args that of another task?"
+                f"{self.env_args.name} of its env_args has {[repair.size]}; is env_args that of another "
+                "task?"
             )
         return repair
 
@@ -248,17 +241,14 @@ class RobomimicSource:
             step = row - (int(self.episode_ends[e - 1]) if e else 0)
             raise InputError(
                 f"action {step} of {self.demos[e]} of {self.path} is not a finite number; drop or repair "
-                "that "
-                "demonstration"
+                "that demonstration"
             )
         low, high = float(actions.min()), float(actions.max())
         if max(-low, high) > 1 + TOLERANCE:
             raise InputError(
                 f"the actions of {self.path} reach from {low:.4g} to {high:.4g}, but those of robosuite's "
-                "controllers "
-                "lie in [-1, 1]; scale them as they were when they were recorded (absolute actions are made "
-                "from "
-                "these by the library)"
+                "controllers lie in [-1, 1]; scale them as they were when they were recorded (absolute "
+                "actions are made from these by the library)"
             )
 
     def _stored(self, key: str, start: int, stop: int) -> np.ndarray:
@@ -293,8 +283,7 @@ def open_hdf5(path: str) -> "h5py.File":
         if h5py.is_hdf5(path):
             raise InputError(
                 f"{path} is an HDF5 file that cannot be opened ({error}); it was cut short or is being "
-                "written: "
-                "copy it again"
+                "written: copy it again"
             ) from error
         raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
 
@@ -314,8 +303,7 @@ def _env_args(data: Any, path: str) -> str | bytes:
     if "env_args" not in data.attrs:
         raise InputError(
             f"the group 'data' of {path} has no attribute env_args, which names the task and the robosuite "
-            "version; "
-            "copy it from the file that this one was made of"
+            "version; copy it from the file that this one was made of"
         )
     text: str | bytes = data.attrs["env_args"]
     return text

@@ -22,11 +22,9 @@ VALID_FRACTION = 0.1
 class RobomimicWriter:
     """Append episodes to a robomimic file.
 
-    HDF5 files do not survive a process that dies while it writes. Therefore each episode is a small file
-    of its
-    own in ``<path>.parts`` first, and `close` puts them together in one step; opening the writer again
-    goes on
-    after the last whole episode. The same episodes give the same data.
+    HDF5 files do not survive a process that dies while it writes. Therefore each episode is a small file of
+    its own in ``<path>.parts`` first, and `close` puts them together in one step; opening the writer again
+    goes on after the last whole episode. The same episodes give the same data.
 
     Args:
         path: ``.hdf5`` file; one that this writer made is continued.
@@ -69,9 +67,8 @@ class RobomimicWriter:
         lengths = {key: len(value) for key, value in arrays.items()}
         if "actions" not in arrays or len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise InputError(
-                f"episode {self.n_episodes} for {self.path}: actions are needed, and every key with the "
-                "same number "
-                f"of steps, at least 1; got {lengths}"
+                f"episode {self.n_episodes} for {self.path}: actions are needed, and every key with the same "
+                f"number of steps, at least 1; got {lengths}"
             )
         with atomic_path(self._part(self.n_episodes)) as temporary, self._h5py.File(temporary, "w") as file:
             _fill(file, {"num_samples": lengths["actions"], **texts}, arrays)
