@@ -1,5 +1,4 @@
-"""Absolute actions for robomimic's files, which hold displacements: where a displacement leads from its
-state."""
+"""Absolute actions for robomimic's files, which hold displacements."""
 
 import hashlib
 import os
@@ -15,6 +14,7 @@ from envs.robosuite_setup import make_env, quiet
 from envs.rotation_6d import to_6d
 from shortcut_policy.data import RobomimicSource
 from shortcut_policy.data.robomimic_source import ACTIONS
+from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
 
@@ -106,8 +106,7 @@ class AbsoluteActions:
     def _check_replays(self, absolute: np.ndarray, replayed: int) -> None:
         env = RobosuiteEnv(dataset=self.path, actions="absolute", keys=[EEF_POS])
         for number, name in enumerate(self._source.demos[:replayed]):
-            start = int(self.episode_ends[number - 1]) if number else 0
-            stop = int(self.episode_ends[number])
+            start, stop = episode_rows(self, number)
             states, recorded = (self._source.read(key, start, stop) for key in (STATES, EEF_POS))
             met = replay(env, states[0], absolute[start : stop - 1])[1]
             distance = float(np.median(np.linalg.norm(met - recorded[1:], axis=1)))

@@ -10,8 +10,9 @@ from gymnasium import spaces
 
 from envs.robosuite_setup import Actions, default_args, make_env, quiet
 from envs.rotation_6d import from_6d
-from shortcut_policy.data import EnvArgs, RobomimicSource
+from shortcut_policy.data import EnvArgs
 from shortcut_policy.data.object_state import CURRENT, EEF, OBJECT, ObjectState
+from shortcut_policy.data.robomimic_source import read_env_args
 from shortcut_policy.errors import InputError
 
 LONG_TASKS = ("TwoArmTransport", "ToolHang")
@@ -119,8 +120,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observe(), float(reward), info["is_success"], self._steps >= self.max_steps, info
 
     def stored_observation(self) -> dict[str, np.ndarray]:
-        """All observations of now but images, float64, as robomimic's files hold them: ``object`` not
-        repaired."""
+        """All observations of now but images, float64, as robomimic's files hold them."""
         robots = tuple(robot.robot_model.naming_prefix for robot in self.simulation.robots)
         stored = {
             key: np.array(value, np.float64)
@@ -197,7 +197,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
 def _env_args(task: str | None, dataset: str | os.PathLike[str] | None) -> EnvArgs:
     if dataset is not None:
-        args = RobomimicSource(dataset).env_args
+        args = read_env_args(dataset)
         if task is not None and task != args.name:
             raise InputError(f"{dataset} was recorded in {args.name}, not in {task}: use its own task")
         return args

@@ -96,6 +96,14 @@ class Hand:
             turn = (pointing_down(yaw) * self.rotation.inv()).as_rotvec()
             yield self._action(place - self.position, turn, gripper, 1.0)
 
+    def grasp(
+        self, over: np.ndarray, target: np.ndarray, yaw: float, near: float = 0.02, tolerance: float = 0.008
+    ) -> Iterator[np.ndarray]:
+        """Go to ``over`` (3,), to within ``near``, then down to ``target`` (3,), and close the fingers."""
+        yield from self.move(over, yaw, OPEN, near)
+        yield from self.move(target, yaw, OPEN, tolerance)
+        yield from self.hold(CLOSED, _CLOSING)
+
     def nearest_yaws(self, yaws: np.ndarray, limit: float = 1.75) -> np.ndarray:
         """Those that the wrist reaches, written as near to where it rests as they can be; nearest first."""
         turned = (yaws - self.yaw_at_rest + _HALF_TURN) % (2 * _HALF_TURN) - _HALF_TURN
@@ -192,9 +200,7 @@ class LiftExpert(RobosuiteExpert):
         yield from hand.move(_via(hand, cube, side, 0.1), yaw, OPEN, 0.03)
         for _ in range(3):
             cube = np.array(data.body_xpos[body])
-            yield from hand.move(above(cube, 0.05), yaw, OPEN, 0.015)
-            yield from hand.move(cube, yaw, OPEN, 0.006)
-            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.grasp(above(cube, 0.05), cube, yaw, 0.015, 0.006)
             yield from hand.move(above(hand.position, 0.12), yaw, CLOSED)
 
 
@@ -213,9 +219,7 @@ class CanExpert(RobosuiteExpert):
         side = hand.choose(np.array([-1.0, 1.0]))
         for _ in range(3):
             can = np.array(simulation.sim.data.body_xpos[body])
-            yield from hand.move(above(can, 0.12), yaw, OPEN, 0.02)
-            yield from hand.move(above(can, 0.01), yaw, OPEN, 0.008)
-            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.grasp(above(can, 0.12), above(can, 0.01), yaw)
             if hand.opening > 0.01:
                 break
         high = can[2] + 0.15
@@ -229,8 +233,7 @@ class CanExpert(RobosuiteExpert):
 
 
 class SquareExpert(RobosuiteExpert):
-    """Square: grasps the handle with either finger on either side, and brings the nut to the peg either
-    way."""
+    """Square: grasps the handle with either finger on either side, coming from either side."""
 
     task = "NutAssemblySquare"
 
@@ -251,9 +254,7 @@ class SquareExpert(RobosuiteExpert):
             handle = np.array(data.body_xpos[body]) + 0.058 * np.array([np.cos(turn), np.sin(turn), 0])
             yaws = hand.nearest_yaws(turn + np.array([0.5, -0.5]) * _HALF_TURN, 2.4)
             yaw = hand.choose(yaws) if attempt == 0 and len(yaws) else yaws[0] if len(yaws) else turn
-            yield from hand.move(above(handle, 0.06), yaw, OPEN, 0.01)
-            yield from hand.move(handle, yaw, OPEN, 0.006)
-            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.grasp(above(handle, 0.06), handle, yaw, 0.01, 0.006)
             if hand.opening > 0.004:
                 break
             yield from hand.move(above(handle, 0.1), yaw, OPEN, 0.03)
@@ -298,9 +299,7 @@ class TransportExpert(RobosuiteExpert):
 
     def _give(self, hand: Hand, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
         yaw, handle = hand.yaw_at_rest, transport.lid_handle_pos
-        yield from hand.move(above(handle, 0.08), yaw, OPEN, 0.02)
-        yield from hand.move(handle, yaw, OPEN, 0.008)
-        yield from hand.hold(CLOSED, _CLOSING)
+        yield from hand.grasp(above(handle, 0.08), handle, yaw)
         yield from hand.move(above(handle, 0.1), yaw, CLOSED, 0.03)
         aside = np.array(
             [hand.random.uniform(-0.26, -0.16), handle[1] + hand.random.uniform(-0.05, 0.05), 0.0]
@@ -312,9 +311,7 @@ class TransportExpert(RobosuiteExpert):
         for _ in range(3):
             hammer = transport.payload_pos
             grip = along_handle(transport, _GIVE)
-            yield from hand.move(above(grip, 0.2), yaw, OPEN, 0.02)
-            yield from hand.move(grip, yaw, OPEN, 0.008)
-            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.grasp(above(grip, 0.2), grip, yaw)
             yield from hand.move(above(grip, 0.25), yaw, CLOSED, 0.03)
             if transport.payload_pos[2] > hammer[2] + 0.1:
                 break
@@ -337,9 +334,7 @@ class TransportExpert(RobosuiteExpert):
             trash = transport.trash_pos
             turn = Rotation.from_quat(transport.trash_quat).as_euler("zyx")[0]
             yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * _HALF_TURN / 2)[:2])
-            yield from hand.move(above(trash, 0.2), yaw, OPEN, 0.02)
-            yield from hand.move(trash, yaw, OPEN, 0.008)
-            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.grasp(above(trash, 0.2), trash, yaw)
             yield from hand.move(above(trash, 0.22), yaw, CLOSED, 0.03)
             if transport.trash_pos[2] > trash[2] + 0.1:
                 break

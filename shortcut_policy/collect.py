@@ -12,12 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.errors import InputError
 
-HDF5 = (".hdf5", ".h5")
 #: A task that needs more tries for one episode has an expert that does not work.
 MAX_TRIES = 100
 
@@ -78,7 +78,7 @@ def record(config: DictConfig, index: int) -> tuple[dict[str, Any], int]:
 
 
 def _writer(output: str, attributes: Mapping[str, Any]) -> EpisodeWriter | RobomimicWriter:
-    if expand(output).suffix in HDF5:
+    if expand(output).suffix in HDF5_SUFFIXES:
         return RobomimicWriter(output, attributes)
     return EpisodeWriter(output, zarr_format=2, attributes=attributes)
 
@@ -103,10 +103,11 @@ def _check(config: DictConfig) -> None:
 def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
     """Episodes of two experts or seeds in one store could not be made again."""
     path = expand(output)
-    if path.suffix in HDF5:
+    if path.suffix in HDF5_SUFFIXES:
         stored = recorded_attributes(path)
     else:
-        stored = json.loads((path / ".zattrs").read_text()) if (path / ".zattrs").is_file() else {}
+        zattrs = path / ".zattrs"
+        stored = json.loads(zattrs.read_text()) if zattrs.is_file() else {}
     for key, value in attributes.items():
         if key in stored and stored[key] != value:
             raise InputError(

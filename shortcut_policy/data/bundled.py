@@ -9,8 +9,7 @@ SUFFIXES = (".zarr", ".hdf5")
 
 
 def bundled(name: str) -> ZarrSource | RobomimicSource:
-    """The demonstrations called so: ``bundled("pusht")`` is a zarr store, ``bundled("lift")`` a robomimic
-    file.
+    """Demonstrations by name: ``bundled("pusht")`` is a zarr store, ``bundled("lift")`` a robomimic file.
 
     Raises:
         InputError: There are none of this name.

@@ -10,14 +10,19 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from shortcut_policy.data.object_state import OBJECT
-from shortcut_policy.data.robomimic_source import ACTIONS, EnvArgs, RobomimicSource
-from shortcut_policy.data.robomimic_writer import ENV_ARGS, write_hdf5
-from shortcut_policy.data.source import expand
+from shortcut_policy.data.robomimic_source import (
+    ACTIONS,
+    ENV_ARGS,
+    HDF5_SUFFIXES,
+    EnvArgs,
+    RobomimicSource,
+)
+from shortcut_policy.data.robomimic_writer import write_hdf5
+from shortcut_policy.data.source import episode_rows, expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 
-HDF5 = (".hdf5", ".h5")
 #: Attribute of a store that was a robomimic file: what arrays cannot hold.
 ROBOMIMIC = "robomimic"
 
@@ -29,14 +34,14 @@ def run(config: DictConfig) -> None:
         InputError: The input cannot be read, the output is there already, or neither or both are HDF5 files.
     """
     source, output = expand(config.input), expand(config.output)
-    if (source.suffix in HDF5) == (output.suffix in HDF5):
+    if (source.suffix in HDF5_SUFFIXES) == (output.suffix in HDF5_SUFFIXES):
         raise InputError(
             f"one of input={source} and output={output} must be a robomimic file, with a name that ends in "
             ".hdf5, and the other a zarr store"
         )
     if output.exists():
         raise InputError(f"{output} is there already; delete it or choose another output")
-    if source.suffix in HDF5:
+    if source.suffix in HDF5_SUFFIXES:
         hdf5_to_zarr(source, output)
     else:
         zarr_to_hdf5(source, output, config.env_args, config.actions)
@@ -57,9 +62,9 @@ def hdf5_to_zarr(path: Path, output: Path) -> None:
         "masks": stored.masks(),
         "datasets": {names[key]: stored.dataset_of(key) for key in stored.keys},
     }
-    starts = [0, *stored.episode_ends[:-1].tolist()]
     with EpisodeWriter(output, attributes={ROBOMIMIC: about}) as writer:
-        for start, stop in tqdm(list(zip(starts, stored.episode_ends.tolist(), strict=True)), unit="episode"):
+        for number in tqdm(range(len(stored.demos)), unit="episode"):
+            start, stop = episode_rows(stored, number)
             episode = {names[key]: stored.read(key, start, stop) for key in stored.keys}
             if OBJECT in repaired.keys:
                 episode[OBJECT] = repaired.read(OBJECT, start, stop)
@@ -81,9 +86,8 @@ def zarr_to_hdf5(path: Path, output: Path, env_args: str | None, actions: str) -
 def _episodes(
     source: ZarrSource, about: Mapping[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]]:
-    starts = [0, *source.episode_ends[:-1].tolist()]
-    spans = zip(starts, source.episode_ends.tolist(), strict=True)
-    for (name, attributes), (start, stop) in zip(tqdm(about["demos"], unit="episode"), spans, strict=True):
+    for number, (name, attributes) in enumerate(tqdm(about["demos"], unit="episode")):
+        start, stop = episode_rows(source, number)
         arrays = {path: source.read(key, start, stop) for key, path in about["datasets"].items()}
         yield name, attributes, arrays
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
-from shortcut_policy.data.source import EpisodeSource, Field
+from shortcut_policy.data.source import EpisodeSource, Field, find_row
 from shortcut_policy.data.windows import create_windows, split_episodes
 from shortcut_policy.errors import InputError
 
@@ -208,8 +208,7 @@ class DemonstrationDataset:
 
     def _where(self, field: Field, bad: np.ndarray, start: int) -> str:
         row = start + int(np.argwhere(bad)[0][0])
-        episode = int(np.searchsorted(self.source.episode_ends, row, side="right"))
-        step = row - (int(self.source.episode_ends[episode - 1]) if episode else 0)
+        episode, step = find_row(self.source, row)
         return f"key '{field.key}' of {self.source.path}, row {row} (episode {episode}, step {step})"
 
 

@@ -106,13 +106,13 @@ class ObjectState:
         self.needs_gripper = bool(self._relative)
         self.size = sum(part.size for part in versions[CURRENT]) if versions else None
 
-    def __call__(self, rows: np.ndarray, eef_pos: np.ndarray, eef_quat: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: np.ndarray, *gripper: np.ndarray) -> np.ndarray:
         """(..., D) as stored to (..., D) in the current order, with relative poses of the same moment.
 
         Args:
             rows: Stored vectors.
-            eef_pos: (..., 3) gripper position in metres, ``robot0_eef_pos``.
-            eef_quat: (..., 4) its orientation, x y z w, ``robot0_eef_quat``.
+            gripper: The observations `EEF`, if they are needed: (..., 3) position in metres and (..., 4)
+                orientation, x y z w.
         """
         if self.size is None:
             return rows
@@ -126,7 +126,7 @@ class ObjectState:
             out[..., columns] = rows[..., self._stored[name]]
         for name in self._relative:
             position, quaternion = (out[..., self._current[f"{name}_{what}"]] for what in ("pos", "quat"))
-            offset, turn = relative_pose(position, quaternion, eef_pos, eef_quat)
+            offset, turn = relative_pose(position, quaternion, *gripper)
             out[..., self._current[f"{name}_to_eef_pos"]] = offset
             out[..., self._current[f"{name}_to_eef_quat"]] = turn
         return out

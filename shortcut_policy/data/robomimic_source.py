@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
-from shortcut_policy.data.source import expand
+from shortcut_policy.data.source import episode_rows, expand, find_row
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
     import h5py
 
-ACTIONS = "actions"
+ACTIONS, ENV_ARGS = "actions", "env_args"
+HDF5_SUFFIXES = (".hdf5", ".h5")
 LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
 #: Rounding of actions that were stored in float32.
 TOLERANCE = 1e-6
@@ -99,7 +100,7 @@ class RobomimicSource:
         self.path = str(expand(path))
         self._opened: tuple[int, h5py.File] | None = None
         data = self._data()
-        self.env_args = EnvArgs.parse(_env_args(data, self.path), self.path)
+        self.env_args = _env_args(data, self.path)
         self.demos = self._names(filter_key)
         lengths = [self._length(name) for name in self.demos]
         self.episode_ends = np.cumsum(lengths, dtype=np.int64)
@@ -124,9 +125,8 @@ class RobomimicSource:
         rows = self._stored(key, start, stop)
         if key.rpartition("/")[2] != OBJECT or self._object_state is None:
             return rows
-        eef = (key.replace(OBJECT, name) for name in EEF) if self._object_state.needs_gripper else ()
-        gripper = [self._stored(name, start, stop) for name in eef] or [rows[..., :3], rows[..., :4]]
-        return self._object_state(rows, *gripper)
+        eef = [key.replace(OBJECT, name) for name in EEF] if self._object_state.needs_gripper else []
+        return self._object_state(rows, *(self._stored(name, start, stop) for name in eef))
 
     def masks(self) -> dict[str, list[str]]:
         """Filter key -> names of demonstrations."""
@@ -135,8 +135,7 @@ class RobomimicSource:
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
-        attributes = self._data().attrs if demo is None else self._data()[demo].attrs
-        return {key: value.item() if hasattr(value, "item") else value for key, value in attributes.items()}
+        return plain_attributes(self._data() if demo is None else self._data()[demo])
 
     def dataset_of(self, key: str) -> str:
         """Path of a key in the group of a demonstration."""
@@ -152,10 +151,7 @@ class RobomimicSource:
         return self._opened[1]
 
     def _data(self) -> Any:
-        file = self._file()
-        if "data" not in file:
-            raise InputError(f"{self.path} has no group 'data' (it holds {_listed(file)}); {LAYOUT}")
-        return file["data"]
+        return _data_group(self._file(), self.path)
 
     def _names(self, filter_key: str | None) -> list[str]:
         there = list(self._data())
@@ -237,8 +233,7 @@ class RobomimicSource:
         bad = ~np.isfinite(actions)
         if bad.any():
             row = int(np.argwhere(bad)[0][0])
-            e = int(np.searchsorted(self.episode_ends, row, side="right"))
-            step = row - (int(self.episode_ends[e - 1]) if e else 0)
+            e, step = find_row(self, row)
             raise InputError(
                 f"action {step} of {self.demos[e]} of {self.path} is not a finite number; drop or repair "
                 "that demonstration"
@@ -253,10 +248,9 @@ class RobomimicSource:
 
     def _stored(self, key: str, start: int, stop: int) -> np.ndarray:
         stop = min(stop, int(self.episode_ends[-1]))
-        first = int(np.searchsorted(self.episode_ends, start, side="right"))
         pieces = []
-        for e in range(first, len(self.demos)):
-            begin = int(self.episode_ends[e - 1]) if e else 0
+        for e in range(find_row(self, start)[0], len(self.demos)):
+            begin = episode_rows(self, e)[0]
             if begin >= stop:
                 break
             rows = slice(max(start - begin, 0), stop - begin)
@@ -299,14 +293,35 @@ def import_h5py() -> Any:
     return h5py
 
 
-def _env_args(data: Any, path: str) -> str | bytes:
-    if "env_args" not in data.attrs:
+def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
+    """What a file was recorded in, without a look at its demonstrations.
+
+    Raises:
+        InputError: No such file, not one of robomimic, or no readable ``env_args``.
+    """
+    name = str(expand(path))
+    with open_hdf5(name) as file:
+        return _env_args(_data_group(file, name), name)
+
+
+def plain_attributes(group: Any) -> dict[str, Any]:
+    """Attributes of a group of an HDF5 file, as Python values."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in group.attrs.items()}
+
+
+def _data_group(file: Any, path: str) -> Any:
+    if "data" not in file:
+        raise InputError(f"{path} has no group 'data' (it holds {_listed(file)}); {LAYOUT}")
+    return file["data"]
+
+
+def _env_args(data: Any, path: str) -> EnvArgs:
+    if ENV_ARGS not in data.attrs:
         raise InputError(
             f"the group 'data' of {path} has no attribute env_args, which names the task and the robosuite "
             "version; copy it from the file that this one was made of"
         )
-    text: str | bytes = data.attrs["env_args"]
-    return text
+    return EnvArgs.parse(data.attrs[ENV_ARGS], path)
 
 
 def list_arrays(demo: Any) -> dict[str, Any]:

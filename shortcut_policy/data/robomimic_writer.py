@@ -10,13 +10,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from shortcut_policy.data.robomimic_source import EnvArgs, import_h5py, list_arrays
+from shortcut_policy.data.robomimic_source import (
+    ENV_ARGS,
+    EnvArgs,
+    import_h5py,
+    list_arrays,
+    plain_attributes,
+)
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path, write_atomic
 
-ENV_ARGS = "env_args"
-VALID_FRACTION = 0.1
+#: One demonstration in so many is for validation.
+VALID_EVERY = 10
 
 
 class RobomimicWriter:
@@ -158,15 +164,11 @@ def recorded_attributes(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     with import_h5py().File(path, "r") as file:
-        attributes = file["data"].attrs.items()
-        return {key: value.item() if hasattr(value, "item") else value for key, value in attributes}
+        return plain_attributes(file["data"])
 
 
 def split_masks(episodes: int) -> dict[str, list[str]]:
     """Names of the demonstrations for training and for validation, every tenth."""
-    valid = np.arange(episodes) % round(1 / VALID_FRACTION) == round(1 / VALID_FRACTION) - 1
     names = [f"demo_{number}" for number in range(episodes)]
-    return {
-        "train": [name for name, held in zip(names, valid, strict=True) if not held],
-        "valid": [name for name, held in zip(names, valid, strict=True) if held],
-    }
+    valid = names[VALID_EVERY - 1 :: VALID_EVERY]
+    return {"train": [name for name in names if name not in valid], "valid": valid}

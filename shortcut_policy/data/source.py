@@ -93,6 +93,17 @@ class Field:
             )
 
 
+def episode_rows(source: EpisodeSource, episode: int) -> tuple[int, int]:
+    """First row of an episode, and the row after its last one."""
+    return int(source.episode_ends[episode - 1]) if episode else 0, int(source.episode_ends[episode])
+
+
+def find_row(source: EpisodeSource, row: int) -> tuple[int, int]:
+    """The episode that a row belongs to, and which of its steps it is."""
+    episode = int(np.searchsorted(source.episode_ends, row, side="right"))
+    return episode, row - episode_rows(source, episode)[0]
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` and environment variables written out."""
     return Path(os.path.expandvars(os.fspath(path))).expanduser()

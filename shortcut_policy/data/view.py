@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from shortcut_policy.data.source import EpisodeSource
+from shortcut_policy.data.source import EpisodeSource, episode_rows
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
@@ -89,7 +89,7 @@ def draw(source: EpisodeSource, episodes: Sequence[int], frames: Frames | None, 
     figure = Figure(figsize=(1 + 6 * len(episodes), 0.5 + 2 * rows), layout="constrained")
     axes = figure.subplots(rows, len(episodes), squeeze=False)
     for column, episode in zip(axes.T, episodes, strict=True):
-        start, stop = _rows(source, episode)
+        start, stop = episode_rows(source, episode)
         column[0].set_title(f"episode {episode}, {stop - start} steps")
         if frames is not None:
             _draw_frames(column[0], frames, start, stop)
@@ -111,14 +111,10 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
     video: Any  # the plug-in's class, which has more than the declared one
     with imageio.get_writer(part, fps=fps, codec="libx264", quality=7, macro_block_size=2) as video:
         for episode in tqdm(episodes, desc="episodes of the video"):
-            for image in frames(*_rows(source, episode)):
+            for image in frames(*episode_rows(source, episode)):
                 zoom = max(1, VIDEO_SIDE // max(image.shape[:2]))
                 video.append_data(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
     os.replace(part, path)
-
-
-def _rows(source: EpisodeSource, episode: int) -> tuple[int, int]:
-    return int(source.episode_ends[episode - 1]) if episode else 0, int(source.episode_ends[episode])
 
 
 def _is_numeric(source: EpisodeSource, key: str) -> bool:

@@ -104,6 +104,7 @@ def plot_compute(rows: Rows, path: Path) -> None:
             own = [row for row in rows if row["steps"] == steps]
             _lines(axes, own, x="train_flops", y="score", names=names)
             axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
             axes.set_title(f"Score at {count_of(steps, 'step')}")
             axes.set_xlabel("training FLOPs")
             _stretch_towards_one(axes)
