@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +86,11 @@ def _wander(random: np.random.RandomState, steps: int) -> dict[str, np.ndarray]:
         "keypoint": keypoints.astype(np.float32),
         "action": np.array(actions, np.float32),
     }
+
+
+def with_objective(policy: Policy, objective: dict[str, Any]) -> Policy:
+    """The same weights under another objective; without the skip round the network, which not all have."""
+    other = Policy.from_spec({**policy.spec, "precondition": None, "objective": objective})
+    weights = policy.state_dict().items()
+    other.load_state_dict({name.replace("backbone.network.", "backbone."): value for name, value in weights})
+    return other

@@ -7,13 +7,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from shortcut_policy import Policy, save_policy
+from shortcut_policy import save_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation import benchmark
 from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
 from shortcut_policy.evaluation.text_table import place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
-from tests.conftest import TINY
+from tests.conftest import TINY, with_objective
 
 REQUIRED = {
     *("method", "backbone", "task", "dataset", "steps", "nfe", "seeds", "episodes", "score", "score_ci"),
@@ -47,8 +47,7 @@ def runs(tiny_policy, tmp_path_factory):
 
 def save_copy(policy, folder, objective=None, **metadata):
     """Save a policy with the same weights, another objective and other metadata."""
-    copy = Policy.from_spec({**policy.spec, "objective": objective or policy.spec["objective"]})
-    copy.load_state_dict(policy.state_dict())
+    copy = with_objective(policy, objective or policy.spec["objective"])
     copy.metadata = {**policy.metadata, "train_steps": 20, **metadata}
     save_policy(copy, folder)
 

@@ -20,19 +20,18 @@ from shortcut_policy.evaluation.entries import Entry
 from shortcut_policy.evaluation.plots import plot_compute
 from shortcut_policy.evaluation.published import RunResults
 from shortcut_policy.evaluation.table import Cell
+from tests.conftest import with_objective
 
 BATCH = 16
 
 
 @pytest.fixture(scope="module")
 def make(tiny_policy):
-    """The tiny policy with another objective, and without the skip round the network, which not all have."""
-    weights = {name.replace("network.", ""): value for name, value in tiny_policy.state_dict().items()}
+    """The tiny policy with another objective."""
 
     def make(name, **settings):
         spec = {"_target_": f"shortcut_policy.objectives.{name}", **settings}
-        policy = Policy.from_spec({**tiny_policy.spec, "precondition": None, "objective": spec})
-        policy.load_state_dict(weights)
+        policy = with_objective(tiny_policy, spec)
         policy.metadata = {**tiny_policy.metadata, "batch_size": BATCH}
         return policy
 
