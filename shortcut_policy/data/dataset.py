@@ -128,6 +128,11 @@ class DemonstrationDataset:
                     statistics[name].update(self._rows(name, start, stop))
         return Normalizer(self.fields, statistics)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether every field is held there, so that a batch is gathered on ``device``."""
+        return self._in_memory.keys() == self.fields.keys()
+
     def to(self, device: str | torch.device) -> "DemonstrationDataset":
         """Move the window tables and the fields in memory; returns self."""
         self.device = torch.device(device)

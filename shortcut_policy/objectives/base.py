@@ -107,14 +107,15 @@ class Objective(Protocol):
         teacher_phases: Increasing points of `LossContext.progress` at which the trainer freezes a copy of the
             averaged policy, which is `LossContext.teacher` from then on. A first one of 0 asks for a trained
             teacher from outside.
-        loss_changes: Points of it at which the loss becomes another one, and another cost, under the same
-            teacher.
+        loss_changes: Points of it at which the loss becomes another one, perhaps at another cost, under the
+            same teacher. Between all these points it does not depend on the progress.
         path: Between noise and data, if the network predicts average velocities of one; else None.
         velocity_at_zero: Whether the trained network's answer at d = 0 is the velocity of the path from noise
             to data, so that it can teach an objective that distils one.
         step_conditioned: Whether the trained network knows steps of every size, and `sample` is deterministic
             in the noise: samples of different step counts are then the same one, more or less exactly.
         extra_cond_dim: Channels that the objective adds to the condition of its network; see `sampling_cond`.
+        capturable: Whether `loss` runs the same kernels whatever the values, until one of the points above.
     """
 
     teacher_phases: Sequence[float] = ()
@@ -123,6 +124,7 @@ class Objective(Protocol):
     velocity_at_zero: bool = False
     step_conditioned: bool = False
     extra_cond_dim: int = 0
+    capturable: bool = True
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Loss of each row, (B,), and scalars to log, for data ``x_1`` (B, ...) under ``cond`` (B, C)."""
@@ -182,6 +184,11 @@ class TrainingEvaluations(NamedTuple):
 def teacher_phase(objective: Objective, progress: float) -> int:
     """Number of teachers that the objective has had frozen at this point of the training; 0 for none."""
     return bisect_right(objective.teacher_phases, progress)
+
+
+def loss_phase(objective: Objective, progress: float) -> int:
+    """Number of times that the loss has changed at this point of the training, by itself or its teacher."""
+    return bisect_right(sorted({*objective.teacher_phases, *objective.loss_changes}), progress)
 
 
 def cost_phases(objective: Objective) -> list[tuple[float, float]]:

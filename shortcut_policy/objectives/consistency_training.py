@@ -1,5 +1,6 @@
 """Consistency training (Song et al. 2023) on the straight path, and improved (Song and Dhariwal 2024)."""
 
+from bisect import bisect_right
 from typing import Literal
 
 import torch
@@ -43,6 +44,8 @@ class ConsistencyTraining(Consistency):
         if times not in ("uniform", "lognormal"):
             raise InputError(f"objective.times={times} must be uniform or lognormal")
         self.times = times
+        stages = max_steps.bit_length()
+        self.loss_changes = [stage / stages for stage in range(1, stages)]
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Error of the average velocity to the end, mean of each row, (B,)."""
@@ -58,8 +61,7 @@ class ConsistencyTraining(Consistency):
 
     def bins(self, progress: float) -> int:
         """Number of time steps at this point of the training: doubles from 1 to M."""
-        stages = self.max_steps.bit_length()
-        return 2 ** min(int(progress * stages), stages - 1)
+        return 2 ** bisect_right(self.loss_changes, progress)
 
     def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
         """Two: at t and, without a gradient, at t + dt."""

@@ -126,6 +126,7 @@ class Shortcut(Objective):
         self.error, self.path, self.guidance = row_error(error), path or Straight(), guidance
         self.path.check_ends()
         self.extra_cond_dim = 0 if guidance is None else guidance.extra_cond_dim
+        self.capturable = guidance is None  # which asks only those rows twice that need it
         # Others expect the velocity of the straight path, under the observation alone.
         self.velocity_at_zero = isinstance(self.path, Straight) and guidance is None
 
@@ -201,8 +202,10 @@ class Shortcut(Objective):
 
     def draw_step_sizes(self, u: Tensor) -> Tensor:
         """Step sizes 1, 1/2, ... 1/M by their shares, for numbers ``u`` (B,) in [0, 1)."""
-        level = torch.searchsorted(self.level_shares.to(u.device), u, right=True)
-        return 0.5 ** level.clamp(max=len(self.level_shares) - 1)
+        level = torch.zeros_like(u)
+        for share in self.level_shares[:-1].tolist():
+            level = level + (u >= share)
+        return 0.5**level
 
     def sample(
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None

@@ -28,6 +28,7 @@ class TrainerConfig:
         precision: ``bf16`` for the matrix products, ``fp32``, or ``auto``: bf16 on GPUs that have it and on
             CPUs with tiles for it (AMX); elsewhere it is slower than fp32.
         compile: Run the network through ``torch.compile``: a minute or more of start-up, faster updates.
+        cuda_graph: On a single GPU, with data in memory, launch the gradients of an update as a whole.
         log_every: Updates between lines of the log.
         validate_every: Updates between validations on held-out windows; 0 for never.
         validation_steps: Step counts whose action error is measured there.
@@ -55,6 +56,7 @@ class TrainerConfig:
     ema_max_decay: float = 0.9999
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
+    cuda_graph: bool = True
     log_every: int = 50
     validate_every: int = 1000
     validation_steps: Sequence[int] = (1, 4, 16)

@@ -37,10 +37,10 @@ class Muon(optim.Muon):
             shapes: dict[torch.Size, list[int]] = defaultdict(list)
             for i, gradient in enumerate(gradients):
                 shapes[gradient.shape].append(i)
+            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             for shape, members in shapes.items():
                 gradient = torch.stack([gradients[i] for i in members])
-                for i in members:
-                    averages[i].lerp_(gradients[i], 1 - group["momentum"])
                 direction = torch.stack([averages[i] for i in members])
                 if group["nesterov"]:
                     direction = gradient.lerp_(direction, group["momentum"])
@@ -48,8 +48,7 @@ class Muon(optim.Muon):
                     direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
                 )
                 rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], shape)
-                for i, update in zip(members, direction, strict=True):
-                    parameters[i].mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+                torch._foreach_add_([parameters[i] for i in members], direction.unbind(), alpha=-rate)
         return loss
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -31,9 +32,10 @@ from shortcut_policy.checkpoint import (
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.objectives import Draws
-from shortcut_policy.objectives.base import teacher_phase
+from shortcut_policy.objectives.base import loss_phase, teacher_phase
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.batches import BatchStream, seeded_generator
+from shortcut_policy.training.captured import Captured, Compute
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
@@ -106,6 +108,14 @@ class Trainer:
             self.policy, *make_optimizers(self.policy, config)
         )
         self.schedules = self._phase_schedules()
+        self.captures = (
+            config.cuda_graph
+            and self.device.type == "cuda"
+            and world == 1
+            and dataset.in_memory
+            and policy.objective.capturable
+        )
+        self.captured: tuple[int, Captured] | None = None
 
     @property
     def ema_policy(self) -> Policy:
@@ -183,8 +193,31 @@ class Trainer:
         if teacher_phase(self.policy.objective, progress) > self.phase:
             self._next_phase()
         rows = self.stream.rows(self.step)
-        batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
         generator = seeded_generator(self.device, self.seed, NOISE, self.step)
+        metrics = self._computation(progress, rows)(rows, generator)
+        losses = metrics.pop("losses")
+        if not math.isfinite(metrics["grad_norm"].item()):
+            self._report_non_finite(losses, rows)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        self.ema.update_parameters(self.policy)
+        return metrics
+
+    def _computation(self, progress: float, rows: Tensor) -> Compute:
+        """`_gradients` at this point of the training: as one launch, where that is possible."""
+        compute = partial(self._gradients, progress)
+        if not self.captures:
+            return compute
+        phase = loss_phase(self.policy.objective, progress)
+        if self.captured is None or self.captured[0] != phase:
+            self.captured = None  # frees its memory first
+            self.captured = phase, Captured(compute, rows, self.device)
+        return self.captured[1]
+
+    def _gradients(self, progress: float, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fill the gradients, clipped, and return the losses (B,) and scalars to log."""
+        batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.computes_bf16):
@@ -196,13 +229,12 @@ class Trainer:
             optimizer.zero_grad()
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
-        if not math.isfinite(norm.item()):
-            self._report_non_finite(losses, rows)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        self.ema.update_parameters(self.policy)
-        return {"loss": loss.detach(), "grad_norm": norm.detach(), **metrics}
+        return {
+            "losses": losses.detach(),
+            "loss": loss.detach(),
+            "grad_norm": norm.detach(),
+            **metrics,
+        }
 
     def _next_phase(self) -> None:
         """Freeze the averaged policy as the teacher, and begin a new training from its weights."""
