@@ -137,7 +137,7 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
     """
     from shortcut_policy.training.config import flatten
 
-    old, new = flatten(run.training or {}), flatten(training)
+    old, new = flatten(portable_training(run.training or {})), flatten(portable_training(training))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise InputError(
@@ -149,9 +149,18 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
 
 def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
     """A training configuration without what belongs to a machine or a moment, to compare and to publish."""
-    task = {key: value for key, value in config["task"].items() if key not in ("source", "env")}
-    moment = ("task", "output", "resume", "wandb", "cpu")
-    return {"task": task, **{key: value for key, value in config.items() if key not in moment}}
+    machine = {
+        "task": ("source", "env"),
+        "trainer": ("precision", "compile", "cuda_graph"),
+    }
+    moment = ("output", "resume", "wandb", "cpu")
+    return {
+        key: {name: item for name, item in value.items() if name not in machine[key]}
+        if key in machine
+        else value
+        for key, value in config.items()
+        if key not in moment
+    }
 
 
 def _records(run: RunResults) -> Iterator[dict[str, Any]]:

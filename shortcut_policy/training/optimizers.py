@@ -48,7 +48,7 @@ class Muon(optim.Muon):
                     direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
                 )
                 rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], shape)
-                torch._foreach_add_([parameters[i] for i in members], direction.unbind(), alpha=-rate)
+                torch._foreach_sub_([parameters[i] for i in members], (rate * direction).unbind())
         return loss
 
 

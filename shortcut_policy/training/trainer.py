@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -101,13 +102,15 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.selection: dict[str, float] = {}
         self.since_log: list[dict[str, Tensor]] = []
+        if self.device.type == "cuda" and config.computes_bf16:
+            # The optimizer's matrices, which stay float32: 19 bits of them suffice where bfloat16 does.
+            torch.set_float32_matmul_precision("high")
         if config.compile:
             self.policy.backbone.compile()
             self.ema_policy.backbone.compile()
         self.wrapped, *self.optimizers = self.accelerator.prepare(
             self.policy, *make_optimizers(self.policy, config)
         )
-        self.schedules = self._phase_schedules()
         self.captures = (
             config.cuda_graph
             and self.device.type == "cuda"
@@ -116,6 +119,7 @@ class Trainer:
             and policy.objective.capturable
         )
         self.captured: tuple[int, Captured] | None = None
+        self.schedules = self._phase_schedules()
 
     @property
     def ema_policy(self) -> Policy:
@@ -141,6 +145,8 @@ class Trainer:
         ):
             for part, own in zip(parts, states, strict=True):
                 part.load_state_dict(own)
+        for optimizer in self.optimizers:
+            self._set_rates(optimizer, float(optimizer.param_groups[0]["lr"]))
         torch.set_rng_state(state["torch_rng"].cpu())
         self.step, self.seconds, self.selection = state["step"], state["seconds"], state["selection"]
         self.since_log = state["since_log"]
@@ -198,15 +204,14 @@ class Trainer:
         losses = metrics.pop("losses")
         if not math.isfinite(metrics["grad_norm"].item()):
             self._report_non_finite(losses, rows)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
+        for schedule in self.schedules:
             schedule.step()
         self.ema.update_parameters(self.policy)
         return metrics
 
     def _computation(self, progress: float, rows: Tensor) -> Compute:
-        """`_gradients` at this point of the training: as one launch, where that is possible."""
-        compute = partial(self._gradients, progress)
+        """`_optimize` at this point of the training: as one launch, where that is possible."""
+        compute = partial(self._optimize, progress)
         if not self.captures:
             return compute
         phase = loss_phase(self.policy.objective, progress)
@@ -215,8 +220,8 @@ class Trainer:
             self.captured = phase, Captured(compute, rows, self.device)
         return self.captured[1]
 
-    def _gradients(self, progress: float, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fill the gradients, clipped, and return the losses (B,) and scalars to log."""
+    def _optimize(self, progress: float, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss, clipped gradients and new weights; returns the losses (B,) and scalars to log."""
         batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
@@ -229,6 +234,8 @@ class Trainer:
             optimizer.zero_grad()
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
         return {
             "losses": losses.detach(),
             "loss": loss.detach(),
@@ -257,8 +264,7 @@ class Trainer:
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"]
+            self._set_rates(optimizer, optimizer.defaults["lr"])
         return [
             get_scheduler(
                 "cosine",
@@ -268,6 +274,13 @@ class Trainer:
             )
             for optimizer in self.optimizers
         ]
+
+    def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
+        """Set the learning rate: a number, but for a CUDA graph, which would keep it, a tensor."""
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(rate, device=self.device) if self.captures else rate
+            if "capturable" in group:
+                group["capturable"] = self.captures
 
     def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
         decay = min(1 - (1 + int(count)) ** -self.config.ema_power, self.config.ema_max_decay)
@@ -360,7 +373,7 @@ class Trainer:
         means = self.accelerator.reduce(means, reduction="mean")
         values = dict(zip(names, means.tolist(), strict=True))
         return values | {
-            "learning_rate": self.schedules[0].get_last_lr()[0],
+            "learning_rate": float(self.schedules[0].get_last_lr()[0]),
             "seconds": round(self.seconds, 2),
         }
 
