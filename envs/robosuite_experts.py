@@ -27,6 +27,8 @@ _GRIP = 0.061  # metres from the middle of the nut to where fingers hold its han
 _ON_TOP = 0.16  # metres over the table of the nut's middle, with 2 cm of air to the peg
 _LOWERING = (0.13, 0.115, 0.1, 0.07, 0.04)  # so little at a time that moving sideways is not left out
 _MOST_BACK = -1.9  # radians that the last joint can turn that way from where it rests
+_HANDLE = 0.026  # metres between fingers that hold it across
+_PATIENCE = 1000  # control steps, more than an episode has
 _DROPPED = 0.7  # metres, height below which a hammer lies on the floor
 _LEFT_OUT = ("joint_pos", "joint_pos_cos", "joint_pos_sin", "joint_vel", "eef_quat_site", "gripper_qvel")
 
@@ -111,11 +113,17 @@ class Hand:
             yield self._action(place - self.position, turn, gripper, 1.0)
 
     def grasp(
-        self, over: np.ndarray, target: np.ndarray, yaw: float, near: float = 0.02, tolerance: float = 0.008
+        self,
+        over: np.ndarray,
+        target: np.ndarray,
+        yaw: float,
+        near: float = 0.02,
+        tolerance: float = 0.008,
+        settle: int = 1,
     ) -> Iterator[np.ndarray]:
         """Go to ``over`` (3,), to within ``near``, then down to ``target`` (3,), and close the fingers."""
         yield from self.move(over, yaw, OPEN, near)
-        yield from self.move(target, yaw, OPEN, tolerance)
+        yield from self.move(target, yaw, OPEN, tolerance, settle=settle)
         yield from self.hold(CLOSED, _CLOSING)
 
     def nearest_yaws(self, yaws: np.ndarray, limit: float = 1.75) -> np.ndarray:
@@ -293,6 +301,7 @@ class TransportExpert(RobosuiteExpert):
     """
 
     task = "TwoArmTransport"
+    version = 2
 
     def script(self, *hands: Hand) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
@@ -320,7 +329,8 @@ class TransportExpert(RobosuiteExpert):
         for _ in range(3):
             hammer = transport.payload_pos
             grip = along_handle(transport, _GIVE)
-            yield from hand.grasp(above(grip, 0.2), grip, yaw)
+            # Further from the middle than asked for, the head would weigh the hammer down in the fingers.
+            yield from hand.grasp(above(grip, 0.2), grip, yaw, settle=4)
             yield from hand.move(above(grip, 0.25), yaw, CLOSED, 0.03)
             if transport.payload_pos[2] > hammer[2] + 0.1:
                 break
@@ -328,8 +338,9 @@ class TransportExpert(RobosuiteExpert):
         yield from hand.move(above(target, 0.05), yaw, CLOSED, 0.03)
         yield from hand.move(target, yaw, CLOSED, 0.015)
         shared.offered = True
+        steady = hand.move(target, yaw, CLOSED, max_steps=_PATIENCE, settle=_PATIENCE)
         while not shared.taken:
-            yield from hand.hold(CLOSED, 1)
+            yield next(steady)
         yield from hand.hold(OPEN, 6)
         shared.released = True
         yield from hand.move(above(hand.position, 0.12), yaw, OPEN, 0.03)
@@ -356,10 +367,11 @@ class TransportExpert(RobosuiteExpert):
         yield from hand.move(waiting, rest, OPEN, 0.03)
         while not shared.offered:
             yield from hand.hold(OPEN, 1)
-        yield from hand.move(above(along_handle(transport, _TAKE), 0.1), rest, OPEN, 0.015)
-        yield from hand.move(along_handle(transport, _TAKE), rest, OPEN, 0.008)
-        yield from hand.hold(CLOSED, _CLOSING)
-        shared.taken = True
+        while not shared.taken:
+            yield from hand.move(above(along_handle(transport, _TAKE), 0.1), rest, OPEN, 0.015)
+            yield from hand.move(lambda: along_handle(transport, _TAKE), rest, OPEN, 0.006, settle=3)
+            yield from hand.hold(CLOSED, _CLOSING)
+            shared.taken = hand.opening > _HANDLE
         while not shared.released:
             yield from hand.hold(CLOSED, 1)
         yield from hand.move(above(hand.position, 0.06), rest, CLOSED, 0.03)
