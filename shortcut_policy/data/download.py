@@ -3,11 +3,13 @@
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from omegaconf import DictConfig
@@ -31,13 +33,15 @@ class Download:
 
     Attributes:
         url: Its address.
-        path: Where it goes. Of a ``.zip`` whose path does not end so, the folder of the path's name.
+        path: Where it goes.
         sha256: Of what the address gives; None if it is not known.
+        folder: The part of an archive that is unpacked to ``path``; None if the file is wanted as it is.
     """
 
     url: str
     path: Path
     sha256: str | None
+    folder: str | None
 
     @property
     def part(self) -> Path:
@@ -50,14 +54,9 @@ class Download:
         return self.path.with_name(f"{self.path.name}.part.version")
 
     @property
-    def unpacked(self) -> bool:
-        """Whether the address gives an archive and the path is a folder in it."""
-        return _suffix(self.url) == ".zip" and self.path.suffix != ".zip"
-
-    @property
     def by_hand(self) -> str:
         """What is left to do where there is no network."""
-        what = f"the folder {self.path.name} in it" if self.unpacked else "it"
+        what = f"the folder {self.folder} in it" if self.folder else "it"
         return f"fetch {self.url} by hand and put {what} at {self.path}"
 
 
@@ -104,7 +103,9 @@ def choose(config: DictConfig) -> Download:
         raise InputError(f"sha256={sha256} must be 64 hexadecimal digits")
     if not url.startswith(("http://", "https://")):
         raise InputError(f"url={url} must begin with http:// or https://")
-    return Download(url, expand(path), sha256 and str(sha256).lower())
+    packed = _suffix(url) == ".zip" and expand(path).suffix != ".zip"
+    folder = expand(source.get("path") or path).name if packed else None
+    return Download(url, expand(path), sha256 and str(sha256).lower(), folder)
 
 
 def fetch(download: Download) -> str | None:
@@ -127,8 +128,11 @@ def fetch(download: Download) -> str | None:
             kept = f"try again, which goes on after {size / 1e6:.1f} MB, or " if size else ""
             reason = str(error) or type(error).__name__
             raise InputError(
-                f"{download.url} cannot be reached ({reason}): {kept}{download.by_hand}"
+                f"{urlsplit(download.url).netloc} cannot be reached ({reason}): {kept}{download.by_hand}"
             ) from error
+        except KeyboardInterrupt:
+            arrived = _size(download.part) / 1e6
+            sys.exit(f"stopped: the same command goes on after the {arrived:.1f} MB that have arrived")
 
 
 def _transfer(download: Download) -> str | None:
@@ -204,7 +208,7 @@ def _check(download: Download, sha256: str | None) -> str:
     """The SHA-256 of what has arrived; `InputError`, and it is dropped, if it is not what was expected."""
     with download.part.open("rb") as file:
         start = file.read(16)
-    suffix = _suffix(download.url) if download.unpacked else download.path.suffix
+    suffix = _suffix(download.url) if download.folder else download.path.suffix
     if not start.startswith(SIGNATURES.get(suffix, b"")):
         _drop(download)
         raise InputError(
@@ -234,23 +238,22 @@ def _check_present(download: Download) -> str:
 
 
 def _put_in_place(download: Download) -> None:
-    if download.unpacked:
-        _unpack(download)
+    if download.folder:
+        _unpack(download, download.folder)
     else:
         os.replace(download.part, download.path)
     _drop(download)
 
 
-def _unpack(download: Download) -> None:
-    name, parent = download.path.name, download.path.parent
+def _unpack(download: Download, folder: str) -> None:
     try:
         with (
             zipfile.ZipFile(download.part) as archive,
-            tempfile.TemporaryDirectory(prefix=f".{name}.", dir=parent) as folder,
+            tempfile.TemporaryDirectory(prefix=f".{folder}.", dir=download.path.parent) as temporary,
         ):
-            root = _folder_in(archive, name, download)
-            archive.extractall(folder, [member for member in archive.namelist() if member.startswith(root)])
-            (Path(folder) / root).rename(download.path)
+            root = _folder_in(archive, folder, download)
+            archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(root)])
+            (Path(temporary) / root).rename(download.path)
     except (zipfile.BadZipFile, zlib.error) as error:
         _drop(download)
         raise InputError(
@@ -281,7 +284,7 @@ def _size(path: Path) -> int:
 
 
 def _suffix(url: str) -> str:
-    return Path(httpx.URL(url).path).suffix
+    return Path(urlsplit(url).path).suffix
 
 
 def _sha256(path: Path) -> str:
