@@ -5,7 +5,7 @@ way round it travels, how fast. Together with noise on the actions this makes de
 is not one, so that regression is at a disadvantage, as on human data.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,8 +16,6 @@ from scipy.spatial.transform import Rotation
 from envs.robosuite_env import LONG_TASKS, RobosuiteEnv
 from shortcut_policy.data.robomimic_writer import attributes_of
 
-_VERSION = 1  # of the demonstrations: change it with anything that changes them
-
 OPEN, CLOSED = -1.0, 1.0
 _STEP, _TURN = 0.05, 0.5  # metres and radians that an action of 1 asks for
 _GAIN = 1.5
@@ -25,6 +23,12 @@ _NEAR, _INTEGRAL = 0.03, 0.2  # metres; joint friction leaves a centimetre of er
 _CLOSING = 12  # control steps until the fingers hold
 _HALF_TURN = np.pi
 _GIVE, _TAKE = -0.02, 0.075  # metres from the middle of the hammer's handle to its head, of the two hands
+_GRIP = 0.061  # metres from the middle of the nut to where fingers hold its handle, clear of its ring
+_ON_TOP = 0.16  # metres over the table of the nut's middle, with 2 cm of air to the peg
+_LOWERING = (0.13, 0.115, 0.1, 0.07, 0.04)  # so little at a time that moving sideways is not left out
+_MOST_BACK = -1.9  # radians that the last joint can turn that way from where it rests
+_HANDLE = 0.026  # metres between fingers that hold it across
+_PATIENCE = 1000  # control steps, more than an episode has
 _DROPPED = 0.7  # metres, height below which a hammer lies on the floor
 _LEFT_OUT = ("joint_pos", "joint_pos_cos", "joint_pos_sin", "joint_vel", "eef_quat_site", "gripper_qvel")
 
@@ -71,19 +75,31 @@ class Hand:
 
     def move(
         self,
-        target: np.ndarray,
+        target: np.ndarray | Callable[[], np.ndarray],
         yaw: float,
         gripper: float,
         tolerance: float = 0.01,
         max_steps: int = 80,
         speed: float = 1.0,
+        settle: int = 1,
     ) -> Iterator[np.ndarray]:
-        """Go to ``target`` (3,), pointing down, until it is reached or ``max_steps`` have passed."""
-        missed = np.zeros(3)
+        """Go to ``target`` (3,), pointing down, until it is reached or ``max_steps`` have passed.
+
+        Args:
+            target: Metres; or a function that says at every step where it is now.
+            yaw: Radians.
+            gripper: OPEN or CLOSED.
+            tolerance: Metres, of each coordinate.
+            max_steps: At most so many.
+            speed: Share of the hand's own.
+            settle: Control steps in a row within the tolerance; an arm that has just come there still moves.
+        """
+        missed, there = np.zeros(3), 0
         for _ in range(max_steps):
-            offset = target - self.position
+            offset = (target() if callable(target) else target) - self.position
             turn = (pointing_down(yaw) * self.rotation.inv()).as_rotvec()
-            if np.abs(offset).max() < tolerance and np.linalg.norm(turn) < 0.1:
+            there = there + 1 if np.abs(offset).max() < tolerance and np.linalg.norm(turn) < 0.1 else 0
+            if there == settle:
                 return
             if np.abs(offset).max() < _NEAR:
                 missed += _INTEGRAL * offset
@@ -97,11 +113,17 @@ class Hand:
             yield self._action(place - self.position, turn, gripper, 1.0)
 
     def grasp(
-        self, over: np.ndarray, target: np.ndarray, yaw: float, near: float = 0.02, tolerance: float = 0.008
+        self,
+        over: np.ndarray,
+        target: np.ndarray,
+        yaw: float,
+        near: float = 0.02,
+        tolerance: float = 0.008,
+        settle: int = 1,
     ) -> Iterator[np.ndarray]:
         """Go to ``over`` (3,), to within ``near``, then down to ``target`` (3,), and close the fingers."""
         yield from self.move(over, yaw, OPEN, near)
-        yield from self.move(target, yaw, OPEN, tolerance)
+        yield from self.move(target, yaw, OPEN, tolerance, settle=settle)
         yield from self.hold(CLOSED, _CLOSING)
 
     def nearest_yaws(self, yaws: np.ndarray, limit: float = 1.75) -> np.ndarray:
@@ -132,13 +154,14 @@ class RobosuiteExpert:
     """
 
     task: str
+    version = 1  # of the demonstrations: change it with anything that changes them
 
     def __init__(self, noise: float = 0.1, compact: bool = False) -> None:
         self.noise, self.compact = noise, compact
         self.attributes: Mapping[str, Any] = {
             **attributes_of(_env(self.task).args),
             "expert": type(self).__name__,
-            "expert_version": _VERSION,
+            "expert_version": self.version,
             "noise": noise,
             "compact": compact,
         }
@@ -236,44 +259,38 @@ class SquareExpert(RobosuiteExpert):
     """Square: grasps the handle with either finger on either side, coming from either side."""
 
     task = "NutAssemblySquare"
+    version = 2
 
     def script(self, *hands: Hand) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
         (hand,) = hands
-        simulation = hand.env.simulation
-        data, body = simulation.sim.data, simulation.obj_body_id["SquareNut"]
-        peg = np.array(data.body_xpos[simulation.peg1_body_id])
+        nut = Nut(hand.env.simulation)
+        yaw = hand.choose(nut.yaws_of_grasp(hand))
         side = hand.choose(np.array([-1.0, 1.0]))
-        yaw = 0.0
-        for attempt in range(4):
-            if attempt == 0:
-                # The nut falls on the table meanwhile.
-                start = np.array(data.body_xpos[body])
-                yield from hand.move(_via(hand, start, side, 0.1), hand.yaw, OPEN, 0.04)
-            turn = _yaw_of(data.body_xmat[body])
-            handle = np.array(data.body_xpos[body]) + 0.058 * np.array([np.cos(turn), np.sin(turn), 0])
-            yaws = hand.nearest_yaws(turn + np.array([0.5, -0.5]) * _HALF_TURN, 2.4)
-            yaw = hand.choose(yaws) if attempt == 0 and len(yaws) else yaws[0] if len(yaws) else turn
-            yield from hand.grasp(above(handle, 0.06), handle, yaw, 0.01, 0.006)
-            if hand.opening > 0.004:
-                break
-            yield from hand.move(above(handle, 0.1), yaw, OPEN, 0.03)
+        # The nut falls on the table meanwhile. Turned in one go, the arm can end up bent to its limits.
+        half = (hand.yaw_at_rest + yaw) / 2
+        yield from hand.move(_via(hand, nut.position, side, 0.1), half, OPEN, 0.04)
+        for _ in range(4):
+            yield from self._pick(hand, nut, yaw)
+            if nut.is_held(hand):
+                yield from self._place(hand, nut, yaw)
+            yield from hand.hold(OPEN, 10)
+            yield from hand.move(above(hand.position, 0.1), hand.yaw, OPEN, 0.02, 20)
+            yaw = nut.yaws_of_grasp(hand)[0]
+
+    def _pick(self, hand: Hand, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
+        yield from hand.move(above(nut.handle, 0.06), yaw, OPEN, 0.005, settle=2)
+        yield from hand.move(nut.handle, yaw, OPEN, 0.006, max_steps=40)
+        yield from hand.hold(CLOSED, _CLOSING)
         yield from hand.move(above(hand.position, 0.13), yaw, CLOSED, 0.03)
-        # The hole is square: four ways round fit, but for a handle that points away the arm is too short.
-        grip = yaw - _yaw_of(data.body_xmat[body])
-        handles = np.arange(4) * _HALF_TURN / 2
-        ways = hand.nearest_yaws(handles[np.cos(handles) < 0.5] + grip, 2.4)
-        now = hand.yaw
-        yaw = ways[np.argmin(np.abs(ways - now))] if len(ways) else now
-        for height, tolerance in ((0.17, 0.02), (0.16, 0.004), (0.16, 0.003)):
-            offset = hand.position - np.array(data.body_xpos[body])
-            turned = Rotation.from_euler("z", yaw - hand.yaw).apply(offset)
-            target = np.array([*(peg + turned)[:2], simulation.table_offset[2] + height])
-            yield from hand.move(target, yaw, CLOSED, tolerance, max_steps=50)
-        down = np.array([hand.position[0], hand.position[1], simulation.table_offset[2] + 0.04])
-        yield from hand.move(down, yaw, CLOSED, 0.015, max_steps=20, speed=0.7)
-        yield from hand.hold(OPEN, 10)
-        yield from hand.move(above(hand.position, 0.1), yaw, OPEN, 0.02)
+
+    def _place(self, hand: Hand, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
+        yaw = nut.yaw_of_place(hand, yaw)
+        yield from hand.move(nut.to_peg(hand, yaw, _ON_TOP + 0.01), yaw, CLOSED, 0.02, 50)
+        # An arm that still moves would be a centimetre off when the nut comes down, and lay it on the peg.
+        yield from hand.move(nut.to_peg(hand, yaw, _ON_TOP), yaw, CLOSED, 0.003, 60, settle=3)
+        for height in _LOWERING:
+            yield from hand.move(nut.to_peg(hand, yaw, height), yaw, CLOSED, 0.006, 20)
 
 
 class TransportExpert(RobosuiteExpert):
@@ -284,6 +301,7 @@ class TransportExpert(RobosuiteExpert):
     """
 
     task = "TwoArmTransport"
+    version = 2
 
     def script(self, *hands: Hand) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
@@ -311,7 +329,8 @@ class TransportExpert(RobosuiteExpert):
         for _ in range(3):
             hammer = transport.payload_pos
             grip = along_handle(transport, _GIVE)
-            yield from hand.grasp(above(grip, 0.2), grip, yaw)
+            # Further from the middle than asked for, the head would weigh the hammer down in the fingers.
+            yield from hand.grasp(above(grip, 0.2), grip, yaw, settle=4)
             yield from hand.move(above(grip, 0.25), yaw, CLOSED, 0.03)
             if transport.payload_pos[2] > hammer[2] + 0.1:
                 break
@@ -319,8 +338,9 @@ class TransportExpert(RobosuiteExpert):
         yield from hand.move(above(target, 0.05), yaw, CLOSED, 0.03)
         yield from hand.move(target, yaw, CLOSED, 0.015)
         shared.offered = True
+        steady = hand.move(target, yaw, CLOSED, max_steps=_PATIENCE, settle=_PATIENCE)
         while not shared.taken:
-            yield from hand.hold(CLOSED, 1)
+            yield next(steady)
         yield from hand.hold(OPEN, 6)
         shared.released = True
         yield from hand.move(above(hand.position, 0.12), yaw, OPEN, 0.03)
@@ -347,10 +367,11 @@ class TransportExpert(RobosuiteExpert):
         yield from hand.move(waiting, rest, OPEN, 0.03)
         while not shared.offered:
             yield from hand.hold(OPEN, 1)
-        yield from hand.move(above(along_handle(transport, _TAKE), 0.1), rest, OPEN, 0.015)
-        yield from hand.move(along_handle(transport, _TAKE), rest, OPEN, 0.008)
-        yield from hand.hold(CLOSED, _CLOSING)
-        shared.taken = True
+        while not shared.taken:
+            yield from hand.move(above(along_handle(transport, _TAKE), 0.1), rest, OPEN, 0.015)
+            yield from hand.move(lambda: along_handle(transport, _TAKE), rest, OPEN, 0.006, settle=3)
+            yield from hand.hold(CLOSED, _CLOSING)
+            shared.taken = hand.opening > _HANDLE
         while not shared.released:
             yield from hand.hold(CLOSED, 1)
         yield from hand.move(above(hand.position, 0.06), rest, CLOSED, 0.03)
@@ -379,6 +400,64 @@ class Handover:
     offered: bool = False
     taken: bool = False
     released: bool = False
+
+
+class Nut:
+    """The nut of Square as the simulation has it."""
+
+    def __init__(self, simulation: Any) -> None:
+        self._data, self._body = simulation.sim.data, simulation.obj_body_id["SquareNut"]
+        self._peg = np.array(self._data.body_xpos[simulation.peg1_body_id])
+        self._table = float(simulation.table_offset[2])
+
+    @property
+    def position(self) -> np.ndarray:
+        """(3,) metres, of the middle of its hole."""
+        return np.array(self._data.body_xpos[self._body])
+
+    @property
+    def yaw(self) -> float:
+        """Angle of its handle about the world's z."""
+        return _yaw_of(self._data.body_xmat[self._body])
+
+    @property
+    def handle(self) -> np.ndarray:
+        """(3,) metres, where to hold it."""
+        return self.position + _GRIP * np.array([np.cos(self.yaw), np.sin(self.yaw), 0])
+
+    def is_held(self, hand: Hand) -> bool:
+        """By its handle, level, and off the table."""
+        level = self._data.body_xmat[self._body].reshape(3, 3)[2, 2]
+        return level > 0.97 and float(np.linalg.norm(self.handle - hand.position)) < 0.03
+
+    def yaws_of_grasp(self, hand: Hand) -> np.ndarray:
+        """Of a hand across the handle, the nearest first; there is always one."""
+        return self._reached(hand, self.yaw + np.array([0.5, -0.5]) * _HALF_TURN)
+
+    def yaw_of_place(self, hand: Hand, yaw: float) -> float:
+        """Of a hand that was told to hold the nut at ``yaw``, where it fits over the peg: the next one.
+
+        The hole is square and fits four ways round, but for a handle that points away the arm is too short.
+        """
+        ways = self._reached(hand, yaw - self.yaw + np.array([0.5, 1.0, -0.5]) * _HALF_TURN)
+        # Next to what the hand was told, not to its angle: the same a turn on is another place for the wrist.
+        return float(ways[np.argmin(np.abs(ways - yaw))])
+
+    def to_peg(self, hand: Hand, yaw: float, height: float) -> Callable[[], np.ndarray]:
+        """Where a hand at ``yaw`` has to be for the nut to be over the peg, ``height`` over the table.
+
+        Led by the nut, so that it does not matter how it lies in the fingers.
+        """
+
+        def target() -> np.ndarray:
+            turned = Rotation.from_euler("z", yaw - hand.yaw).apply(hand.position - self.position)
+            return np.array([*(self._peg + turned)[:2], self._table + height])
+
+        return target
+
+    def _reached(self, hand: Hand, yaws: np.ndarray) -> np.ndarray:
+        near = hand.nearest_yaws(yaws, 2.4)
+        return near[near > hand.yaw_at_rest + _MOST_BACK]
 
 
 def pointing_down(yaw: float) -> Rotation:

@@ -71,6 +71,14 @@ def convert(config: DictConfig) -> None:
     run(config)
 
 
+@command("download")
+def download(config: DictConfig) -> None:
+    """Fetch published demonstrations: ``scripts/download.py dataset=lift_ph``."""
+    from shortcut_policy.data.download import run
+
+    run(config)
+
+
 @command("ablations")
 def ablations(config: DictConfig) -> None:
     """Make tables and a figure of sweeps: ``scripts/ablations.py runs=runs/ablations/two_modes``."""

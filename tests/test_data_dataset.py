@@ -239,6 +239,9 @@ def test_text_cannot_be_learned(tmp_path: Path) -> None:
         ({"shape": (0,)}, "whole numbers from 1 up"),
         ({"shape": (2,), "columns": (-1, 0)}, "whole numbers from 0 up"),
         ({"shape": (3,), "columns": (0, 1)}, "2 columns are taken but its shape is"),
+        ({"shape": (3,), "unscaled": (3,)}, r"unscaled=\[3\] must be numbers of elements of .* shape \[3\]"),
+        ({"shape": (), "unscaled": (0,)}, r"unscaled=\[0\] must be"),
+        ({"shape": (8, 8, 3), "unscaled": (0,), "normalize": "image"}, "and not of an image"),
     ],
 )
 def test_fields_that_contradict_themselves(arguments: dict, message: str) -> None:

@@ -41,6 +41,21 @@ def test_identity() -> None:
     assert torch.equal(fit(ROWS, "identity").unnormalize("x", x), x)
 
 
+@pytest.mark.parametrize("normalize", ["limits", "gaussian", "identity"])
+def test_unscaled_elements_are_left_alone(normalize: str) -> None:
+    rows = np.concatenate([ROWS, np.full((len(ROWS), 1), 0.25, np.float32)], axis=1)
+    statistics = RunningStatistics()
+    statistics.update(rows)
+    field = Field("x", (4,), normalize=normalize, unscaled=(1, 3))
+    x, normalizer = torch.from_numpy(rows), Normalizer({"x": field}, {"x": statistics})
+    y = normalizer.normalize("x", x)
+    assert torch.equal(y[:, [1, 3]], x[:, [1, 3]])
+    assert torch.equal(y[:, [0, 2]], fit(rows, normalize).normalize("x", x)[:, [0, 2]])
+    # One that never varied too: a rotation's numbers mean something together.
+    assert torch.equal(normalizer.unnormalize("x", y + 1)[:, 3], x[:, 3] + 1)
+    assert not Normalizer.empty({"x": field}).fitted
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_image(dtype: torch.dtype) -> None:
     normalizer = Normalizer({"x": Field("x", (96, 96, 3), normalize="image")}, {})

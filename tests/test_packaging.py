@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-COMMANDS = ("train", "rollout", "benchmark", "collect", "convert", "view")
+COMMANDS = ("train", "rollout", "benchmark", "collect", "convert", "download", "view")
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -11,7 +11,15 @@ from hydra import compose, initialize_config_dir
 from envs import robosuite_experts
 from envs.robosuite_actions import replay
 from envs.robosuite_env import RobosuiteEnv
-from envs.robosuite_experts import CanExpert, LiftExpert, RobosuiteExpert, SquareExpert, TransportExpert
+from envs.robosuite_experts import (
+    CanExpert,
+    Hand,
+    LiftExpert,
+    Nut,
+    RobosuiteExpert,
+    SquareExpert,
+    TransportExpert,
+)
 from shortcut_policy.collect import record
 from shortcut_policy.collect import run as collect
 from shortcut_policy.data import RobomimicSource, bundled
@@ -51,6 +59,41 @@ def test_ways_differ_between_episodes_of_a_start(monkeypatch):
         way, begun = path[-1] - path[0], path[5] - path[0]
         sides.append(np.sign(way[0] * begun[1] - way[1] * begun[0]))
     assert len(set(yaws)) > 1 and len(set(sides)) == 2
+
+
+@pytest.mark.parametrize("start", [38, 22, 19])
+def test_square_solves_starts_of_known_trouble(start: int):
+    """Comes to the peg at speed; a ring under the fingers; a turn that bends the arm to its limits."""
+    assert SquareExpert(compact=True).episode(np.random.default_rng([7, start, 0])) is not None
+
+
+def test_the_wrist_reaches_the_nut_and_never_turns_the_long_way():
+    env, both = robosuite_experts._env("NutAssemblySquare"), 0
+    for seed in range(12):
+        env.reset(seed=seed)
+        hand = Hand(env, np.random.default_rng(seed), noise=0.0)
+        nut = Nut(env.simulation)
+        yaws = nut.yaws_of_grasp(hand)
+        both += len(yaws) == 2
+        assert len(yaws) and (yaws - hand.yaw_at_rest).min() > -1.9 and (yaws - hand.yaw_at_rest).max() < 2.4
+        for yaw in yaws:
+            assert abs(nut.yaw_of_place(hand, yaw) - yaw) < 1.7
+    assert both > 2, "hardly ever a choice of the side to grasp from"
+
+
+def test_a_move_that_settles_ends_slowly():
+    env = robosuite_experts._env("Lift")
+    left = []
+    for settle in (1, 4):
+        env.reset(seed=0)
+        hand = Hand(env, np.random.default_rng(0), noise=0.0)
+        goal, before = hand.position + np.array([0.15, 0.1, -0.05]), hand.position
+        for action in hand.move(goal, hand.yaw, robosuite_experts.OPEN, settle=settle):
+            before = hand.position
+            env.step(action)
+        assert np.abs(hand.position - goal).max() < 0.01
+        left.append(np.linalg.norm(hand.position - before))
+    assert left[1] < 0.5 * left[0]
 
 
 def test_a_file_is_a_function_of_the_seed_and_goes_on(tmp_path: Path):

@@ -110,4 +110,7 @@ def _scale_and_offset(field: Field, statistics: RunningStatistics | None) -> tup
     # Differences that float32 cannot hold next to the value itself are rounding, not information.
     largest = np.maximum(abs(statistics.min), abs(statistics.max))
     varies = statistics.max - statistics.min > 1e-6 * largest
-    return np.where(varies, scale, 0.0), np.where(varies, offset, statistics.min)
+    scale, offset = np.where(varies, scale, 0.0), np.where(varies, offset, statistics.min)
+    if field.unscaled:
+        scale[..., list(field.unscaled)], offset[..., list(field.unscaled)] = 1.0, 0.0
+    return scale, offset

@@ -42,12 +42,15 @@ class Field:
         normalize: ``limits`` maps [min, max] of each element to [-1, 1]; ``gaussian`` maps each element to
             mean 0 and standard deviation 1; ``identity`` leaves it alone; ``image`` maps 0..255 to [-1, 1],
             whatever the data, and keeps the pixels as bytes until the policy sees them.
+        unscaled: Elements of the last axis of ``shape`` that are left alone, whatever ``normalize`` does to
+            the others: the numbers of a rotation, which lie in [-1, 1] already and mean something together.
     """
 
     key: str
     shape: tuple[int, ...]
     columns: tuple[int, ...] | None = None
     normalize: Normalization = "limits"
+    unscaled: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _integers(self.key, "shape", self.shape, smallest=1))
@@ -62,6 +65,13 @@ class Field:
             raise InputError(
                 f"field '{self.key}': normalize={self.normalize!r} is not one of "
                 f"{', '.join(get_args(Normalization))}"
+            )
+        object.__setattr__(self, "unscaled", _integers(self.key, "unscaled", self.unscaled, smallest=0))
+        last = self.shape[-1] if self.shape else 0
+        if self.unscaled and (self.normalize == "image" or max(self.unscaled) >= last):
+            raise InputError(
+                f"field '{self.key}': unscaled={list(self.unscaled)} must be numbers of elements of the last "
+                f"axis of shape {list(self.shape)}, and not of an image; correct it in the task's config"
             )
 
     def take(self, rows: np.ndarray) -> np.ndarray:

@@ -92,6 +92,7 @@ def _traits(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
     for name, field in fields.items():
         built = build(field)
         traits |= {f"{name}.shape": list(built.shape), f"{name}.normalize": built.normalize}
+        traits[f"{name}.unscaled"] = list(built.unscaled)
     backbone = spec["backbone"].get("network", spec["backbone"])
     return flatten({"task": traits, "encoder": spec["encoder"], "backbone": backbone})
 

@@ -1,0 +1,4 @@
+from shortcut_policy.cli import download
+
+if __name__ == "__main__":
+    download()

@@ -1,0 +1,292 @@
+"""Fetch published demonstrations: continued where a transfer broke off, checked, put in place in one step."""
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.source import expand
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import write_atomic
+
+#: First bytes of a file, by the end of its name.
+SIGNATURES = {suffix: b"\x89HDF\r\n\x1a\n" for suffix in HDF5_SUFFIXES} | {".zip": b"PK"}
+#: Seconds without a byte after which a connection counts as broken.
+TIMEOUT_S = 30
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch.
+
+    Attributes:
+        url: Its address.
+        path: Where it goes.
+        sha256: Of what the address gives; None if it is not known.
+        folder: The part of an archive that is unpacked to ``path``; None if the file is wanted as it is.
+    """
+
+    url: str
+    path: Path
+    sha256: str | None
+    folder: str | None
+
+    @property
+    def part(self) -> Path:
+        """What has arrived so far."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def version(self) -> Path:
+        """Says which state of the server's file `part` is of, so that two are never mixed."""
+        return self.path.with_name(f"{self.path.name}.part.version")
+
+    @property
+    def by_hand(self) -> str:
+        """What is left to do where there is no network."""
+        what = f"the folder {self.folder} in it" if self.folder else "it"
+        return f"fetch {self.url} by hand and put {what} at {self.path}"
+
+
+def run(config: DictConfig) -> None:
+    """Fetch what ``config`` names, see ``configs/download.yaml``.
+
+    Raises:
+        InputError: Settings that do not name one file, an address that cannot be reached or has no such file,
+            a file that is not what was expected, a place that cannot be written to.
+    """
+    download = choose(config)
+    try:
+        if download.path.exists():
+            print(f"{download.path}: {_check_present(download)}")
+            return
+        download.path.parent.mkdir(parents=True, exist_ok=True)
+        announced = fetch(download)
+        sha256 = download.sha256 or announced
+        found = _check(download, sha256)
+        size = download.part.stat().st_size
+        _put_in_place(download)
+    except OSError as error:
+        raise InputError(
+            f"{download.path} cannot be written ({error}); give another place as output=, or set "
+            "SHORTCUT_POLICY_DATA to a folder that can be written to"
+        ) from error
+    checked = "as published" if sha256 else "for which no checksum is published: size and format were checked"
+    print(f"{download.path}: written, {size / 1e6:.1f} MB fetched, sha256 {found}, {checked}")
+
+
+def choose(config: DictConfig) -> Download:
+    """The source that ``config.dataset`` names, with the other settings in place of what they name."""
+    if config.dataset is not None and config.dataset not in config.sources:
+        raise InputError(f"dataset={config.dataset} is not known; there are {', '.join(config.sources)}")
+    source = dict(config.sources[config.dataset]) if config.dataset is not None else {}
+    url, path = config.url or source.get("url"), config.output or source.get("path")
+    if url is None or path is None:
+        raise InputError(
+            f"give dataset=<name> ({', '.join(config.sources)}), or url=<address> and output=<where to put "
+            "it>"
+        )
+    sha256 = config.sha256 or source.get("sha256")
+    if sha256 is not None and not SHA256.fullmatch(str(sha256).lower()):
+        raise InputError(f"sha256={sha256} must be 64 hexadecimal digits")
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"url={url} must begin with http:// or https://")
+    packed = _suffix(url) == ".zip" and expand(path).suffix != ".zip"
+    folder = expand(source.get("path") or path).name if packed else None
+    return Download(url, expand(path), sha256 and str(sha256).lower(), folder)
+
+
+def fetch(download: Download) -> str | None:
+    """Let ``download.part`` grow until it is the whole file.
+
+    Returns:
+        The SHA-256 that the server announces for it, if it does so as Hugging Face does.
+
+    Raises:
+        InputError: The server cannot be reached, sends nothing more, or has no such file.
+    """
+    while True:
+        before = _size(download.part)
+        try:
+            return _transfer(download)
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            size = _size(download.part)
+            if size > before:
+                continue
+            kept = f"try again, which goes on after {size / 1e6:.1f} MB, or " if size else ""
+            reason = str(error) or type(error).__name__
+            raise InputError(
+                f"{urlsplit(download.url).netloc} cannot be reached ({reason}): {kept}{download.by_hand}"
+            ) from error
+        except KeyboardInterrupt:
+            arrived = _size(download.part) / 1e6
+            sys.exit(f"stopped: the same command goes on after the {arrived:.1f} MB that have arrived")
+
+
+def _transfer(download: Download) -> str | None:
+    have = _size(download.part)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if download.version.is_file():
+            headers["If-Range"] = download.version.read_text(encoding="utf-8")
+    with httpx.stream(
+        "GET", download.url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S
+    ) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return _finish_or_begin_again(download, response)
+        if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+            raise InputError(
+                f"the server answers {response.status_code} {response.reason_phrase} for {download.url}: the "
+                "file has moved or may not be fetched; give another address as url=, or put it at "
+                f"{download.path} by hand"
+            )
+        if response.status_code == httpx.codes.OK and have:
+            tqdm.write(f"{download.url}: cannot be continued, begins again")
+            have = 0
+        if not have:
+            _note_version(download, response)
+        length = response.headers.get("Content-Length")
+        with (
+            download.part.open("ab" if have else "wb") as file,
+            tqdm(
+                desc=download.path.name,
+                total=have + int(length) if length else None,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                mininterval=1.0,
+            ) as bar,
+        ):
+            # Not in blocks of one size, which would lose the last one where the connection breaks.
+            for block in response.iter_raw():
+                file.write(block)
+                bar.update(len(block))
+        return _announced(response)
+
+
+def _finish_or_begin_again(download: Download, response: httpx.Response) -> str | None:
+    """Nothing comes after what has arrived: it is the whole file, or of another one."""
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if total == str(_size(download.part)):
+        return _announced(response)
+    _drop(download)
+    return _transfer(download)
+
+
+def _note_version(download: Download, response: httpx.Response) -> None:
+    # A weak tag does not promise the same bytes.
+    tag = response.headers.get("ETag", "")
+    version = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+    download.version.unlink(missing_ok=True)
+    if version:
+        write_atomic(download.version, version)
+
+
+def _announced(response: httpx.Response) -> str | None:
+    """Hugging Face gives the SHA-256 of a large file in the answer that leads to it."""
+    for one in (*response.history, response):
+        tag = one.headers.get("X-Linked-Etag", "").strip('"')
+        if SHA256.fullmatch(tag):
+            return str(tag)
+    return None
+
+
+def _check(download: Download, sha256: str | None) -> str:
+    """The SHA-256 of what has arrived; `InputError`, and it is dropped, if it is not what was expected."""
+    with download.part.open("rb") as file:
+        start = file.read(16)
+    suffix = _suffix(download.url) if download.folder else download.path.suffix
+    if not start.startswith(SIGNATURES.get(suffix, b"")):
+        _drop(download)
+        raise InputError(
+            f"{download.url} gave something that is not a {suffix} file (it begins with {start!r}); give "
+            f"another address as url=, or put it at {download.path} by hand"
+        )
+    found = _sha256(download.part)
+    if sha256 is not None and found != sha256:
+        _drop(download)
+        raise InputError(
+            f"{download.url} gave a file with sha256 {found}, but {sha256} was expected, so it was dropped: "
+            "try again, or, if its publisher has changed it and you trust it, give the new one as sha256="
+        )
+    return found
+
+
+def _check_present(download: Download) -> str:
+    if download.sha256 is None or not download.path.is_file():
+        return "is there already; delete it to fetch it again"
+    found = _sha256(download.path)
+    if found != download.sha256:
+        raise InputError(
+            f"{download.path} is there already, with sha256 {found} and not {download.sha256}: delete it to "
+            "fetch it again, or choose another output"
+        )
+    return f"is there already, sha256 {found}, as published"
+
+
+def _put_in_place(download: Download) -> None:
+    if download.folder:
+        _unpack(download, download.folder)
+    else:
+        os.replace(download.part, download.path)
+    _drop(download)
+
+
+def _unpack(download: Download, folder: str) -> None:
+    try:
+        with (
+            zipfile.ZipFile(download.part) as archive,
+            tempfile.TemporaryDirectory(prefix=f".{folder}.", dir=download.path.parent) as temporary,
+        ):
+            root = _folder_in(archive, folder, download)
+            archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(root)])
+            (Path(temporary) / root).rename(download.path)
+    except (zipfile.BadZipFile, zlib.error) as error:
+        _drop(download)
+        raise InputError(
+            f"{download.url} gave a damaged archive ({error}), which was dropped: try again"
+        ) from error
+
+
+def _folder_in(archive: zipfile.ZipFile, name: str, download: Download) -> str:
+    """Path of the folder ``name`` in an archive, with a slash at its end."""
+    for member in archive.namelist():
+        above, found, _ = f"/{member}".partition(f"/{name}/")
+        # What macOS adds to its archives.
+        if found and not member.startswith("__MACOSX"):
+            return f"{above}{found}".removeprefix("/")
+    raise InputError(
+        f"{download.url} holds no folder {name}; unpack {download.part} by hand, or give another address as "
+        "url="
+    )
+
+
+def _drop(download: Download) -> None:
+    download.part.unlink(missing_ok=True)
+    download.version.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _suffix(url: str) -> str:
+    return Path(urlsplit(url).path).suffix
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
