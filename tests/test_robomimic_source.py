@@ -15,6 +15,7 @@ from shortcut_policy.data import RobomimicSource, ZarrSource
 from shortcut_policy.data.convert import run as convert
 from shortcut_policy.data.object_state import LAYOUTS, ObjectState, relative_pose
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
+from shortcut_policy.data.view import run as view
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.training import run as train
@@ -138,6 +139,20 @@ def test_there_and_back_is_the_same_file(file, tmp_path):
     assert np.array_equal(
         ZarrSource(store).read("next_obs.object", 3, 4)[0], episode(12)["next_obs/object"][3]
     )
+
+
+def test_files_and_their_stores_are_shown(file, tmp_path, capsys):
+    store = tmp_path / "can.zarr"
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        convert(compose("convert", [f"input={file}", f"output={store}"]))
+        for path in (file, store):
+            view(compose("view", [f"store={path}", "episodes=[1]", f"output={tmp_path / path.suffix[1:]}"]))
+            assert (tmp_path / path.suffix[1:] / "can.png").is_file()
+            shown = " ".join(capsys.readouterr().out.split())
+            assert "3 episodes of 7 to 12 steps" in shown and "demo_0" not in shown
+            told = "converted from a file of it" if path == store else "PickPlaceCan, robosuite 1.5.1"
+            assert told in shown
+    assert not list(tmp_path.rglob("*.mp4"))
 
 
 def test_any_store_becomes_a_robomimic_file(tmp_path, demonstrations):

@@ -269,7 +269,10 @@ class RobomimicSource:
 def open_hdf5(path: str) -> "h5py.File":
     """Open for reading; `InputError` if that cannot be."""
     if not Path(path).is_file():
-        raise InputError(f"{path} does not exist; give the path of a robomimic HDF5 file")
+        raise InputError(
+            f"{path} does not exist; give the path of a robomimic HDF5 file (scripts/download.py fetches "
+            "published ones)"
+        )
     h5py = import_h5py()
     try:
         return h5py.File(path, "r")

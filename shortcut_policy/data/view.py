@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from shortcut_policy.data.source import EpisodeSource, episode_rows
+from shortcut_policy.data.convert import ROBOMIMIC
+from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
+from shortcut_policy.data.source import EpisodeSource, episode_rows, expand
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
@@ -34,7 +36,8 @@ Frames = Callable[[int, int], np.ndarray]
 
 def run(config: DictConfig) -> None:
     """Print the table and write the picture and, for stores that can be seen, the video."""
-    source = ZarrSource(config.store)
+    hdf5 = expand(config.store).suffix in HDF5_SUFFIXES
+    source = RobomimicSource(config.store) if hdf5 else ZarrSource(config.store)
     episodes = list(config.episodes)
     n_episodes = len(source.episode_ends)
     for episode in episodes:
@@ -55,7 +58,7 @@ def run(config: DictConfig) -> None:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 
-def summary(source: ZarrSource) -> Table:
+def summary(source: ZarrSource | RobomimicSource) -> Table:
     """Keys, types, shapes and ranges; episodes and their lengths; attributes."""
     lengths = np.diff(source.episode_ends, prepend=0)
     table = Table("key", "type", "shape of a step", "smallest", "largest", title=Text(source.path))
@@ -64,17 +67,18 @@ def summary(source: ZarrSource) -> Table:
         limits = [f"{value:.6g}" for value in _range(source, key)] if _is_numeric(source, key) else []
         table.add_row(Text(key), str(source.dtypes[key]), shape, *limits)
     episodes = f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} steps"
-    attributes = [f"{name}: {value}" for name, value in sorted(source.attributes.items())]
+    attributes = [f"{name}: {value}" for name, value in sorted(_attributes(source).items())]
     table.caption = Text("\n".join([f"{episodes}, {source.episode_ends[-1]} in all", *attributes]))
     return table
 
 
-def frames_of(source: ZarrSource) -> Frames | None:
+def frames_of(source: ZarrSource | RobomimicSource) -> Frames | None:
     """How to see the rows of a store: its images (0..255), or the drawn states of Push-T; None without."""
     images = [key for key in source.keys if len(source.shapes[key]) == 3 and source.shapes[key][-1] == 3]
     if images:
         return lambda *rows: source.read(images[0], *rows).clip(0, 255).astype(np.uint8)
-    if source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,):
+    pusht = source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,)
+    if pusht and isinstance(source, ZarrSource):
         return lambda *rows: _render_pusht(source, *rows)
     return None
 
@@ -117,11 +121,21 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
     os.replace(part, path)
 
 
+def _attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
+    """What else a store says of itself, in a line each."""
+    if isinstance(source, RobomimicSource):
+        masks = [f"{name} ({len(demos)})" for name, demos in sorted(source.masks().items())]
+        env = f"{source.env_args.name}, robosuite {source.env_args.version}"
+        return {"environment": env, "filter keys": ", ".join(masks) or "none"}
+    converted = {ROBOMIMIC: "converted from a file of it"}
+    return {name: converted.get(name, value) for name, value in source.attributes.items()}
+
+
 def _is_numeric(source: EpisodeSource, key: str) -> bool:
     return source.dtypes[key].kind in "biuf"
 
 
-def _range(source: ZarrSource, key: str) -> tuple[float, float]:
+def _range(source: EpisodeSource, key: str) -> tuple[float, float]:
     """Smallest and largest value of a key, read piece by piece."""
     rows, step = int(source.episode_ends[-1]), 1024
     blocks = [source.read(key, start, start + step) for start in range(0, rows, step)]
