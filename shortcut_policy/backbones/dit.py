@@ -1,4 +1,4 @@
-"""Diffusion transformer (Peebles and Xie 2023) as a step map: one core, a head for actions and one for images.
+"""Diffusion transformer (Peebles and Xie 2023) as a step map: a core, a head for actions and one for images.
 
 Transformer blocks whose normalisations are scaled, shifted and gated by what the network is told: adaLN-Zero.
 The core knows nothing of what its tokens are: its weights can go from a network of images to one of actions.
@@ -331,6 +331,10 @@ def sine_cosine(lengths: Sequence[int], dim: int) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # Whose backward pass on a CPU takes twenty times as long as that of float32.
+        with torch.autocast("cpu", enabled=False):
+            return _attend(q.float(), k.float(), v.float()).to(v.dtype)
     if forward_ad.unpack_dual(q).tangent is None:
         return F.scaled_dot_product_attention(q, k, v)
     # The fused kernels have no forward-mode derivative.
