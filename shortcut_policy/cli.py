@@ -71,6 +71,14 @@ def convert(config: DictConfig) -> None:
     run(config)
 
 
+@command("encode_latents")
+def encode_latents(config: DictConfig) -> None:
+    """Latents of images: ``scripts/encode_latents.py source.path=images.zip vae=... output=latents.zarr``."""
+    from shortcut_policy.images.latents import run
+
+    run(config)
+
+
 @command("ablations")
 def ablations(config: DictConfig) -> None:
     """Make tables and a figure of sweeps: ``scripts/ablations.py runs=runs/ablations/two_modes``."""
