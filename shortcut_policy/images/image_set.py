@@ -1,6 +1,8 @@
 """Images or latents in memory with their classes: what every source of images returns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +46,11 @@ class ImageSource:
         path: Where it is from: names it in messages and in what a checkpoint says of itself.
         train: What is learned.
         test: What is held out, for losses and quality; may hold no image.
+        decoder: For latents, the specification (see `build`) of what makes pixels of them: called with
+            float32 (N, C, H, W) on any device, it returns uint8 (N, C', H', W') there.
     """
 
     path: str
     train: ImageSet
     test: ImageSet
+    decoder: Mapping[str, Any] | None = None
