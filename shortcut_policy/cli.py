@@ -141,3 +141,11 @@ def fans(config: DictConfig) -> None:
     from shortcut_policy.evaluation.samples import draw_fans
 
     draw_fans(config)
+
+
+@command("sample")
+def sample(config: DictConfig) -> None:
+    """Sample a model of images: ``scripts/sample.py checkpoint=... steps=[1,4,128] n=40``."""
+    from shortcut_policy.images.sampling import run
+
+    run(config)

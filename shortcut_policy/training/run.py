@@ -19,7 +19,6 @@ from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.images.checks import check_classes
 from shortcut_policy.images.dataset import ImageDataset
 from shortcut_policy.images.image_set import ImageSource
-from shortcut_policy.images.pictures import pictures_in
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import cost_phases, teacher_phase
@@ -29,7 +28,7 @@ from shortcut_policy.training.config import TrainerConfig, flatten
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.teacher import taught_by
-from shortcut_policy.training.trainer import Rollouts, Trainer
+from shortcut_policy.training.trainer import Pictures, Rollouts, Trainer
 
 SIZES = ("horizon", "n_obs_steps", "n_action_steps")
 #: What may differ between a run and its continuation.
@@ -52,8 +51,7 @@ def run(config: DictConfig) -> Path:
     dataset = make_dataset(config)
     model = make_model(config, dataset)
     rollouts = rollouts_in(plain["task"]["env"], settings, plain["seed"]) if settings.rollout_every else None
-    images = isinstance(dataset, ImageDataset)
-    pictures = pictures_in(output, settings.validation_steps, plain["seed"]) if images else None
+    pictures = pictures_in(dataset, output, settings, plain["seed"])
     trainer = Trainer(model, dataset, settings, output, plain["seed"], rollouts, plain["cpu"], pictures)
     log = None
     trainer.resume()
@@ -211,6 +209,16 @@ def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: in
         return values
 
     return evaluate
+
+
+def pictures_in(
+    dataset: DemonstrationDataset | ImageDataset, output: Path, settings: TrainerConfig, seed: int
+) -> Pictures | None:
+    """What draws the samples of a model of images during training; None for policies."""
+    from shortcut_policy.images.pictures import pictures_of
+
+    images = isinstance(dataset, ImageDataset)
+    return pictures_of(output, settings.validation_steps, seed) if images else None
 
 
 def _check_origin(config: Mapping[str, Any]) -> None:
