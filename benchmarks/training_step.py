@@ -24,7 +24,7 @@ from shortcut_policy.evaluation.latency import device_name
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives import Draws
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
-from shortcut_policy.training.run import make_dataset, make_policy
+from shortcut_policy.training.run import make_dataset, make_model
 from shortcut_policy.training.trainer import Trainer
 
 
@@ -33,7 +33,7 @@ def make_trainer(*overrides: str) -> Trainer:
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
         config = compose("train", list(overrides))
     dataset = make_dataset(config)
-    policy = make_policy(config, dataset)
+    policy = make_model(config, dataset)
     return Trainer(policy, dataset, instantiate(config.trainer), Path(tempfile.mkdtemp()), seed=0)
 
 
@@ -45,7 +45,7 @@ def bare_update(trainer: Trainer, progress: float = 0.0) -> Update:
 
     def update() -> None:
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.config.computes_bf16):
-            losses, _ = trainer.wrapped(batch["obs"], batch["action"], trainer.ema_policy, draws, progress)
+            losses, _ = trainer.wrapped(batch["obs"], batch["action"], trainer.ema_model, draws, progress)
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()
         losses.mean().backward()

@@ -24,19 +24,28 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
         raise InputError(f"cannot build an object from {dict(spec)}: it has no _target_ (package.Class)")
     path = str(spec["_target_"])
     arguments = {key: _nested(value) for key, value in spec.items() if not key.startswith("_")}
-    module, _, name = path.rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"cannot import {path} ({error}); check its spelling or install its package"
-        ) from error
+    target = find_target(path)
     if spec.get("_partial_"):
         return partial(target, **arguments, **extra)
     try:
         return target(**arguments, **extra)
     except TypeError as error:
         raise InputError(f"{path} does not take {sorted({*arguments, *extra})}: {error}") from error
+
+
+def find_target(path: str) -> Any:
+    """What a ``_target_`` names.
+
+    Raises:
+        InputError: It cannot be imported.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"cannot import {path} ({error}); check its spelling or install its package"
+        ) from error
 
 
 def _nested(value: Any) -> Any:

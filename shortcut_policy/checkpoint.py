@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.model import Model, build_model
 from shortcut_policy.policy import Policy
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
@@ -32,26 +33,35 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         device: Where to put it.
 
     Raises:
-        InputError: There is no checkpoint, or its files are damaged or do not fit each other.
+        InputError: There is no checkpoint, or its files are damaged or do not fit each other, or what they
+            hold makes images.
     """
+    model = load_model(path, device)
+    if not isinstance(model, Policy):
+        raise InputError(f"{path} holds no policy, but a model of images: sample it with scripts/sample.py")
+    return model
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
+    """Load whatever was trained, a policy or a generator of images; otherwise like `load_policy`."""
     folder = find_checkpoint(path)
     description = read_description(folder)
-    policy = Policy.from_spec(description["policy"])
-    policy.metadata = description["metadata"]
+    model = build_model(description["policy"])
+    model.metadata = description["metadata"]
     try:
-        policy.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise InputError(
             f"the weights {folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
             "take another checkpoint or copy this one again"
         ) from error
-    if not policy.normalizer.fitted:
+    if not model.normalizer.fitted:
         raise InputError(f"{folder / WEIGHTS} lacks the normaliser's statistics; take another checkpoint")
-    return policy.to(device).eval()
+    return model.to(device).eval()
 
 
-def save_policy(policy: Policy, folder: str | Path) -> None:
-    """Write weights, statistics, specification and metadata of a policy into a new or existing folder."""
+def save_policy(policy: Model, folder: str | Path) -> None:
+    """Write weights, statistics, specification and metadata of a policy or other model into a folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
@@ -108,7 +118,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     return description
 
 
-def save_checkpoint(policy: Policy, run: Path, step: int, training_state: Mapping[str, Any]) -> Path:
+def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping[str, Any]) -> Path:
     """Write a checkpoint of a run that is either complete or not there; older training states are removed."""
     folder = run / "checkpoints" / f"step_{step:08d}"
     temporary = folder.with_name(f".{folder.name}.tmp")

@@ -79,6 +79,14 @@ def download(config: DictConfig) -> None:
     run(config)
 
 
+@command("encode_latents")
+def encode_latents(config: DictConfig) -> None:
+    """Latents of images: ``scripts/encode_latents.py source.path=images.zip vae=... output=latents.zarr``."""
+    from shortcut_policy.images.latents import run
+
+    run(config)
+
+
 @command("ablations")
 def ablations(config: DictConfig) -> None:
     """Make tables and a figure of sweeps: ``scripts/ablations.py runs=runs/ablations/two_modes``."""
@@ -141,3 +149,11 @@ def fans(config: DictConfig) -> None:
     from shortcut_policy.evaluation.samples import draw_fans
 
     draw_fans(config)
+
+
+@command("sample")
+def sample(config: DictConfig) -> None:
+    """Sample a model of images: ``scripts/sample.py checkpoint=... steps=[1,4,128] n=40``."""
+    from shortcut_policy.images.sampling import run
+
+    run(config)

@@ -4,21 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
-from shortcut_policy.backbones import Preconditioned
 from shortcut_policy.build import build
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
+from shortcut_policy.model import Model, build_parts
+from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
 
 ACTION = "action"
 
 
-class Policy(nn.Module):
+class Policy(Model):
     """Acts on observations in environment units, and computes its own training loss.
 
     Args:
@@ -48,14 +47,10 @@ class Policy(nn.Module):
         backbone: nn.Module,
         objective: Objective,
     ) -> None:
-        super().__init__()
+        super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
         self.obs_shapes = {name: field.shape for name, field in obs.items()}
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
-        self.normalizer = Normalizer.empty({**obs, ACTION: action})
-        self.encoder, self.backbone, self.objective = encoder, backbone, objective
-        self.spec: dict[str, Any] = {}
-        self.metadata: dict[str, Any] = {}
         self._step_times = StepTimes()
 
     @classmethod
@@ -64,32 +59,31 @@ class Policy(nn.Module):
 
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``
-                and the specifications (see `build`) of ``encoder``, ``backbone`` and ``objective``. With
-                ``precondition``, the arguments of `Preconditioned`, the backbone of an objective that
-                predicts velocities is wrapped in one.
+                and what `build_parts` takes.
         """
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
         shapes = {name: field.shape for name, field in obs.items()}
-        objective = build(spec["objective"])
-        encoder = build(spec["encoder"], obs_shapes=shapes, n_obs_steps=spec["n_obs_steps"])
-        backbone = build(
-            spec["backbone"],
-            action_dim=action.shape[0],
-            horizon=spec["horizon"],
-            cond_dim=encoder.cond_dim + objective.extra_cond_dim,
+        parts = build_parts(
+            spec,
+            {"obs_shapes": shapes, "n_obs_steps": spec["n_obs_steps"]},
+            {"action_dim": action.shape[0], "horizon": spec["horizon"]},
         )
-        if spec.get("precondition") and objective.path is not None:
-            backbone = Preconditioned.from_settings(spec["precondition"], backbone, objective.path)
         sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
-        policy = cls(obs=obs, action=action, encoder=encoder, backbone=backbone, objective=objective, **sizes)
+        policy = cls(obs=obs, action=action, **sizes, **parts)
         policy.spec = dict(spec)
         return policy
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+    @classmethod
+    def traits(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Horizon and observed steps, and shape and scaling of each field."""
+        traits = {"horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
+        fields = {f"obs.{name}": field for name, field in spec["obs"].items()} | {ACTION: spec[ACTION]}
+        for name, field in fields.items():
+            built = build(field)
+            traits |= {f"{name}.shape": list(built.shape), f"{name}.normalize": built.normalize}
+            traits[f"{name}.unscaled"] = list(built.unscaled)
+        return traits
 
     @torch.no_grad()
     def act(
@@ -153,13 +147,7 @@ class Policy(nn.Module):
         check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
-        if isinstance(generator, list) and len(generator) != len(cond):
-            raise InputError(
-                f"got {len(generator)} generators for {len(cond)} rows; give one, or one for each row"
-            )
-        noise = randn_tensor(
-            (len(cond), self.horizon, self.action_dim), generator=generator, device=self.device
-        )
+        noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
 
         def draw(count: int) -> Tensor:
             return self.objective.sample(self.backbone, noise, cond, count, generator)
@@ -175,20 +163,20 @@ class Policy(nn.Module):
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
         return chunk[:, self.n_obs_steps - 1 : self.n_obs_steps - 1 + self.n_action_steps]
 
-    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+    def encode(self, given: Mapping[str, Tensor]) -> Tensor:
         """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
-        return self.encoder({name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes})
+        return self.encoder({name: self.normalizer.normalize(name, given[name]) for name in self.obs_shapes})
 
     def forward(
         self,
         obs: Mapping[str, Tensor],
         action: Tensor,
-        ema: "Policy",
+        ema: Model,
         draws: Draws,
         progress: float = 0.0,
-        teacher: "Policy | None" = None,
+        teacher: Model | None = None,
     ) -> tuple[Tensor, Metrics]:
-        """Training loss of each row, (B,), and metrics; see `Objective.loss`.
+        """Training loss of each row, (B,), and metrics; see `Model.losses`.
 
         Args:
             obs: name -> (B, n_obs_steps, *shape) in environment units.
@@ -198,17 +186,19 @@ class Policy(nn.Module):
             progress: Part of the training done, in [0, 1].
             teacher: A frozen policy, for the objectives that distil one.
         """
-        with torch.no_grad():
-            context = LossContext(
-                draws,
-                ema=ema.backbone,
-                ema_cond=ema.encode(obs),
-                teacher=None if teacher is None else teacher.backbone,
-                teacher_cond=None if teacher is None else teacher.encode(obs),
-                progress=progress,
-            )
         x_1 = self.normalizer.normalize(ACTION, action)
-        return self.objective.loss(self.backbone, x_1, self.encode(obs), context)
+        return self.losses(x_1, obs, ema, draws, progress, teacher)
+
+    @torch.no_grad()
+    def validation_errors(
+        self, batch: Mapping[str, Any], steps: int, generator: torch.Generator
+    ) -> dict[str, float]:
+        """``action_error_<steps>``: mean Euclidean distance between sampled and demonstrated actions.
+
+        Of the executed part of the chunk, in environment units.
+        """
+        error = self.act(batch["obs"], steps, generator) - self.executed(batch[ACTION])
+        return {f"action_error_{steps}": error.norm(dim=-1).mean().item()}
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""

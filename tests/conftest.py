@@ -13,7 +13,7 @@ from envs.pusht_physics import KEYPOINTS, PushTSimulator, PushTState, sample_sta
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
-from shortcut_policy.training.run import make_dataset, make_policy
+from shortcut_policy.training.run import make_dataset, make_model
 
 TINY = (
     "backbone.down_dims=[16,32]",
@@ -66,7 +66,7 @@ def tiny_dataset(compose_config: Compose) -> DemonstrationDataset:
 @pytest.fixture(scope="session")
 def tiny_policy(compose_config: Compose, tiny_dataset: DemonstrationDataset) -> Policy:
     """An untrained shortcut policy for Push-T with keypoints, ready to act."""
-    return make_policy(compose_config(), tiny_dataset).eval()
+    return make_model(compose_config(), tiny_dataset).eval()
 
 
 def _wander(random: np.random.RandomState, steps: int) -> dict[str, np.ndarray]:

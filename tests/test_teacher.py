@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from shortcut_policy import load_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.training import run
-from shortcut_policy.training.run import make_dataset, make_policy
+from shortcut_policy.training.run import make_dataset, make_model
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import Compose
 from tests.test_training import assert_equal_states, final_state, read_log
@@ -23,7 +23,7 @@ def make_trainer(compose_config: Compose, tmp_path: Path, *overrides: str) -> Tr
     config = compose_config(*overrides, f"output={tmp_path / 'new'}")
     dataset = make_dataset(config)
     return Trainer(
-        make_policy(config, dataset), dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True
+        make_model(config, dataset), dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True
     )
 
 
@@ -53,11 +53,11 @@ def test_a_phase_begins_from_the_averaged_policy_as_a_training_of_its_own(compos
     trainer = make_trainer(compose_config, tmp_path, *REFLOW, "trainer.ema_max_decay=0.9")
     advance(trainer, 10)
     assert trainer.teacher is None and trainer.ema.n_averaged == 10
-    before = {name: value.clone() for name, value in trainer.ema_policy.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.ema_model.state_dict().items()}
     assert not torch.equal(before["normalizer.action_scale"], torch.zeros(2))
     trainer._next_phase()
     assert_equal_states(dict(trainer.teacher.state_dict()), before)
-    assert_equal_states(dict(trainer.policy.state_dict()), before)
+    assert_equal_states(dict(trainer.model.state_dict()), before)
     assert not any(optimizer.state for optimizer in trainer.optimizers) and trainer.ema.n_averaged == 0
     assert not any(parameter.requires_grad for parameter in trainer.teacher.parameters())
     advance(trainer, 3)
@@ -118,7 +118,7 @@ def test_resumed_before_at_and_after_the_boundary_it_goes_on_bit_for_bit(
 def test_a_teacher_from_outside_replaces_the_first_phase(compose_config, flow, tmp_path, objective):
     trainer = make_trainer(compose_config, tmp_path, f"objective={objective}", f"teacher={flow}")
     teacher = load_policy(flow)
-    assert_same_weights(trainer.policy.normalizer, teacher.normalizer)
+    assert_same_weights(trainer.model.normalizer, teacher.normalizer)
     advance(trainer, 1)
     assert trainer.phase == 1
     assert_same_weights(trainer.teacher.encoder, teacher.encoder)
@@ -140,7 +140,7 @@ def test_a_taught_run_says_so_and_goes_on_without_its_teacher(compose_config, fl
 
 
 def test_evaluations_of_phases_are_averaged(compose_config, tiny_dataset):
-    metadata = make_policy(compose_config("objective=reflow", "output=nowhere"), tiny_dataset).metadata
+    metadata = make_model(compose_config("objective=reflow", "output=nowhere"), tiny_dataset).metadata
     assert metadata["train_nfe_per_step"] == 16 * (0.5 + 0.5 * 9)
 
 

@@ -19,7 +19,7 @@ from shortcut_policy.cli import plain_sentence
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.training import run
 from shortcut_policy.training.batches import BatchStream
-from shortcut_policy.training.run import make_dataset, make_policy
+from shortcut_policy.training.run import make_dataset, make_model
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import TINY, Compose
 
@@ -159,7 +159,7 @@ def test_batches_visit_every_row_once_an_epoch(world: int):
 def test_averaged_weights_follow_the_baseline_schedule(compose_config: Compose, tmp_path: Path):
     config = compose_config("trainer.max_steps=6", "trainer.ema_max_decay=0.6")
     dataset = make_dataset(config)
-    policy = make_policy(config, dataset)
+    policy = make_model(config, dataset)
     from hydra.utils import instantiate
 
     trainer = Trainer(policy, dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True)
@@ -171,7 +171,7 @@ def test_averaged_weights_follow_the_baseline_schedule(compose_config: Compose, 
         now = weight.detach().clone()
         decay = min(1 - (1 + n) ** -0.75, 0.6)
         expected = now if expected is None else decay * expected + (1 - decay) * now
-    averaged = dict(trainer.ema_policy.backbone.named_parameters())[name]
+    averaged = dict(trainer.ema_model.backbone.named_parameters())[name]
     torch.testing.assert_close(averaged, expected)
 
 

@@ -1,6 +1,7 @@
 """A network that was trained to predict the noise of a diffusion, as a step map on the straight path."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,26 +27,17 @@ class NoiseAsVelocity(nn.Module):
     place of 1 / t: at t = 0 the velocity is -e, which training moves as easily as anywhere.
 
     Args:
-        network: Makes the network from ``action_dim``, ``horizon`` and ``cond_dim``.
+        network: Makes the network from ``sizes``.
         diffusion: What it was trained by.
-        action_dim: A.
-        horizon: T.
-        cond_dim: C.
+        sizes: Of the data and the condition.
     """
 
     levels: Tensor
     told: Tensor
 
-    def __init__(
-        self,
-        network: Callable[..., nn.Module],
-        diffusion: Diffusion,
-        action_dim: int,
-        horizon: int,
-        cond_dim: int,
-    ) -> None:
+    def __init__(self, network: Callable[..., nn.Module], diffusion: Diffusion, **sizes: Any) -> None:
         super().__init__()
-        self.network = network(action_dim=action_dim, horizon=horizon, cond_dim=cond_dim)
+        self.network = network(**sizes)
         # From noise to data, as t goes.
         level = torch.arange(diffusion.train_steps - 1, -1, -1)
         signal = diffusion.ddpm.alphas_cumprod[level].double()
@@ -57,7 +49,7 @@ class NoiseAsVelocity(nn.Module):
         """Average velocity over [t, t + d].
 
         Args:
-            x: (B, T, A).
+            x: (B, ...).
             t: (B,) in [0, 1], 0 is noise.
             d: (B,) in [0, 1].
             cond: (B, C).

@@ -140,6 +140,11 @@ class DemonstrationDataset:
         self._in_memory = {name: tensor.to(device) for name, tensor in self._in_memory.items()}
         return self
 
+    @property
+    def size(self) -> dict[str, int]:
+        """What a checkpoint says of how much it learned from."""
+        return {"train_episodes": int(self.train_episodes.sum()), "train_windows": len(self.train)}
+
     def _windows(self, episodes: np.ndarray) -> Tensor:
         before, after = self.n_obs_steps - 1, self.n_action_steps - 1
         return torch.from_numpy(

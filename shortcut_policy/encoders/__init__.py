@@ -1,5 +1,6 @@
-"""Observation encoders: normalised observations to the condition vector of the network."""
+"""Encoders of what a network is conditioned on: normalised observations, or classes, to a vector."""
 
+from shortcut_policy.encoders.classes import ClassEncoder
 from shortcut_policy.encoders.lowdim import LowDimEncoder
 
-__all__ = ["LowDimEncoder"]
+__all__ = ["ClassEncoder", "LowDimEncoder"]

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.evaluate import environment_maker
 from shortcut_policy.evaluation.provenance import command_line, commit
@@ -127,6 +128,7 @@ def held_out(policy: Policy, config: DictConfig, states: int, seed: int) -> Tens
         InputError: its data cannot be read, or none of it was held out.
     """
     dataset = make_dataset(config)
+    assert isinstance(dataset, DemonstrationDataset)  # its policy acts on observations
     if not len(dataset.val):
         raise InputError("the training held no episodes out (data.val_fraction): use a run that did")
     windows = dataset.val[_some(len(dataset.val), states, seed)]

@@ -9,11 +9,11 @@ from torch import nn
 from shortcut_policy.backbones import NoiseAsVelocity, Preconditioned
 from shortcut_policy.backbones.embeddings import ScalarEmbedding
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.checkpoint import load_model
 from shortcut_policy.errors import InputError
+from shortcut_policy.model import Model, build_model, model_class
 from shortcut_policy.objectives import Diffusion, FlowMatching
 from shortcut_policy.objectives.paths import Straight
-from shortcut_policy.policy import Policy
 from shortcut_policy.training.config import flatten
 
 #: Objectives that ask their network at d = 0 alone, so that it has learned nothing about d.
@@ -24,7 +24,7 @@ ORIGIN = ("method", "dataset", "train_steps", "batch_size", "train_nfe_per_step"
 
 def initialise(
     spec: Mapping[str, Any], task: str, checkpoint: str | Path, option: str = "init_from"
-) -> Policy:
+) -> Model:
     """A policy that computes what a trained one does, to be trained on as ``spec`` says.
 
     A network that was only ever asked at d = 0 gets an embedding of d that is, for every d, its embedding of
@@ -45,12 +45,12 @@ def initialise(
     Raises:
         InputError: There is no checkpoint there, or it is of another task or path, other shapes or sizes.
     """
-    old = load_policy(checkpoint)
+    old = load_model(checkpoint)
     given = f"{option}={checkpoint}"
     check_fits(spec, task, old, given)
     precondition = old.spec["precondition"] if isinstance(old.backbone, Preconditioned) else None
     backbone = _as_step_map(spec, old, given)
-    policy = Policy.from_spec({**spec, "backbone": backbone, "precondition": precondition})
+    policy = build_model({**spec, "backbone": backbone, "precondition": precondition})
     _load(policy.encoder, old.encoder, f"the encoder of {given}")
     _load(_network(policy), _network(old), f"the backbone of {given}")
     policy.normalizer.load_state_dict(old.normalizer.state_dict())
@@ -61,7 +61,7 @@ def initialise(
     return policy
 
 
-def check_fits(spec: Mapping[str, Any], task: str, old: Policy, given: str) -> None:
+def check_fits(spec: Mapping[str, Any], task: str, old: Model, given: str) -> None:
     """Check that a trained policy has the task, fields, sizes, encoder and backbone of a new one.
 
     Args:
@@ -87,17 +87,12 @@ def check_fits(spec: Mapping[str, Any], task: str, old: Policy, given: str) -> N
 
 def _traits(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What two policies must share, under the keys of a training configuration."""
-    traits = {"name": task, "horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
-    fields = {f"obs.{name}": field for name, field in spec["obs"].items()} | {"action": spec["action"]}
-    for name, field in fields.items():
-        built = build(field)
-        traits |= {f"{name}.shape": list(built.shape), f"{name}.normalize": built.normalize}
-        traits[f"{name}.unscaled"] = list(built.unscaled)
+    traits = {"name": task, **model_class(spec).traits(spec)}
     backbone = spec["backbone"].get("network", spec["backbone"])
     return flatten({"task": traits, "encoder": spec["encoder"], "backbone": backbone})
 
 
-def _as_step_map(spec: Mapping[str, Any], old: Policy, given: str) -> Mapping[str, Any]:
+def _as_step_map(spec: Mapping[str, Any], old: Model, given: str) -> Mapping[str, Any]:
     """Specification of the new backbone, whose network is that of ``spec``."""
     objective = build(spec["objective"])
     was_diffusion, becomes_diffusion = (isinstance(o, Diffusion) for o in (old.objective, objective))
@@ -123,7 +118,7 @@ def _as_step_map(spec: Mapping[str, Any], old: Policy, given: str) -> Mapping[st
     return {**wrapper, "network": {**spec["backbone"], "_partial_": True}}
 
 
-def _network(policy: Policy) -> nn.Module:
+def _network(policy: Model) -> nn.Module:
     """The network itself, which a configuration calls the backbone."""
     backbone = policy.backbone
     return backbone.network if isinstance(backbone, NoiseAsVelocity | Preconditioned) else backbone

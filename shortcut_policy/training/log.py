@@ -44,6 +44,13 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
+    def picture(self, name: str, step: int, path: Path) -> None:
+        """Show a picture, which is a file of the run already, to Weights & Biases."""
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+
     def close(self) -> None:
         """End the record."""
         self._file.close()

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -11,10 +12,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import list_checkpoints, load_policy
+from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.images.checks import check_classes
+from shortcut_policy.images.dataset import ImageDataset
+from shortcut_policy.images.image_set import ImageSource
+from shortcut_policy.model import Model, build_model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import cost_phases, teacher_phase
 from shortcut_policy.paths import write_atomic
@@ -23,7 +28,7 @@ from shortcut_policy.training.config import TrainerConfig, flatten
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.teacher import taught_by
-from shortcut_policy.training.trainer import Rollouts, Trainer
+from shortcut_policy.training.trainer import Pictures, Rollouts, Trainer
 
 SIZES = ("horizon", "n_obs_steps", "n_action_steps")
 #: What may differ between a run and its continuation.
@@ -31,7 +36,7 @@ FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu")
 
 
 def run(config: DictConfig) -> Path:
-    """Train a policy as ``configs/train.yaml`` describes, or go on with one.
+    """Train a policy, or a generator of images, as ``configs/train.yaml`` describes, or go on with one.
 
     Returns:
         The run folder: ``config.yaml``, ``log.jsonl`` and ``checkpoints/step_*``.
@@ -44,9 +49,10 @@ def run(config: DictConfig) -> Path:
     output = output_folder(plain)
     _check_output(output, plain)
     dataset = make_dataset(config)
-    policy = make_policy(config, dataset)
+    model = make_model(config, dataset)
     rollouts = rollouts_in(plain["task"]["env"], settings, plain["seed"]) if settings.rollout_every else None
-    trainer = Trainer(policy, dataset, settings, output, plain["seed"], rollouts, plain["cpu"])
+    pictures = pictures_in(dataset, output, settings, plain["seed"])
+    trainer = Trainer(model, dataset, settings, output, plain["seed"], rollouts, plain["cpu"], pictures)
     log = None
     trainer.resume()
     if trainer.accelerator.is_main_process:
@@ -67,12 +73,16 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def make_dataset(config: DictConfig) -> DemonstrationDataset:
-    """The demonstrations of a training configuration, checked."""
+def make_dataset(config: DictConfig) -> DemonstrationDataset | ImageDataset:
+    """The demonstrations, or images, of a training configuration, checked."""
     plain = to_plain(config)
     task = plain["task"]
+    source = build(task["source"])
+    if isinstance(source, ImageSource):
+        check_classes(source, guided=plain["objective"].get("guidance") is not None)
+        return ImageDataset(source, task["flip"])
     return DemonstrationDataset(
-        build(task["source"]),
+        source,
         {name: build(field) for name, field in task["obs"].items()},
         build(task["action"]),
         **{name: task[name] for name in SIZES},
@@ -81,29 +91,32 @@ def make_dataset(config: DictConfig) -> DemonstrationDataset:
     )
 
 
-def make_policy(config: DictConfig, dataset: DemonstrationDataset) -> Policy:
-    """The policy that a training begins with, its normaliser and metadata set."""
+def make_model(config: DictConfig, dataset: DemonstrationDataset | ImageDataset) -> Model:
+    """The policy or generator of images that a training begins with, its normaliser and metadata set."""
     plain = to_plain(config)
     spec = {name: plain[name] for name in ("encoder", "backbone", "precondition", "objective")}
-    spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
+    if isinstance(dataset, ImageDataset):
+        spec |= dataset.spec
+    else:
+        spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
     saved = list_checkpoints(output_folder(plain))
     _check_origin(plain)
     if plain["init_from"] is None and plain["teacher"] is None:
         with torch.random.fork_rng():
             torch.manual_seed(plain["seed"])
-            policy = Policy.from_spec(spec)
-        policy.normalizer = dataset.fit_normalizer()
+            model = build_model(spec)
+        model.normalizer = dataset.fit_normalizer()
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
-        policy = load_policy(saved[-1]).train()
+        model = load_model(saved[-1]).train()
     elif plain["teacher"] is not None:
         spec, task = taught_by(spec, plain["teacher"]), plain["task"]["name"]
-        policy = initialise(spec, task, plain["teacher"], option="teacher")
+        model = initialise(spec, task, plain["teacher"], option="teacher")
     else:
-        policy = initialise(spec, plain["task"]["name"], plain["init_from"])
-    origin = {key: value for key, value in policy.metadata.items() if key == "init_from"}
-    policy.metadata = describe(plain, policy, instantiate(config.trainer), dataset) | origin
-    return policy
+        model = initialise(spec, plain["task"]["name"], plain["init_from"])
+    origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
+    model.metadata = describe(plain, model, instantiate(config.trainer), dataset) | origin
+    return model
 
 
 def output_folder(config: Mapping[str, Any]) -> Path:
@@ -123,7 +136,10 @@ def method_name(config: Mapping[str, Any]) -> str:
 
 
 def describe(
-    config: Mapping[str, Any], policy: Policy, settings: TrainerConfig, dataset: DemonstrationDataset
+    config: Mapping[str, Any],
+    model: Model,
+    settings: TrainerConfig,
+    dataset: DemonstrationDataset | ImageDataset,
 ) -> dict[str, Any]:
     """What a checkpoint says of itself, plain JSON."""
     task = config["task"]
@@ -131,14 +147,13 @@ def describe(
         "method": method_name(config),
         "objective": _snake_case(config["objective"]["_target_"]),
         "backbone": _snake_case(config["backbone"]["_target_"]),
-        "parameters": sum(p.numel() for p in policy.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "task": {"name": task["name"], "env": task["env"]},
         "dataset": Path(dataset.source.path).name,
-        "train_episodes": int(dataset.train_episodes.sum()),
-        "train_windows": len(dataset.train),
+        **dataset.size,
         "batch_size": settings.batch_size,
         "max_steps": settings.max_steps,
-        "train_nfe_per_step": evaluations_per_update(policy, dataset, settings.batch_size),
+        "train_nfe_per_step": evaluations_per_update(model, dataset, settings.batch_size),
         "optimizer": settings.optimizer,
         "precision": "bf16" if settings.computes_bf16 else "fp32",
         "seed": config["seed"],
@@ -147,27 +162,29 @@ def describe(
     }
 
 
-def evaluations_per_update(policy: Policy, dataset: DemonstrationDataset, batch_size: int) -> int:
+def evaluations_per_update(
+    model: Model, dataset: DemonstrationDataset | ImageDataset, batch_size: int
+) -> int:
     """Rows that the networks evaluate in an update, targets included: counted in dry runs of every phase.
+
+    They run without the network, which may be large, and the GPU not in use yet.
 
     Returns:
         The mean over the training, rounded.
     """
     rows = 0
 
-    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def count(x: torch.Tensor, *told: torch.Tensor) -> torch.Tensor:
         nonlocal rows
-        rows += len(inputs[0])
+        rows += len(x)
+        return torch.zeros_like(x)
 
-    windows = dataset.train[torch.arange(batch_size) % len(dataset.train)]
-    hook = policy.backbone.register_forward_pre_hook(count)
-    batch, total = dataset.batch(windows), 0.0
-    for start, end in cost_phases(policy.objective):
-        rows, teacher = 0, policy if teacher_phase(policy.objective, start) else None
-        with torch.no_grad():
-            policy(**batch, ema=policy, draws=Draws(torch.Generator()), progress=start, teacher=teacher)
-        total += rows * (end - start)
-    hook.remove()
+    batch, total = dataset.batch(dataset.train[torch.arange(batch_size) % len(dataset.train)]), 0.0
+    with patch.object(model.backbone, "forward", count), torch.no_grad():
+        for start, end in cost_phases(model.objective):
+            rows, teacher = 0, model if teacher_phase(model.objective, start) else None
+            model(**batch, ema=model, draws=Draws(torch.Generator()), progress=start, teacher=teacher)
+            total += rows * (end - start)
     return round(total)
 
 
@@ -182,7 +199,8 @@ def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: in
         )
     seeds = range(settings.rollout_seed, settings.rollout_seed + settings.rollout_episodes)
 
-    def evaluate(policy: Policy, step: int) -> dict[str, float]:
+    def evaluate(policy: Model, step: int) -> dict[str, float]:
+        assert isinstance(policy, Policy)
         values: dict[str, float] = {}
         for steps in settings.rollout_steps:
             results = rollout(policy, lambda: instantiate(env), seeds, steps, seed=seed)
@@ -191,6 +209,16 @@ def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: in
         return values
 
     return evaluate
+
+
+def pictures_in(
+    dataset: DemonstrationDataset | ImageDataset, output: Path, settings: TrainerConfig, seed: int
+) -> Pictures | None:
+    """What draws the samples of a model of images during training; None for policies."""
+    from shortcut_policy.images.pictures import pictures_of
+
+    images = isinstance(dataset, ImageDataset)
+    return pictures_of(output, settings.validation_steps, seed) if images else None
 
 
 def _check_origin(config: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -30,11 +30,10 @@ from shortcut_policy.checkpoint import (
     remove_folder,
     save_checkpoint,
 )
-from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
-from shortcut_policy.policy import Policy
 from shortcut_policy.training.batches import BatchStream, seeded_generator
 from shortcut_policy.training.captured import Captured, Compute
 from shortcut_policy.training.config import TrainerConfig
@@ -46,42 +45,72 @@ from shortcut_policy.training.validation import validate
 NOISE, ORDER, VALIDATION = range(3)
 
 Weights = tuple[Tensor, ...] | list[Tensor]
-Rollouts = Callable[[Policy, int], dict[str, float]]
+Rollouts = Callable[[Model, int], dict[str, float]]
+#: Given the model and the step, draws what it samples into a file.
+Pictures = Callable[[Model, int], Path]
+
+
+class Dataset(Protocol):
+    """What the trainer sees of demonstrations, or of images.
+
+    Attributes:
+        train: A row for each example to train on; their first axis is all that the trainer knows of them.
+        val: The same for those held out; may be empty.
+    """
+
+    train: Tensor
+    val: Tensor
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `batch` gathers on the device alone, without waiting for anything."""
+        ...
+
+    def batch(self, rows: Tensor, /) -> Mapping[str, Any]:
+        """The arguments of the model's ``forward`` for rows of ``train`` or ``val``."""
+        ...
+
+    def to(self, device: torch.device, /) -> "Dataset":
+        """Move everything to where batches are to be made; returns self."""
+        ...
 
 
 class Trainer:
-    """Fits a policy to demonstrations: warm-up and cosine, clipping, averaged weights, checkpoints.
+    """Fits a model to its data: warm-up and cosine, clipping, averaged weights, checkpoints.
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
     (seed, step), so a run that was stopped, however, goes on exactly as if it had not been.
 
     An objective may divide a run into phases (`Objective.teacher_phases`). Each is a training of its own, as
-    in progressive distillation (Salimans and Ho 2022): the averaged policy so far becomes the frozen teacher,
+    in progressive distillation (Salimans and Ho 2022): the averaged model so far becomes the frozen teacher,
     and the student goes on from its weights with a new optimizer state, average, warm-up and cosine.
 
     Args:
-        policy: With a fitted normaliser.
-        dataset: Its demonstrations.
+        model: With a fitted normaliser.
+        dataset: Its data.
         config: Settings of the loop.
         output: Run folder.
         seed: Of the order of the data and all noise.
-        rollouts: Evaluates the averaged policy in its environment every ``config.rollout_every`` updates:
-            given the policy and the step, returns named scores, the first of which selects the best
+        rollouts: Evaluates the averaged model in its environment every ``config.rollout_every`` updates:
+            given the model and the step, returns named scores, the first of which selects the best
             checkpoint.
         cpu: Do not use a GPU.
+        pictures: Called with the averaged model at every validation.
     """
 
     def __init__(
         self,
-        policy: Policy,
-        dataset: DemonstrationDataset,
+        model: Model,
+        dataset: Dataset,
         config: TrainerConfig,
         output: Path,
         seed: int,
         rollouts: Rollouts | None = None,
         cpu: bool = False,
+        pictures: Pictures | None = None,
     ) -> None:
-        self.config, self.output, self.seed, self.rollouts = config, output, seed, rollouts
+        self.config, self.output, self.seed = config, output, seed
+        self.rollouts, self.pictures = rollouts, pictures
         self.accelerator = Accelerator(cpu=cpu)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         if config.batch_size % world:
@@ -93,10 +122,10 @@ class Trainer:
         self.dataset = dataset.to(self.device)
         self.stream = BatchStream(len(dataset.train), config.batch_size, _mix(seed, ORDER), rank, world)
         self.phase = 0
-        self.phase_starts = [0, *_phase_starts(policy.objective.teacher_phases, config.max_steps)]
-        self.teacher: Policy | None = None
-        self.policy = policy.to(self.device)
-        self.ema = AveragedModel(self.policy, multi_avg_fn=self._average)
+        self.phase_starts = [0, *_phase_starts(model.objective.teacher_phases, config.max_steps)]
+        self.teacher: Model | None = None
+        self.model = model.to(self.device)
+        self.ema = AveragedModel(self.model, multi_avg_fn=self._average).eval()
         # Nothing here draws from the global generator, but a network with dropout does.
         torch.manual_seed(seed)
         self.step, self.seconds = 0, 0.0
@@ -106,25 +135,25 @@ class Trainer:
             # The optimizer's matrices, which stay float32: 19 bits of them suffice where bfloat16 does.
             torch.set_float32_matmul_precision("high")
         if config.compile:
-            self.policy.backbone.compile()
-            self.ema_policy.backbone.compile()
+            self.model.backbone.compile()
+            self.ema_model.backbone.compile()
         self.wrapped, *self.optimizers = self.accelerator.prepare(
-            self.policy, *make_optimizers(self.policy, config)
+            self.model, *make_optimizers(self.model, config)
         )
         self.captures = (
             config.cuda_graph
             and self.device.type == "cuda"
             and world == 1
             and dataset.in_memory
-            and policy.objective.capturable
+            and model.objective.capturable
         )
         self.captured: tuple[int, Captured] | None = None
         self.schedules = self._phase_schedules()
 
     @property
-    def ema_policy(self) -> Policy:
-        """The policy with averaged weights: the one that is evaluated and saved."""
-        return cast(Policy, self.ema.module)
+    def ema_model(self) -> Model:
+        """The model with averaged weights: the one that is evaluated and saved."""
+        return cast(Model, self.ema.module)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run folder, if there is one."""
@@ -132,7 +161,7 @@ class Trainer:
         if not checkpoints:
             return
         state = load_training_state(checkpoints[-1], self.device)
-        self.policy.load_state_dict(state["policy"])
+        self.model.load_state_dict(state["policy"])
         self.ema.load_state_dict(state["ema"])
         self.phase = state["phase"]
         if state["teacher"] is not None:
@@ -185,6 +214,8 @@ class Trainer:
                     self._write(log, "train", values)
                 if self._due(config.validate_every) and len(self.dataset.val):
                     self._validate(log)
+                if self._due(config.validate_every) and self.pictures is not None:
+                    self._draw(log)
                 if self._due(config.rollout_every) and self.rollouts is not None:
                     self._roll_out(log)
                 stop = self._any(signals.received is not None)
@@ -196,7 +227,7 @@ class Trainer:
     def _update(self) -> dict[str, Tensor]:
         """One step of the optimizer; returns detached metrics."""
         progress = self.step / self.config.max_steps
-        if teacher_phase(self.policy.objective, progress) > self.phase:
+        if teacher_phase(self.model.objective, progress) > self.phase:
             self._next_phase()
         rows = self.stream.rows(self.step)
         generator = seeded_generator(self.device, self.seed, NOISE, self.step)
@@ -206,7 +237,7 @@ class Trainer:
             self._report_non_finite(losses, rows)
         for schedule in self.schedules:
             schedule.step()
-        self.ema.update_parameters(self.policy)
+        self.ema.update_parameters(self.model)
         return metrics
 
     def _computation(self, progress: float, rows: Tensor) -> Compute:
@@ -214,7 +245,7 @@ class Trainer:
         compute = partial(self._optimize, progress)
         if not self.captures:
             return compute
-        phase = loss_phase(self.policy.objective, progress)
+        phase = loss_phase(self.model.objective, progress)
         if self.captured is None or self.captured[0] != phase:
             self.captured = None  # frees its memory first
             self.captured = phase, Captured(compute, rows, self.device)
@@ -227,13 +258,13 @@ class Trainer:
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.computes_bf16):
             losses, metrics = self.wrapped(
-                batch["obs"], batch["action"], self.ema_policy, draws, progress, self.teacher
+                **batch, ema=self.ema_model, draws=draws, progress=progress, teacher=self.teacher
             )
         loss = losses.mean()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         return {
@@ -244,17 +275,17 @@ class Trainer:
         }
 
     def _next_phase(self) -> None:
-        """Freeze the averaged policy as the teacher, and begin a new training from its weights."""
+        """Freeze the averaged model as the teacher, and begin a new training from its weights."""
         self.phase += 1
         self.teacher = self._frozen_copy()
-        self.policy.load_state_dict(self.ema_policy.state_dict())
+        self.model.load_state_dict(self.ema_model.state_dict())
         self.ema.n_averaged.zero_()
         for optimizer in self.optimizers:
             optimizer.state.clear()
         self.schedules = self._phase_schedules()
 
-    def _frozen_copy(self) -> Policy:
-        teacher = copy.deepcopy(self.ema_policy).requires_grad_(False).eval()
+    def _frozen_copy(self) -> Model:
+        teacher = copy.deepcopy(self.ema_model).requires_grad_(False).eval()
         if self.config.compile:
             teacher.backbone.compile()
         return teacher
@@ -303,21 +334,26 @@ class Trainer:
     def _validate(self, log: RunLog | None) -> None:
         generator = seeded_generator(self.device, self.seed, VALIDATION)
         if self.accelerator.is_main_process:
-            windows = self.dataset.val[:: max(1, len(self.dataset.val) // self.config.validation_windows)]
+            rows = self.dataset.val[:: max(1, len(self.dataset.val) // self.config.validation_windows)]
             steps = self.config.validation_steps
             progress = (self.step - 1) / self.config.max_steps  # of the last update: its loss, its teacher
             values = validate(
-                self.ema_policy, self.dataset, windows, steps, generator, progress, self.teacher
+                self.ema_model, self.dataset.batch(rows), steps, generator, progress, self.teacher
             )
             if self.rollouts is None or not self.config.rollout_every:
-                self.selection = {
-                    "score": -next(v for k, v in values.items() if k.startswith("action_error"))
-                }
+                errors = [value for name, value in values.items() if name.startswith("action_error")]
+                self.selection = {"score": -(errors[0] if errors else values["loss"])}
             self._write(log, "validation", values)
+
+    def _draw(self, log: RunLog | None) -> None:
+        if self.accelerator.is_main_process and self.pictures is not None:
+            picture = self.pictures(self.ema_model, self.step)
+            if log is not None:
+                log.picture("samples", self.step, picture)
 
     def _roll_out(self, log: RunLog | None) -> None:
         if self.accelerator.is_main_process and self.rollouts is not None:
-            values = self.rollouts(self.ema_policy, self.step)
+            values = self.rollouts(self.ema_model, self.step)
             self.selection = {"score": next(iter(values.values()))}
             self._write(log, "rollout", values)
 
@@ -325,11 +361,11 @@ class Trainer:
         """Save a checkpoint and remove those that are neither among the newest nor the best nor regular."""
         if not self.accelerator.is_main_process:
             return
-        policy = self.ema_policy
-        policy.metadata |= {"train_steps": self.step, "train_seconds": round(self.seconds, 1)}
-        policy.metadata |= {"selection": self.selection}
+        model = self.ema_model
+        model.metadata |= {"train_steps": self.step, "train_seconds": round(self.seconds, 1)}
+        model.metadata |= {"selection": self.selection}
         state = {
-            "policy": self.policy.state_dict(),
+            "policy": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "phase": self.phase,
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
@@ -341,7 +377,7 @@ class Trainer:
             "selection": self.selection,
             "since_log": self.since_log,
         }
-        save_checkpoint(policy, self.output, self.step, state)
+        save_checkpoint(model, self.output, self.step, state)
         older = list_checkpoints(self.output)[: -self.config.keep_last]
         best = sorted(older, key=_selection_score, reverse=True)[: self.config.keep_best]
         every = self.config.keep_every

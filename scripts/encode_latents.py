@@ -1,0 +1,4 @@
+from shortcut_policy.cli import encode_latents
+
+if __name__ == "__main__":
+    encode_latents()

@@ -1,0 +1,1 @@
+"""Image generation with the objectives, the trainer and the checkpoints of the policies."""

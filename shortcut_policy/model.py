@@ -1,0 +1,148 @@
+"""What is trained, saved and loaded: encoder of the condition, step map and objective, and their scaling.
+
+A policy is one (`policy.Policy`), a generator of images another (`images.model.ImageModel`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from shortcut_policy.backbones import Preconditioned
+from shortcut_policy.build import build, find_target
+from shortcut_policy.data import Normalizer
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
+from shortcut_policy.objectives.base import Generators
+
+POLICY = "shortcut_policy.policy.Policy"
+
+
+class Model(nn.Module, ABC):
+    """Base of what the trainer fits. Its ``forward`` takes a batch of its data set and computes the loss.
+
+    Args:
+        normalizer: Scaling between the units of the data and the network's; buffers of this module.
+        encoder: Of what the data are conditioned on, to (B, C).
+        backbone: Step map.
+        objective: How it is trained and sampled.
+
+    Attributes:
+        spec: The specification that it was built from, as stored in a checkpoint.
+        metadata: What is known of a trained model: method, task, dataset, updates, commit and so on.
+    """
+
+    def __init__(
+        self, normalizer: Normalizer, encoder: nn.Module, backbone: nn.Module, objective: Objective
+    ) -> None:
+        super().__init__()
+        self.normalizer = normalizer
+        self.encoder, self.backbone, self.objective = encoder, backbone, objective
+        self.spec: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+
+    @classmethod
+    @abstractmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """Build an untrained model, whose normaliser has no statistics yet."""
+
+    @classmethod
+    @abstractmethod
+    def traits(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What models of ``spec`` say of their data, under the keys of a training configuration.
+
+        One model can begin from the weights of another only if they agree.
+        """
+
+    @abstractmethod
+    def encode(self, given: Any) -> Tensor:
+        """What a batch is conditioned on, in the units of the data, to the condition (B, C)."""
+
+    def validation_errors(
+        self, batch: Mapping[str, Any], steps: int, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Named errors of samples in ``steps`` steps against a batch; none unless overridden."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def losses(
+        self,
+        x_1: Tensor,
+        given: Any,
+        ema: "Model",
+        draws: Draws,
+        progress: float,
+        teacher: "Model | None",
+    ) -> tuple[Tensor, Metrics]:
+        """Training loss of each row, (B,), and metrics; see `Objective.loss`.
+
+        Args:
+            x_1: Normalised data, (B, ...).
+            given: What `encode` takes.
+            ema: The model with averaged weights.
+            draws: Source of all random numbers.
+            progress: Part of the training done, in [0, 1].
+            teacher: A frozen model, for the objectives that distil one.
+        """
+        with torch.no_grad():
+            context = LossContext(
+                draws,
+                ema=ema.backbone,
+                ema_cond=ema.encode(given),
+                teacher=None if teacher is None else teacher.backbone,
+                teacher_cond=None if teacher is None else teacher.encode(given),
+                progress=progress,
+            )
+        return self.objective.loss(self.backbone, x_1, self.encode(given), context)
+
+    def noise(self, rows: int, shape: Sequence[int], generator: Generators) -> Tensor:
+        """Where samples begin, (rows, *shape).
+
+        Raises:
+            InputError: A list of generators that are not one a row.
+        """
+        if isinstance(generator, list) and len(generator) != rows:
+            raise InputError(
+                f"got {len(generator)} generators for {rows} rows; give one, or one for each row"
+            )
+        return randn_tensor((rows, *shape), generator=generator, device=self.device)
+
+
+def model_class(spec: Mapping[str, Any]) -> type[Model]:
+    """The class that a specification is of: its ``_target_``, a policy without one."""
+    found: type[Model] = find_target(spec.get("_target_", POLICY))
+    return found
+
+
+def build_model(spec: Mapping[str, Any]) -> Model:
+    """An untrained model of the class that its specification says."""
+    return model_class(spec).from_spec(spec)
+
+
+def build_parts(
+    spec: Mapping[str, Any], encoder_sizes: Mapping[str, Any], backbone_sizes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The ``encoder``, ``backbone`` and ``objective`` of a specification, which fit each other.
+
+    With ``precondition``, the arguments of `Preconditioned`, the backbone of an objective that predicts
+    velocities is wrapped in one.
+
+    Args:
+        spec: Holds the specifications (see `build`) of the three.
+        encoder_sizes: What the encoder must be told of the data.
+        backbone_sizes: What the backbone must be told of them, beside the width of the condition.
+    """
+    objective = build(spec["objective"])
+    encoder = build(spec["encoder"], **encoder_sizes)
+    cond_dim = encoder.cond_dim + objective.extra_cond_dim
+    backbone = build(spec["backbone"], **backbone_sizes, cond_dim=cond_dim)
+    if spec.get("precondition") and objective.path is not None:
+        backbone = Preconditioned.from_settings(spec["precondition"], backbone, objective.path)
+    return {"encoder": encoder, "backbone": backbone, "objective": objective}
