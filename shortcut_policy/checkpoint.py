@@ -103,6 +103,12 @@ def checkpoint_step(folder: str | Path) -> int:
     return int(Path(folder).name.removeprefix("step_"))
 
 
+def has_reached(run: Path, step: int) -> bool:
+    """Whether a run folder holds a checkpoint of update ``step`` or a later one."""
+    checkpoints = list_checkpoints(run)
+    return bool(checkpoints) and checkpoint_step(checkpoints[-1]) >= step
+
+
 def read_description(folder: str | Path) -> dict[str, Any]:
     """The JSON part of a checkpoint: ``policy`` (specification), ``metadata``, ``versions``."""
     path = Path(folder) / DESCRIPTION

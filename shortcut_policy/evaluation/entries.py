@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from shortcut_policy.checkpoint import checkpoint_step, find_checkpoint, list_checkpoints
+from shortcut_policy.checkpoint import find_checkpoint, has_reached, list_checkpoints
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.evaluate import Protocol
 from shortcut_policy.evaluation.published import (
@@ -118,8 +118,7 @@ def is_trained(run: Run) -> bool:
     """Whether there is nothing left to train of a run."""
     if run.training is None:
         return True
-    checkpoints = list_checkpoints(run.folder)
-    return bool(checkpoints) and checkpoint_step(checkpoints[-1]) >= run.training.trainer.max_steps
+    return has_reached(run.folder, run.training.trainer.max_steps)
 
 
 def wanted_cells(entry: Entry, checkpoints: Sequence[str], last_k: int) -> list[tuple[str, int]]:

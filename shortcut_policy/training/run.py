@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import list_checkpoints, load_model
+from shortcut_policy.checkpoint import has_reached, list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.provenance import command_line, commit
@@ -48,6 +48,8 @@ def run(config: DictConfig) -> Path:
     settings: TrainerConfig = instantiate(config.trainer)
     output = output_folder(plain)
     _check_output(output, plain)
+    if has_reached(output, settings.max_steps):
+        return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)
     rollouts = rollouts_in(plain["task"]["env"], settings, plain["seed"]) if settings.rollout_every else None
