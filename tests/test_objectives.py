@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import (
     Draws,
 )
-from shortcut_policy.objectives.base import teacher_phase
+from shortcut_policy.objectives.base import loss_phase, teacher_phase
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from tests.step_maps import (
@@ -60,6 +61,21 @@ def test_a_training_row_costs_the_stated_evaluations(name, progress):
     stated = objective.training_evaluations(progress)
     assert net.rows / rows == pytest.approx(stated.forward)
     assert net.differentiated / rows == stated.backward
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_between_its_phases_a_loss_does_not_depend_on_the_progress(name):
+    """What lets a GPU record an update once for each of them."""
+    objective, net, cond, x_1 = make(name), Affine(), torch.rand(64, 3), torch.randn(64, 4)
+    found: dict[int, list[Tensor]] = {}
+    for progress in (i / 99 for i in range(100)):
+        teacher = net if teacher_phase(objective, progress) else None
+        losses, _ = objective.loss(net, x_1, cond, context(net, cond, 0, teacher, progress))
+        found.setdefault(loss_phase(objective, progress), []).append(losses)
+    for losses in found.values():
+        assert all(torch.equal(losses[0], other) for other in losses)
+    changes = [before[0] for before in found.values()]
+    assert all(not torch.equal(a, b) for a, b in pairwise(changes))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +211,33 @@ def test_a_run_leaves_config_log_and_the_newest_and_best_checkpoints(compose_con
     assert (output / "config.yaml").is_file() and list(output.glob("wandb/offline-run-*"))
     rates = [r["learning_rate"] for r in read_log(output)]
     assert rates[-1] == 0
+
+
+def test_a_finished_run_is_left_as_it_is(compose_config: Compose, straight: Path, tmp_path: Path):
+    """Even where only its policies are, as on the machine that evaluates them."""
+    copied = tmp_path / "run"
+    shutil.copytree(straight, copied)
+    for state in copied.glob("checkpoints/*/training_state.pt"):
+        state.unlink()
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+    assert run(compose_config(*LONG, "resume=true", f"output={copied}")) == copied
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("objective", ["shortcut", "diffusion", "consistency_training", "reflow", "meanflow"])
+def test_a_recorded_update_does_what_it_does_otherwise(compose_config: Compose, tmp_path: Path, objective):
+    weights = []
+    for recorded in (True, False):
+        config = compose_config(
+            f"objective={objective}",
+            "trainer.precision=fp32",
+            f"trainer.cuda_graph={recorded}",
+            f"output={tmp_path / str(recorded)}",
+        )
+        weights.append(final_state(run(config))["policy"])
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(compose_config: Compose, tmp_path: Path):
