@@ -194,7 +194,8 @@ def main() -> None:
     shape = f"{arguments.channels}x{arguments.side}x{arguments.side}"
     print(
         f"{device_name(device)}, threads: {torch.get_num_threads()}, images {shape}, "
-        f"patch {arguments.patch}, batch {arguments.batch}; ours against diffusers' DiTTransformer2DModel\n\n{speed_table(speeds)}"
+        f"patch {arguments.patch}, batch {arguments.batch}; ours against diffusers' "
+        f"DiTTransformer2DModel\n\n{speed_table(speeds)}"
     )
     batches = arguments.memory_batches if device.type == "cuda" else []
     memories = [
