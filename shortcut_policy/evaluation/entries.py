@@ -115,7 +115,7 @@ def find_runs(
 
 
 def training_run(entry: Entry, seed: int, shared: Sequence[str], output: Path) -> Run:
-    """The run of one training seed of an entry with overrides, below ``output``, whether it is done or not."""
+    """The run of one training seed of an entry with overrides, below ``output``, done or not."""
     folder = output / "runs" / f"{slug(entry.name)}_seed{seed}"
     own = [f"seed={seed}", f"output='{folder}'", "resume=true"]
     return Run(seed, folder, training=training_config([*shared, *(entry.overrides or ()), *own]))
