@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ from shortcut_policy.training.run import to_plain
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"
+#: Settings that decide what a model draws.
+DRAWING = ("samples", "noise_seed", "guidance", "bf16")
 
 
 def run(config: DictConfig) -> None:
@@ -129,21 +130,25 @@ def _judge(
     samples, qualities = [], []
     for one in runs:
         model = load_image_model(one.folder, config.device)
-        described = [fingerprint(model), features.key, steps]
-        described += [config[key] for key in ("samples", "noise_seed", "guidance", "bf16")]
-        key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-        file = Path(config.output) / "cells" / slug(entry.name) / f"{one.number}_steps_{steps}_{key}.npz"
-        if not file.is_file():
-            labels = class_labels(None, model.class_names, config.samples)
-            found = draw(
-                model, labels, steps, config.noise_seed, config.batch_size, config.guidance, config.bf16
-            )
-            pixels = found.samples.numpy()
-            known = labels.numpy() if len(model.class_names) > 1 else None
-            _save(file, pixels, measure(features, real, pixels, known))
-        pixels, quality = _read(file)
-        samples.append(pixels)
-        qualities.append(quality)
+        labels = class_labels(None, model.class_names, config.samples)
+        known = labels.numpy() if len(model.class_names) > 1 else None
+        described = [fingerprint(model), *(config[key] for key in DRAWING)]
+        stem = (
+            Path(config.output)
+            / "cells"
+            / slug(entry.name)
+            / f"{one.number}_steps_{steps}_{_hash(described)}"
+        )
+        drawn = stem.with_suffix(".npz")
+        if not drawn.is_file():
+            how = (config.noise_seed, config.batch_size, config.guidance, config.bf16)
+            _save(drawn, {"samples": draw(model, labels, steps, *how).samples.numpy()})
+        samples.append(_read(drawn)["samples"])
+        judged = stem.with_name(f"{stem.name}_{features.key}.npz")
+        if not judged.is_file():
+            _save(judged, vars(measure(features, real, samples[-1], known)))
+        found = _read(judged)
+        qualities.append(Quality(**found | {"fd": float(found["fd"])}))
     nfe = model.objective.network_evaluations(steps)
     return Judged(entry.name, steps, nfe, qualities, samples[0], model.metadata, [one.number for one in runs])
 
@@ -155,16 +160,18 @@ def _held_out(source: ImageSource, features: Features, real: Reference) -> Judge
     )
 
 
-def _save(file: Path, samples: np.ndarray, quality: Quality) -> None:
+def _save(file: Path, values: Mapping[str, Any]) -> None:
     with atomic_path(file) as temporary, temporary.open("wb") as handle:
-        values = {field.name: getattr(quality, field.name) for field in fields(quality)}
-        np.savez_compressed(handle, allow_pickle=False, samples=samples, **values)
+        np.savez_compressed(handle, allow_pickle=False, **values)
 
 
-def _read(file: Path) -> tuple[np.ndarray, Quality]:
+def _read(file: Path) -> dict[str, Any]:
     with np.load(file) as stored:
-        values = {field.name: stored[field.name] for field in fields(Quality)}
-        return stored["samples"], Quality(**values | {"fd": float(values["fd"])})
+        return dict(stored)
+
+
+def _hash(described: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def _write(judged: Sequence[Judged], source: ImageSource, features: Features, config: DictConfig) -> None:
