@@ -109,3 +109,10 @@ def test_classifier_needs_classes_and_held_out_images(tmp_path: Path):
     train = ImageSet(np.zeros((4, 1, 8, 8), np.uint8))
     with pytest.raises(InputError, match="no classes or no held-out images"):
         make_features("classifier", ImageSource("x", train, train), ClassifierSettings(), tmp_path)
+
+
+def test_classifier_that_merges_pixels_takes_images_of_every_size():
+    for size, patch in ((8, 1), (32, 2), (28, 2)):
+        network = classifier_module.Classifier(3, size, 5, width=4, patch=patch).eval()
+        assert network(torch.zeros(2, 3, size, size, dtype=torch.uint8)).shape == (2, 5)
+        assert network.features(torch.zeros(2, 3, size, size)).shape == (2, network.num_features)
