@@ -273,3 +273,11 @@ def test_a_grid_holds_every_image_where_it_belongs(tmp_path, channels):
     assert cells[0, :, 0].tolist() == images[0, :COLUMNS, 0, 0, 0].tolist()
     assert cells[2, 0, 0] == COLUMNS and cells[3, 0, 0] == 2 * count - 1
     assert cells[2, 1, 0] == 255
+
+
+def test_a_compiled_network_has_the_forward_mode_derivative_that_meanflow_takes(digits):
+    torch.compiler.reset()
+    model, batch = model_for(digits, "objective=meanflow"), digits.batch(digits.train[:32])
+    plain = losses(model, batch).detach()
+    model.backbone.compile(backend="eager")
+    torch.testing.assert_close(losses(model, batch).detach(), plain)
