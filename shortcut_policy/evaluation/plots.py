@@ -122,7 +122,7 @@ def plot_distances(rows: Rows, name: str, real: float | None, path: Path) -> Non
         path: File to write.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+        figure = Figure(figsize=(9.2, 4.8), layout="constrained")
         axes = figure.subplots()
         _lines(axes, rows, x="nfe", y="fd")
         if real is not None:
