@@ -119,6 +119,14 @@ def benchmark(config: DictConfig) -> None:
     run(config)
 
 
+@command("benchmark_images")
+def benchmark_images(config: DictConfig) -> None:
+    """Compare methods of making images: ``scripts/benchmark_images.py --config-name benchmark_digits``."""
+    from shortcut_policy.images.benchmark import run
+
+    run(config)
+
+
 @command("collect")
 def collect(config: DictConfig) -> None:
     """Record demonstrations with a scripted expert: ``scripts/collect.py expert=pusht episodes=200``."""

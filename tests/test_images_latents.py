@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 
 from shortcut_policy.build import build
@@ -13,6 +15,8 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.images import latents as module
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.latents import Autoencoder, encode, latents, read_about
+from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.training.run import to_plain
 
 SCALE = 0.18215
 
@@ -129,3 +133,22 @@ def test_what_cannot_be_encoded_is_said(images: Path, vae: str, tmp_path: Path):
     encode(folder_of(images), Autoencoder(vae), tmp_path / "latents.zarr")
     with pytest.raises(InputError, match="other images"):
         encode(folder_of(images, size=16), Autoencoder(vae), tmp_path / "latents.zarr")
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "guided", "parameters"),
+    [("celeba_hq_256", 64, False, 131e6), ("imagenet_256", 256, True, 131e6)],
+)
+def test_settings_of_the_paper_compose(name: str, batch_size: int, guided: bool, parameters: float):
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        config = compose("train", [f"experiment=images/{name}", "task.source.path=latents.zarr"])
+    plain = to_plain(config)
+    assert plain["task"]["name"] == name and plain["trainer"]["batch_size"] == batch_size
+    assert (plain["objective"]["guidance"] is not None) == guided
+    assert (
+        plain["backbone"]["_target_"].endswith("ImageDit") and "ClassEncoder" in plain["encoder"]["_target_"]
+    )
+    instantiate(config.trainer)
+    with torch.device("meta"):
+        network = build(plain["backbone"], image_shape=(4, 32, 32), cond_dim=10)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.03)

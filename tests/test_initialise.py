@@ -242,9 +242,8 @@ def test_diffusion_becomes_a_shortcut_model_that_trains_and_loads(
     config = compose_config(f"init_from={diffusion}", f"output={tmp_path / 'run'}")
     start = make_model(config, make_dataset(config))
     zero = torch.zeros(ROWS)
-    wanted = NoiseAsVelocity(lambda **_: old.backbone, old.objective, action_dim=2, horizon=16, cond_dim=40)(
-        **inputs, d=zero
-    )
+    wrapper = NoiseAsVelocity(lambda **_: old.backbone, old.objective, action_dim=2, horizon=16, cond_dim=40)
+    wanted = wrapper(**inputs, d=zero)
     for d in (0.0, 0.5, 1.0):
         assert torch.equal(start.backbone(**inputs, d=zero + d), wanted)
     run(config)

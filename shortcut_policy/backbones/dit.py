@@ -123,8 +123,8 @@ class DitBlock(nn.Module):
         """Modulate by ``told`` (B, C), which has passed its nonlinearity."""
         parts = rearrange(self.modulation(told), "b (six c) -> six b 1 c", six=6)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
-        x = x + gate_1 * self.attention(_modulate(self.norm(x), shift_1, scale_1))
-        return x + gate_2 * self.mlp(_modulate(self.norm(x), shift_2, scale_2))
+        x = torch.addcmul(x, gate_1, self.attention(_modulate(self.norm(x), shift_1, scale_1)))
+        return torch.addcmul(x, gate_2, self.mlp(_modulate(self.norm(x), shift_2, scale_2)))
 
 
 class Attention(nn.Module):
@@ -343,7 +343,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def _initialise(head: nn.Module) -> None:

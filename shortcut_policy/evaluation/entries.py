@@ -114,6 +114,13 @@ def find_runs(
     return runs
 
 
+def training_run(entry: Entry, seed: int, shared: Sequence[str], output: Path) -> Run:
+    """The run of one training seed of an entry with overrides, below ``output``, done or not."""
+    folder = output / "runs" / f"{slug(entry.name)}_seed{seed}"
+    own = [f"seed={seed}", f"output='{folder}'", "resume=true"]
+    return Run(seed, folder, training=training_config([*shared, *(entry.overrides or ()), *own]))
+
+
 def is_trained(run: Run) -> bool:
     """Whether there is nothing left to train of a run."""
     if run.training is None:
@@ -198,18 +205,16 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def _trained_run(entry: Entry, seed: int, shared: Sequence[str], output: Path, published: Path | None) -> Run:
-    folder = output / "runs" / f"{slug(entry.name)}_seed{seed}"
-    own = [f"seed={seed}", f"output='{folder}'", "resume=true"]
-    config = training_config([*shared, *(entry.overrides or ()), *own])
+    run = training_run(entry, seed, shared, output)
     path = None if published is None else published_file(published, entry.name)
-    if path is not None and path.is_file() and not list_checkpoints(folder):
+    if path is not None and path.is_file() and not list_checkpoints(run.folder):
         for results in read_published(path):
             if results.number == seed:
-                plain = OmegaConf.to_container(config, resolve=True)
+                plain = OmegaConf.to_container(run.training, resolve=True)
                 assert isinstance(plain, dict)
                 check_training(results, path, portable_training({str(k): v for k, v in plain.items()}))
                 return Run(seed, path, results=results)
-    return Run(seed, folder, training=config)
+    return run
 
 
 def _entry(item: Any) -> Entry:

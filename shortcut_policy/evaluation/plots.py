@@ -112,6 +112,30 @@ def plot_compute(rows: Rows, path: Path) -> None:
         save(figure, path)
 
 
+def plot_distances(rows: Rows, name: str, real: float | None, path: Path) -> None:
+    """Frechet distance of samples against network evaluations, one line a method, 95% bands.
+
+    Args:
+        rows: Of the image benchmark.
+        name: What the distance is called.
+        real: That of held-out real images, as a dotted line; None for no such line.
+        path: File to write.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 4.8), layout="constrained")
+        axes = figure.subplots()
+        _lines(axes, rows, x="nfe", y="fd")
+        if real is not None:
+            axes.axhline(real, color="#888888", linestyle=":", linewidth=1.5, label="held-out images")
+        axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
+        axes.set_title(f"{name}, lower is better")
+        axes.set_xlabel("network evaluations per sample")
+        _powers_of_two(axes, [row["nfe"] for row in rows])
+        _legend(figure, axes)
+        save(figure, path)
+
+
 def plot_losses(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], path: Path
 ) -> None:

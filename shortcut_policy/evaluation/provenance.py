@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shortcut_policy.model import Model
 from shortcut_policy.paths import PACKAGE_DIR
-from shortcut_policy.policy import Policy
 
 
 def command_line() -> str:
@@ -39,8 +39,8 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def fingerprint(policy: Policy) -> str:
-    """Short hash of everything that decides what the policy does: weights, statistics and metadata."""
+def fingerprint(policy: Model) -> str:
+    """Short hash of everything that decides what a model does: weights, statistics and metadata."""
     digest = hashlib.sha256(json.dumps(policy.metadata, sort_keys=True, default=str).encode())
     for name, tensor in sorted(policy.state_dict().items()):
         digest.update(name.encode())

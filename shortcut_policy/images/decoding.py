@@ -95,8 +95,7 @@ class Decoder:
 
     def _image(self, name: str) -> np.ndarray | None:
         try:
-            data = (self.path / name).read_bytes() if self.path.is_dir() else _open_zip(self.path).read(name)
-            with Image.open(BytesIO(data)) as file:
+            with Image.open(BytesIO(self._bytes(name))) as file:
                 return self._pixels(name, file)
         except (UnidentifiedImageError, OSError, SyntaxError, zipfile.BadZipFile) as error:
             if self.skip_unreadable:
@@ -106,6 +105,11 @@ class Decoder:
                 f"{self.path}: {name} cannot be read as an image ({reason}); replace or remove it, or give "
                 "task.source.skip_unreadable=true"
             ) from error
+
+    def _bytes(self, name: str) -> bytes:
+        if self.path.is_dir():
+            return (self.path / name).read_bytes()
+        return _open_zip(self.path, self.path.stat().st_mtime_ns).read(name)
 
     def _pixels(self, name: str, file: Image.Image) -> np.ndarray:
         if file.mode not in MODES:
@@ -137,5 +141,6 @@ class Decoder:
 
 
 @lru_cache(maxsize=1)
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path, changed: int) -> zipfile.ZipFile:
+    """The zip as it was when it was last ``changed``; opened once in a process."""
     return zipfile.ZipFile(path)

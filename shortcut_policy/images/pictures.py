@@ -9,6 +9,7 @@ import torch
 from einops import rearrange, repeat
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional as F
 
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
@@ -85,10 +86,11 @@ def save_grid(rows: Mapping[str, np.ndarray], path: Path) -> None:
 def _lay_out(images: np.ndarray) -> np.ndarray:
     """Rows of images (R, N, C, H, W) as one, (R height, COLUMNS width, 3), small ones enlarged."""
     factor = max(1, -(-SHOWN_SIDE // min(images.shape[-2:])))
-    large = repeat(images, "r n c h w -> r n (h f) (w g) (c k)", f=factor, g=factor, k=4 - images.shape[2])
-    missing = COLUMNS - images.shape[1] if len(images) else 0
-    padding = [(0, 0), (0, missing), (GAP, GAP), (GAP, GAP), (0, 0)]
-    return rearrange(np.pad(large[..., :3], padding, constant_values=WHITE), "r n h w c -> (r h) (n w) c")
+    # As tensors: what einops learns of NumPy on the way would have a compiled network compiled again.
+    stored, colours = torch.from_numpy(images), 4 - images.shape[2]
+    large = repeat(stored, "r n c h w -> r n (h f) (w g) (c k)", f=factor, g=factor, k=colours)[..., :3]
+    padding = (0, 0, GAP, GAP, GAP, GAP, 0, COLUMNS - images.shape[1])
+    return rearrange(F.pad(large, padding, value=WHITE), "r n h w c -> (r h) (n w) c").numpy()
 
 
 def _with_titles(picture: np.ndarray, titles: Sequence[str]) -> np.ndarray:

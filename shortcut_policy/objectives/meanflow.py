@@ -90,6 +90,7 @@ class MeanFlow(Objective):
         return errors * (errors.detach() + WEIGHT_OFFSET) ** -self.adaptive_power, metrics
 
     @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")  # what is compiled takes kernels without such a derivative
     def mean_target(
         self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, velocity: Tensor, cond: Tensor
     ) -> Tensor:

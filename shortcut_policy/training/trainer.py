@@ -331,6 +331,7 @@ class Trainer:
             "trainer.learning_rate"
         )
 
+    @torch.compiler.set_stance("force_eager")  # batches of other sizes are not worth compiling for
     def _validate(self, log: RunLog | None) -> None:
         generator = seeded_generator(self.device, self.seed, VALIDATION)
         if self.accelerator.is_main_process:
@@ -345,6 +346,7 @@ class Trainer:
                 self.selection = {"score": -(errors[0] if errors else values["loss"])}
             self._write(log, "validation", values)
 
+    @torch.compiler.set_stance("force_eager")
     def _draw(self, log: RunLog | None) -> None:
         if self.accelerator.is_main_process and self.pictures is not None:
             picture = self.pictures(self.ema_model, self.step)
