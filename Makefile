@@ -19,7 +19,7 @@ help: ## Show the targets
 demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (15 minutes)
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
 
-test: $(READY) ## Run the tests (12 minutes)
+test: $(READY) ## Run the tests (15 minutes)
 	@$(BIN)/python -m pytest --durations=15 $(ARGS)
 
 # Without its dependencies, which pull in another torch and packages that do not build: what the tests import of it

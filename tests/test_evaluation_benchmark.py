@@ -9,8 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from shortcut_policy import save_policy
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation import benchmark
+from shortcut_policy.evaluation import artifacts, benchmark
 from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
+from shortcut_policy.evaluation.evaluate import Protocol
 from shortcut_policy.evaluation.text_table import place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
 from tests.conftest import TINY, with_objective
@@ -308,3 +309,14 @@ def test_the_rollout_command(runs, tmp_path):
     (row,) = json.loads((tmp_path / "out/results.json").read_text())
     assert row["command"].startswith("python scripts/rollout.py checkpoint=")
     assert (tmp_path / "out/shortcut/steps_001/paths.png").is_file()
+
+
+def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "tile_videos", lambda films, film: film.touch())
+    found = []
+    for make in ((), ("paths.png",)):
+        for name in make:
+            (tmp_path / name).touch()
+        pictures = artifacts.tile_films(tmp_path, "lift", 1, Protocol(episodes=2), 2, tmp_path)
+        found.append([picture.path.name for picture in pictures])
+    assert found == [["lift_1_step.mp4"], ["lift_1_step.mp4", "paths.png"]]

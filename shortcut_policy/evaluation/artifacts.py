@@ -61,15 +61,16 @@ def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output:
 def tile_films(
     folder: Path, name: str, steps: int, rules: Protocol, videos: int, output: Path
 ) -> list[Picture]:
-    """The films of one evaluated ``folder`` as one, and the paths in it."""
+    """The films of one evaluated ``folder`` as one, and the paths in it, if the environment has any."""
     film = output / f"{slug(name)}_{slug(count_of(steps, 'step'))}.mp4"
     seeds = rules.episode_seeds[:videos]
     tile_videos([folder / f"episode_{seed}.mp4" for seed in seeds], film)
     what = f"{row_label(name, steps)}, from the first {len(seeds)} starts"
-    return [
+    pictures = [
         Picture(film, f"Rollouts: {what}, in real time."),
         Picture(folder / "paths.png", f"Paths of agent and block: {what}."),
     ]
+    return [picture for picture in pictures if picture.path.is_file()]
 
 
 def write_results(
