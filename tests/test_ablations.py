@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from shortcut_policy import cli, toy
 from shortcut_policy.backbones import Mlp
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation.ablations import make_rows, read_log, read_sweep
+from shortcut_policy.evaluation.ablations import Run, make_rows, read_log, read_sweep, settings_of
 from shortcut_policy.evaluation.ablations import run as summarise
 from shortcut_policy.evaluation.pictures import on_the_left
 from shortcut_policy.evaluation.samples import draw_fans, draw_toy
@@ -122,6 +122,13 @@ def test_rows_put_seeds_together_and_tell_what_differs(sweeps: Path):
     methods = make_rows(read_sweep(sweeps / "methods"))
     assert [row["setting"] for row in methods] == [{"method": "regression"}, {"method": "shortcut"}]
     assert list(methods[0]["values"]["distance"]) == [1]
+
+
+def test_a_part_that_a_run_does_without_has_no_settings(tmp_path: Path):
+    parts = [None, {"data_std": 0.5, "residual_std": 0.1}, {"data_std": 0.5, "residual_std": 0.5}]
+    configs = [{"objective": {"_target_": "a.B"}, "precondition": part} for part in parts]
+    settings = settings_of([Run(tmp_path, config, {}, {}) for config in configs])
+    assert [list(setting.values()) for setting in settings] == [[None, None], [0.5, 0.1], [0.5, 0.5]]
 
 
 def test_summary_is_written(sweeps: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +165,16 @@ def make_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """For each run, those settings that are not the same in all of them.
 
-    Methods have parameters of their own: where the objective differs, its name alone is the setting.
+    Methods have parameters of their own: where the objective differs, its name alone is the setting. Settings of
+    a part that a run does without are None.
     """
     configs = [flatten(one.config) for one in runs]
-    keys = [key for key in configs[0] if key.split(".")[0] not in IGNORED]
+    keys = [key for key in dict.fromkeys(chain(*configs)) if key.split(".")[0] not in IGNORED]
     methods = {config["objective._target_"] for config in configs}
     if len(methods) > 1:
         return [{"method": method_name(one.config)} for one in runs]
-    varied = [key for key in keys if any(config[key] != configs[0][key] for config in configs)]
-    return [{key: config[key] for key in varied} for config in configs]
+    varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+    return [{key: config.get(key) for key in varied} for config in configs]
 
 
 def make_table(rows: Rows) -> TextTable:
