@@ -165,8 +165,8 @@ def make_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """For each run, those settings that are not the same in all of them.
 
-    Methods have parameters of their own: where the objective differs, its name alone is the setting. Settings of
-    a part that a run does without are None.
+    Methods have parameters of their own: where the objective differs, its name alone is the setting.
+    Settings of a part that a run does without are None.
     """
     configs = [flatten(one.config) for one in runs]
     keys = [key for key in dict.fromkeys(chain(*configs)) if key.split(".")[0] not in IGNORED]
