@@ -6,8 +6,7 @@ two; how far they are apart, its *self-consistency gap*, says how much a step co
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
+from shortcut_policy.objectives.base import allowed_steps
 
 #: Step counts to choose from with a deadline; more of them make no policy better.
 DOUBLINGS = tuple(2**k for k in range(8))
@@ -101,7 +101,7 @@ def sample_auto(draw: Callable[[int], Tensor], objective: Objective, auto: Auto)
     """
     coarse, x = draw(1), draw(2)
     gap = (x - coarse).flatten(1).square().mean(1).sqrt()
-    counts = _known(objective, [count for count in DOUBLINGS[1:] if count <= auto.max_steps])
+    counts = allowed_steps(objective, [count for count in DOUBLINGS[1:] if count <= auto.max_steps])
     steps = torch.full_like(gap, counts[-1], dtype=torch.long)
     for count in reversed(counts):
         steps[gap * 2 / count <= auto.tolerance] = count
@@ -136,7 +136,7 @@ class StepTimes:
             InputError: the fewest steps take longer.
         """
         most = 0
-        for steps in _known(objective, DOUBLINGS):
+        for steps in allowed_steps(objective, DOUBLINGS):
             if (setting, steps) not in self._milliseconds:
                 self._milliseconds[setting, steps] = max(time_calls(partial(call, steps), TIMED_CALLS))
             if (slowest := self._milliseconds[setting, steps]) > deadline_ms:
@@ -169,13 +169,3 @@ def time_calls(
         call()
         milliseconds.append(1000 * (time.perf_counter() - start))
     return milliseconds
-
-
-def _known(objective: Objective, counts: Sequence[int]) -> list[int]:
-    """Those of ``counts`` that the objective can be sampled with."""
-    known = []
-    for count in counts:
-        with suppress(InputError):
-            objective.check_steps(count)
-            known.append(count)
-    return known

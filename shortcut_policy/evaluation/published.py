@@ -132,12 +132,17 @@ def check_cells(run: RunResults, path: Path, wanted: Sequence[tuple[str, int]]) 
 def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> None:
     """Refuse results of another training than the one asked for.
 
+    Args:
+        run: The results.
+        path: Where they were read.
+        training: As `portable_training` gives it.
+
     Raises:
         InputError: a setting differs.
     """
     from shortcut_policy.training.config import flatten
 
-    old, new = flatten(portable_training(run.training or {})), flatten(portable_training(training))
+    old, new = flatten(portable_training(run.training or {})), flatten(training)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise InputError(
@@ -149,18 +154,12 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
 
 def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
     """A training configuration without what belongs to a machine or a moment, to compare and to publish."""
-    machine = {
-        "task": ("source", "env"),
-        "trainer": ("precision", "compile", "cuda_graph"),
-    }
+    machine = {"task": ("source", "env"), "trainer": ("precision", "compile", "cuda_graph")}
     moment = ("output", "resume", "wandb", "cpu")
-    return {
-        key: {name: item for name, item in value.items() if name not in machine[key]}
-        if key in machine
-        else value
-        for key, value in config.items()
-        if key not in moment
-    }
+    kept = {key: value for key, value in config.items() if key not in moment}
+    for part in machine.keys() & kept.keys():
+        kept[part] = {key: value for key, value in kept[part].items() if key not in machine[part]}
+    return kept
 
 
 def _records(run: RunResults) -> Iterator[dict[str, Any]]:

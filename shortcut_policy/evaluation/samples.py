@@ -17,6 +17,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.ablations import read_sweep
 from shortcut_policy.evaluation.pictures import Samples, on_the_left, plot_fans, plot_points
 from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.run import method_name
@@ -93,15 +94,7 @@ def _in_steps(policy: Policy, wanted: Sequence[int], sample: Callable[[Policy, i
     """Column -> steps and samples: for each wanted count the most steps up to it, each count once."""
     found: Samples = {}
     for column in wanted:
-        steps = next(n for n in range(column, 0, -1) if _can_take(policy, n))
+        steps = allowed_steps(policy.objective, range(column, 0, -1))[0]
         if steps not in [n for n, _ in found.values()]:
             found[column] = (steps, sample(policy, steps))
     return found
-
-
-def _can_take(policy: Policy, steps: int) -> bool:
-    try:
-        policy.objective.check_steps(steps)
-    except InputError:
-        return False
-    return True

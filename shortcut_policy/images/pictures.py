@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shortcut_policy.build import build
-from shortcut_policy.errors import InputError
 from shortcut_policy.images.model import ImageModel
 from shortcut_policy.model import Model
+from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.paths import atomic_path
 from shortcut_policy.training.batches import seeded_generator
 
@@ -41,25 +41,13 @@ def pictures_of(output: Path, steps: Sequence[int], seed: int) -> Callable[[Mode
         path = output / "samples" / f"step_{step:08d}.png"
         labels = torch.arange(COLUMNS) % len(model.class_names)
         rows = {}
-        for count in allowed(model, steps):
+        for count in allowed_steps(model.objective, steps):
             generators = [seeded_generator("cpu", seed, column) for column in range(COLUMNS)]
             rows[str(count)] = to_pixels(model, model.sample(labels, count, generators))
         save_grid(rows, path)
         return path
 
     return draw
-
-
-def allowed(model: Model, steps: Sequence[int]) -> list[int]:
-    """Those of the step counts that the model's objective can take."""
-    found = []
-    for count in steps:
-        try:
-            model.objective.check_steps(count)
-        except InputError:
-            continue
-        found.append(count)
-    return found
 
 
 def to_pixels(model: ImageModel, samples: Tensor) -> np.ndarray:

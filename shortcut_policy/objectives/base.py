@@ -7,6 +7,7 @@ Nothing here looks at the trailing shape of x: action chunks (B, T, A) and image
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -195,6 +196,16 @@ def cost_phases(objective: Objective) -> list[tuple[float, float]]:
     """The parts of a training, (start, end) in [0, 1], within each of which every update costs the same."""
     edges = {0.0, *objective.teacher_phases, *objective.loss_changes, 1.0}
     return list(pairwise(sorted(edges)))
+
+
+def allowed_steps(objective: Objective, steps: Sequence[int]) -> list[int]:
+    """Those of the step counts that the objective can sample with."""
+    allowed = []
+    for count in steps:
+        with suppress(InputError):
+            objective.check_steps(count)
+            allowed.append(count)
+    return allowed
 
 
 def row_mean(x: Tensor) -> Tensor:

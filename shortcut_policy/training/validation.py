@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
+from shortcut_policy.objectives.base import allowed_steps
 
 
 @torch.no_grad()
@@ -35,11 +35,7 @@ def validate(
     losses, _ = model(**batch, ema=model, draws=Draws(generator), progress=progress, teacher=teacher)
     values = {"loss": losses.mean().item()}
     noise = generator.get_state()
-    for count in steps:
-        try:
-            model.objective.check_steps(count)
-        except InputError:
-            continue
+    for count in allowed_steps(model.objective, steps):
         generator.set_state(noise)
         values |= model.validation_errors(batch, count, generator)
     return values
