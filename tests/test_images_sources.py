@@ -13,7 +13,7 @@ from PIL import Image
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.images import decoding
-from shortcut_policy.images.checks import check_classes, check_patch
+from shortcut_policy.images.checks import check_classes
 from shortcut_policy.images.decoding import Decoder
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.sources import arrays, digits, image_folder
@@ -206,10 +206,7 @@ def test_arrays_that_cannot_be_used(tmp_path: Path):
     assert arrays(stored(images=np.zeros((2, 4, 4), np.uint8))).train.images.shape == (2, 1, 4, 4)
 
 
-def test_patches_and_guidance_are_checked(folder: Path, load: Callable, tmp_path: Path):
-    with pytest.raises(InputError, match="6x8, which patches of 4 do not tile"):
-        check_patch(load(folder), 4)
-    check_patch(load(folder), 2)
+def test_guidance_is_checked(folder: Path, load: Callable, tmp_path: Path):
     check_classes(load(folder), guided=True)
     shutil.rmtree(folder / "dogs")
     with pytest.raises(InputError, match="one class, cats"):

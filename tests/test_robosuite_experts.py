@@ -1,6 +1,7 @@
 """Scripted experts of robomimic's tasks, and the demonstrations of theirs that ship with the package."""
 
 import json
+from functools import partialmethod
 from pathlib import Path
 
 import h5py
@@ -59,6 +60,16 @@ def test_ways_differ_between_episodes_of_a_start(monkeypatch):
         way, begun = path[-1] - path[0], path[5] - path[0]
         sides.append(np.sign(way[0] * begun[1] - way[1] * begun[0]))
     assert len(set(yaws)) > 1 and len(set(sides)) == 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_can_is_let_go_at_a_place_not_at_a_time(monkeypatch, seed: int):
+    """An imitator sees where the hand is, and not for how long it has tried to come closer."""
+    usual = CanExpert(compact=True).episode(np.random.default_rng(seed))
+    monkeypatch.setattr(Hand, "move", partialmethod(Hand.move, max_steps=1000))
+    patient = CanExpert(compact=True).episode(np.random.default_rng(seed))
+    assert usual is not None and patient is not None
+    assert np.array_equal(usual["actions"], patient["actions"])
 
 
 @pytest.mark.parametrize("start", [38, 22, 19])

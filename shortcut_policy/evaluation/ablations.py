@@ -22,8 +22,8 @@ from shortcut_policy.evaluation.pictures import plot_sweeps
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.evaluation.text_table import Rows, TextTable
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.training.config import flatten
-from shortcut_policy.training.run import FREE_TO_CHANGE, method_name
+from shortcut_policy.training.config import FREE_TO_CHANGE, compared
+from shortcut_policy.training.run import method_name
 
 #: Quantity ("score", "distance") -> sampling steps -> value.
 Values = dict[str, dict[int, float]]
@@ -168,8 +168,8 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Methods have parameters of their own: where the objective differs, its name alone is the setting.
     Settings of a part that a run does without are None.
     """
-    configs = [flatten(one.config) for one in runs]
-    keys = [key for key in dict.fromkeys(chain(*configs)) if key.split(".")[0] not in IGNORED]
+    configs = [compared(one.config, IGNORED) for one in runs]
+    keys = list(dict.fromkeys(chain(*configs)))
     methods = {config["objective._target_"] for config in configs}
     if len(methods) > 1:
         return [{"method": method_name(one.config)} for one in runs]

@@ -154,9 +154,10 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
 
 def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
     """A training configuration without what belongs to a machine or a moment, to compare and to publish."""
+    from shortcut_policy.training.config import FREE_TO_CHANGE
+
     machine = {"task": ("source", "env"), "trainer": ("precision", "compile", "cuda_graph")}
-    moment = ("output", "resume", "wandb", "cpu")
-    kept = {key: value for key, value in config.items() if key not in moment}
+    kept = {key: value for key, value in config.items() if key not in FREE_TO_CHANGE}
     for part in machine.keys() & kept.keys():
         kept[part] = {key: value for key, value in kept[part].items() if key not in machine[part]}
     return kept

@@ -6,20 +6,6 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.images.image_set import ImageSource
 
 
-def check_patch(source: ImageSource, patch_size: int) -> None:
-    """Refuse images that patches do not tile.
-
-    Raises:
-        InputError: ``patch_size`` does not divide height and width.
-    """
-    height, width = source.train.images.shape[2:]
-    if height % patch_size or width % patch_size:
-        raise InputError(
-            f"{source.path} has images of {height}x{width}, which patches of {patch_size} do not tile: give "
-            f"a backbone.patch_size that divides both, or task.source.size a multiple of {patch_size}"
-        )
-
-
 def check_classes(source: ImageSource, guided: bool) -> None:
     """Refuse guidance where there is nothing to guide towards.
 

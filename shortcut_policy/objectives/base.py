@@ -188,8 +188,8 @@ def teacher_phase(objective: Objective, progress: float) -> int:
 
 
 def loss_phase(objective: Objective, progress: float) -> int:
-    """Number of times that the loss has changed at this point of the training, by itself or its teacher."""
-    return bisect_right(sorted({*objective.teacher_phases, *objective.loss_changes}), progress)
+    """How often the loss has changed until this point of the training, by itself or its teacher."""
+    return bisect_right([start for start, _ in cost_phases(objective)], progress) - 1
 
 
 def cost_phases(objective: Objective) -> list[tuple[float, float]]:

@@ -95,12 +95,25 @@ class TrainerConfig:
         return self.precision == "bf16" or (self.precision == "auto" and fast)
 
 
+#: What may differ between a run and its continuation: it does not reach the weights.
+FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trainer.cuda_graph")
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, under dotted keys: the way to name a setting on the command line."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     parts = [flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
     return {key: item for part in parts for key, item in part.items()}
+
+
+def compared(config: Mapping[str, Any], ignored: Sequence[str] = FREE_TO_CHANGE) -> dict[str, Any]:
+    """`flatten` a configuration, without the settings ``ignored`` and all below them."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in ignored)
+    }
 
 
 def _cpu_computes_bf16() -> bool:

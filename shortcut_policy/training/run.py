@@ -24,15 +24,13 @@ from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import cost_phases, teacher_phase
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.training.config import TrainerConfig, flatten
+from shortcut_policy.training.config import TrainerConfig, compared
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.teacher import taught_by
 from shortcut_policy.training.trainer import Pictures, Rollouts, Trainer
 
 SIZES = ("horizon", "n_obs_steps", "n_action_steps")
-#: What may differ between a run and its continuation.
-FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu")
 
 
 def run(config: DictConfig) -> Path:
@@ -245,9 +243,9 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} already holds a run; give resume=true to go on with it, or another output"
         )
     before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
-    old, new = flatten(before), flatten(config)
+    old, new = compared(before), compared(config)
     for key in sorted(old.keys() | new.keys()):
-        if key.split(".")[0] not in FREE_TO_CHANGE and old.get(key) != new.get(key):
+        if old.get(key) != new.get(key):
             raise InputError(
                 f"{output} was trained with {key}={old.get(key)}, not {new.get(key)}; a run goes on with its "
                 "own configuration: drop the change or give another output"
