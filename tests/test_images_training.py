@@ -146,6 +146,16 @@ def test_a_run_keeps_pictures_and_the_loss_on_what_is_held_out(flow):
     assert metadata["train_images"] == 1437 and metadata["train_nfe_per_step"] == 16
 
 
+def test_pictures_reach_weights_and_biases(tmp_path: Path):
+    """Without a network: its offline record holds the very files of the run, under one name."""
+    output = run(compose_images("objective=flow_matching", "wandb.mode=offline", f"output={tmp_path / 'run'}"))
+    own = sorted(output.glob("samples/step_*.png"))
+    sent = list(output.glob("wandb/offline-run-*/files/media/images/*.png"))
+    assert len(own) == 2
+    assert sorted(path.read_bytes() for path in sent) == sorted(path.read_bytes() for path in own)
+    assert len({path.name.split("_")[0] for path in sent}) == 1
+
+
 def test_a_shortcut_model_begins_from_a_flow_and_computes_the_same(flow, tmp_path):
     config = compose_images(f"init_from={flow}", f"output={tmp_path / 'run'}")
     start, trained = make_model(config, make_dataset(config)), load_image_model(flow)
