@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,9 +10,10 @@ from hydra.core.global_hydra import GlobalHydra
 
 from shortcut_policy import save_policy
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation import artifacts, benchmark
+from shortcut_policy.evaluation import artifacts, benchmark, plots
 from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
 from shortcut_policy.evaluation.evaluate import Protocol
+from shortcut_policy.evaluation.table import results_table
 from shortcut_policy.evaluation.text_table import place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
 from tests.conftest import TINY, with_objective
@@ -24,6 +26,7 @@ REQUIRED = {
 }
 
 
+ROOT = Path(__file__).parents[1]
 CURVES = ("curve_checkpoints=2", "curve_steps=[1]", "compute_rounds=1", "baseline=diffusion")
 
 
@@ -309,6 +312,22 @@ def test_the_rollout_command(runs, tmp_path):
     (row,) = json.loads((tmp_path / "out/results.json").read_text())
     assert row["command"].startswith("python scripts/rollout.py checkpoint=")
     assert (tmp_path / "out/shortcut/steps_001/paths.png").is_file()
+
+
+@pytest.mark.parametrize(("folder", "graded"), [("pusht", True), ("robomimic/lift", False)])
+def test_a_task_without_a_score_of_its_own_shows_success_alone(folder: str, graded: bool, tmp_path: Path):
+    rows = json.loads((ROOT / "results" / folder / "results.json").read_text())
+    text = results_table(rows).markdown()
+    first = text.splitlines()[2]
+    assert ("strict success" in text, "score" in text, " | success | " in text) == (
+        graded,
+        graded,
+        not graded,
+    )
+    assert f"| {rows[0]['success']:.0%} [" in first and (f"| {rows[0]['score']:.3f} [" in first) == graded
+    plots.plot_steps(rows, tmp_path / "steps.svg")
+    drawn = (tmp_path / "steps.svg").read_text()
+    assert (drawn.count('<g id="axes_'), "Strict success" in drawn) == (2 if graded else 1, graded)
 
 
 def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypatch):

@@ -148,7 +148,9 @@ def test_a_run_keeps_pictures_and_the_loss_on_what_is_held_out(flow):
 
 def test_pictures_reach_weights_and_biases(tmp_path: Path):
     """Without a network: its offline record holds the very files of the run, under one name."""
-    output = run(compose_images("objective=flow_matching", "wandb.mode=offline", f"output={tmp_path / 'run'}"))
+    output = run(
+        compose_images("objective=flow_matching", "wandb.mode=offline", f"output={tmp_path / 'run'}")
+    )
     own = sorted(output.glob("samples/step_*.png"))
     sent = list(output.glob("wandb/offline-run-*/files/media/images/*.png"))
     assert len(own) == 2

@@ -13,7 +13,7 @@ from shortcut_policy.evaluation.evaluate import Protocol
 from shortcut_policy.evaluation.published import Losses, RunResults, published_file, slug, write_published
 from shortcut_policy.evaluation.recorder import tile_videos
 from shortcut_policy.evaluation.report import Picture, write_report
-from shortcut_policy.evaluation.table import results_table, row_label
+from shortcut_policy.evaluation.table import is_graded, results_table, row_label
 from shortcut_policy.evaluation.text_table import Rows, count_of, write_into
 from shortcut_policy.paths import atomic_path, write_atomic
 
@@ -35,15 +35,19 @@ def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output:
             plots.plot_compute(curves, output / f"compute.{suffix}")
         if logged:
             plots.plot_losses(logged, output / f"losses.{suffix}")
+    graded = is_graded(rows)
+    measures = (
+        "Score (mean over starts of the best coverage, as a fraction of 95%) and strict success "
+        "(coverage above 95%)"
+        if graded
+        else "Success"
+    )
     pictures = [
-        Picture(
-            output / "steps.svg",
-            "Score (mean over starts of the best coverage, as a fraction of 95%) and strict success "
-            "(coverage above 95%) against network evaluations. Bands are 95% intervals.",
-        ),
+        Picture(output / "steps.svg", f"{measures} against network evaluations. Bands are 95% intervals."),
         Picture(
             output / "latency.svg",
-            "Score against the time to infer one action chunk; numbers are sampling steps.",
+            f"{'Score' if graded else 'Success'} against the time to infer one action chunk; numbers are "
+            "sampling steps.",
         ),
     ]
     if curves:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from scipy.ndimage import uniform_filter1d
 
+from shortcut_policy.evaluation.table import is_graded
 from shortcut_policy.evaluation.text_table import Rows, count_of
 from shortcut_policy.paths import atomic_path
 
@@ -47,22 +48,26 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def plot_steps(rows: Rows, path: Path) -> None:
-    """Score and strict success against network evaluations an action chunk, one line a method, 95% bands."""
+    """Score and strict success against network evaluations an action chunk, one line a method, 95% bands.
+
+    Success alone where the task does not score what falls short of it.
+    """
+    panels = {"success": "Success"}
+    if is_graded(rows):
+        panels = {"score": "Score, axis stretched towards 1", "success": "Strict success"}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 4.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, key, title in (
-            (left, "score", "Score, axis stretched towards 1"),
-            (right, "success", "Strict success"),
-        ):
+        figure = Figure(figsize=(1.0 + 4.1 * len(panels), 4.0), layout="constrained")
+        places = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
+        for key, axes in places.items():
             _lines(axes, rows, x="nfe", y=key)
-            axes.set_title(title)
+            axes.set_title(panels[key])
             axes.set_xlabel("network evaluations per action chunk")
             _powers_of_two(axes, [row["nfe"] for row in rows])
-        _stretch_towards_one(left)
-        right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        right.set_ylim(-0.03, 1.03)
-        _legend(figure, left)
+        if "score" in places:
+            _stretch_towards_one(places["score"])
+        places["success"].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        places["success"].set_ylim(-0.03, 1.03)
+        _legend(figure, places["success"])
         save(figure, path)
 
 
@@ -88,7 +93,7 @@ def plot_latency(rows: Rows, path: Path) -> None:
         _plain_numbers(axes.xaxis)
         _stretch_towards_one(axes)
         axes.set_xlabel(f"latency of one action chunk, median, ms ({rows[0]['device']})")
-        axes.set_title("Score, axis stretched towards 1")
+        axes.set_title(f"{'Score' if is_graded(rows) else 'Success'}, axis stretched towards 1")
         _legend(figure, axes)
         save(figure, path)
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from shortcut_policy.evaluation.table import row_label
+from shortcut_policy.evaluation.table import is_graded, row_label
 from shortcut_policy.evaluation.text_table import Rows, TextTable, count_of
 from shortcut_policy.paths import write_atomic
 
@@ -65,7 +65,8 @@ def write_report(
 def _cards(rows: Rows) -> list[tuple[str, str, str]]:
     """Title, big number, explanation: the first row, what it is compared with, how much faster it is."""
     first = rows[0]
-    cards = [_card(first)]
+    graded = is_graded(rows)
+    cards = [_card(first, graded)]
     reference = next(
         (row for row in rows if row_label(row["name"], row["steps"]) == first["reference"]), None
     )
@@ -74,13 +75,15 @@ def _cards(rows: Rows) -> list[tuple[str, str, str]]:
         times = (
             f"{first['latency_ms_p50']:.1f} ms against {reference['latency_ms_p50']:.0f} ms an action chunk"
         )
-        cards += [_card(reference), ("speed", f"{factor:.0f}×", times)]
+        cards += [_card(reference, graded), ("speed", f"{factor:.0f}×", times)]
     return cards
 
 
-def _card(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def _card(row: Mapping[str, Any], graded: bool) -> tuple[str, str, str]:
     what = f"{row['name']}, {count_of(row['nfe'], 'network evaluation')}"
-    return what, f"{row['score']:.2f}", f"score; strict success {row['success']:.0%}"
+    if graded:
+        return what, f"{row['score']:.2f}", f"score; strict success {row['success']:.0%}"
+    return what, f"{row['success']:.0%}", "success"
 
 
 def _embed(path: Path, folder: Path) -> Markup:

@@ -156,18 +156,27 @@ def add_comparison(
     row[f"{prefix}success_p_method"] = success and success.method
 
 
+def is_graded(rows: Rows) -> bool:
+    """Whether the task scores what falls short of success; if not, score and success are one number."""
+    return any(row["score"] != row["success"] for row in rows)
+
+
 def results_table(rows: Rows) -> TextTable:
-    """The rows for readers; comparisons have a column where there are any."""
-    header = ["method", "steps", "NFE", "score", "strict success", "latency p50 / p95 (ms)"]
-    lines = [_cells(row) for row in rows]
+    """The rows for readers; comparisons, and scores beside successes, have a column where there are any."""
+    graded = is_graded(rows)
+    measures = ["score", "strict success"] if graded else ["success"]
+    header = ["method", "steps", "NFE", *measures, "latency p50 / p95 (ms)"]
+    lines = [_cells(row, graded) for row in rows]
     reference = next((row["reference"] for row in rows if row["reference"]), None)
     if reference:
         header.append(f"− {reference}")
-        lines = [[*line, _difference(row)] for line, row in zip(lines, rows, strict=True)]
+        lines = [[*line, _difference(row, graded)] for line, row in zip(lines, rows, strict=True)]
     baseline = _baseline(rows)
     if baseline:
         header.append(f"− {baseline}, same steps")
-        lines = [[*line, _difference(row, "baseline_")] for line, row in zip(lines, rows, strict=True)]
+        lines = [
+            [*line, _difference(row, graded, "baseline_")] for line, row in zip(lines, rows, strict=True)
+        ]
     return TextTable(header, lines, _caption(rows, bool(reference or baseline)))
 
 
@@ -183,10 +192,10 @@ def _caption(rows: Rows, compared: bool) -> str:
         f"{count_of(first['threads'], 'thread')}."
     )
     if compared:
+        measures = "score and in percentage points of strict success" if is_graded(rows) else "points"
         text += (
-            " Differences are in score and in percentage points of strict success, with p-values of paired "
-            "tests over the starts; they know nothing of the spread between training seeds, which the "
-            "intervals hold where there are several."
+            f" Differences are in {measures}, with p-values of paired tests over the starts; they know "
+            "nothing of the spread between training seeds, which the intervals hold where there are several."
         )
     return text
 
@@ -203,14 +212,15 @@ def _mostly(texts: Mapping[str, str]) -> str:
     return f"{common} ({'; '.join(others)})" if others else common
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], graded: bool) -> list[str]:
     score = "{:.3f} [{:.3f}, {:.3f}]".format(row["score"], *row["score_ci"])
     success = "{:.0%} [{:.0%}, {:.0%}]".format(row["success"], *row["success_ci"])
     if row["score_peak"] is not None:
         score += f" (peak {row['score_peak']:.3f})"
         success += f" (peak {row['success_peak']:.0%})"
     latency = f"{row['latency_ms_p50']:.1f} / {row['latency_ms_p95']:.1f}"
-    return [row["name"], str(row["steps"]), f"{row['nfe']:.4g}", score, success, latency]
+    measures = [score, success] if graded else [success]
+    return [row["name"], str(row["steps"]), f"{row['nfe']:.4g}", *measures, latency]
 
 
 def _baseline(rows: Rows) -> str | None:
@@ -219,13 +229,13 @@ def _baseline(rows: Rows) -> str | None:
     return next((row["name"] for row in rows if row_label(row["name"], row["steps"]) == label), None)
 
 
-def _difference(row: Mapping[str, Any], prefix: str = "") -> str:
+def _difference(row: Mapping[str, Any], graded: bool, prefix: str = "") -> str:
     if row[f"{prefix}score_difference"] is None:
         return "–"
-    return (
-        f"{row[f'{prefix}score_difference']:+.3f} ({p_value(row[f'{prefix}score_p_value'])}), "
-        f"{100 * row[f'{prefix}success_difference']:+.0f} ({p_value(row[f'{prefix}success_p_value'])})"
-    )
+    score = f"{row[f'{prefix}score_difference']:+.3f} ({p_value(row[f'{prefix}score_p_value'])})"
+    points = 100 * row[f"{prefix}success_difference"]
+    success = f"{points:+.0f} ({p_value(row[f'{prefix}success_p_value'])})"
+    return f"{score}, {success}" if graded else success
 
 
 def p_value(value: float) -> str:
