@@ -68,6 +68,23 @@ def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monk
     assert again["rows"] == results["rows"]
 
 
+def test_every_scale_of_guidance_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def guided(scales: str, *overrides: str) -> DictConfig:
+        objective = "'objective=shortcut_guided','objective.guidance.scale=[1,3]'"
+        entry = f"entries=[{{name: guided, overrides: [{objective}], steps: [1], guidance: {scales}}}]"
+        return settings(tmp_path, entry, *overrides)
+
+    with pytest.raises(InputError, match=r"guidance=4"):
+        benchmark.run(guided("[1, 4]"))
+    assert not (tmp_path / "runs").exists(), "refused before the training"
+    asked, draw = [], benchmark.draw
+    monkeypatch.setattr(benchmark, "draw", lambda *given: asked.append(given[5]) or draw(*given))
+    benchmark.run(guided("[1, 3]"))
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert [row["name"] for row in results["rows"][:-1]] == ["guided, scale 1", "guided, scale 3"]
+    assert asked == [1, 3]
+
+
 def only_held_out(measure):
     def guarded(features, real, samples, labels):
         assert len(samples) != 40, "measured again"

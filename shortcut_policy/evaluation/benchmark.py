@@ -117,6 +117,11 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
     """Refuse before the work starts what would fail after hours."""
     tasks = {}
     for entry in entries:
+        if entry.guidance:
+            raise InputError(
+                f"benchmark entry '{entry.name}' has guidance={list(entry.guidance)}: policies are compared "
+                "without a choice of it, leave it out"
+            )
         for one in runs[entry.name]:
             if one.results is not None:
                 tasks[entry.name] = one.results.metadata["task"]["name"]

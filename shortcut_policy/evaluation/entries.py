@@ -42,6 +42,7 @@ class Entry:
         published: Folder of published results: show what they say, without a checkpoint.
         seeds: Training seeds for ``overrides``.
         newest_only: Those of ``steps`` that are too costly for more than the newest checkpoint.
+        guidance: Scales to draw images with, a line of the table each, for a method that leaves it open.
         claim: What a paper says of its training compute relative to flow matching, for the compute table.
         train_minutes: Time budget of the training of one seed, for the announcement.
         rollout_minutes: Time budget of all its rollouts, for the announcement.
@@ -55,6 +56,7 @@ class Entry:
     published: str | None = None
     seeds: Sequence[int] = (0,)
     newest_only: Sequence[int] = ()
+    guidance: Sequence[float] = ()
     claim: str | None = None
     train_minutes: float | None = None
     rollout_minutes: float | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -37,8 +38,6 @@ from shortcut_policy.training.run import to_plain
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"
-#: Settings that decide what a model draws.
-DRAWING = ("samples", "noise_seed", "guidance", "bf16")
 
 
 def run(config: DictConfig) -> None:
@@ -58,6 +57,7 @@ def run(config: DictConfig) -> None:
         entries = [entry for entry in entries if runs[entry.name]]
     if not entries:
         raise InputError(f"trained_only=true leaves nothing to compare: no run below {output} is finished")
+    _check_guidance(entries, runs)
     console = Console()
     phases = Phases(_plan(entries, runs), console)
     for entry in entries:
@@ -78,9 +78,12 @@ def run(config: DictConfig) -> None:
         real = reference(features, source.train, Path(config.cache))
     judged = []
     for entry in entries:
+        scales: Sequence[float | None] = entry.guidance or [None]
         with phases.next():
             judged += [
-                _judge(entry, steps, runs[entry.name], features, real, config) for steps in entry.steps
+                _judge(entry, steps, scale, runs[entry.name], features, real, config)
+                for scale in scales
+                for steps in entry.steps
             ]
     if len(source.test):
         judged.append(_held_out(source, features, real))
@@ -96,6 +99,15 @@ def _runs(entry: Entry, config: DictConfig) -> list[Run]:
             "give it overrides=[objective=...]"
         )
     return [training_run(entry, seed, config.training, Path(config.output)) for seed in entry.seeds]
+
+
+def _check_guidance(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> None:
+    """Refuse scales that the network will not have learned, before it is trained."""
+    for entry in entries:
+        for scale in entry.guidance:
+            training = runs[entry.name][0].training
+            assert training is not None
+            build(to_plain(training)["objective"]).sampling_cond(torch.zeros(1, 1), scale)
 
 
 def _plan(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[tuple[str, float | None]]:
@@ -124,15 +136,21 @@ def _source(one: Run) -> ImageSource:
 
 
 def _judge(
-    entry: Entry, steps: int, runs: Sequence[Run], features: Features, real: Reference, config: DictConfig
+    entry: Entry,
+    steps: int,
+    scale: float | None,
+    runs: Sequence[Run],
+    features: Features,
+    real: Reference,
+    config: DictConfig,
 ) -> Judged:
-    """Sample every training seed at one step count and measure, or read what was measured."""
+    """Sample every training seed at one step count and guidance and measure, or read what was measured."""
     samples, qualities = [], []
     for one in runs:
         model = load_image_model(one.folder, config.device)
         labels = class_labels(None, model.class_names, config.samples)
         known = labels.numpy() if len(model.class_names) > 1 else None
-        described = [fingerprint(model), *(config[key] for key in DRAWING)]
+        described = [fingerprint(model), config.samples, config.noise_seed, scale, config.bf16]
         stem = (
             Path(config.output)
             / "cells"
@@ -141,7 +159,7 @@ def _judge(
         )
         drawn = stem.with_suffix(".npz")
         if not drawn.is_file():
-            how = (config.noise_seed, config.batch_size, config.guidance, config.bf16)
+            how = (config.noise_seed, config.batch_size, scale, config.bf16)
             _save(drawn, {"samples": draw(model, labels, steps, *how).samples.numpy()})
         samples.append(_read(drawn)["samples"])
         judged = stem.with_name(f"{stem.name}_{features.key}.npz")
@@ -150,7 +168,8 @@ def _judge(
         found = _read(judged)
         qualities.append(Quality(**found | {"fd": float(found["fd"])}))
     nfe = model.objective.network_evaluations(steps)
-    return Judged(entry.name, steps, nfe, qualities, samples[0], model.metadata, [one.number for one in runs])
+    name = entry.name if scale is None else f"{entry.name}, scale {scale:g}"
+    return Judged(name, steps, nfe, qualities, samples[0], model.metadata, [one.number for one in runs])
 
 
 def _held_out(source: ImageSource, features: Features, real: Reference) -> Judged:
