@@ -2,6 +2,7 @@
 
 import json
 from functools import partialmethod
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -131,10 +132,15 @@ def test_bundled_demonstrations_are_scripted_and_solve_the_task(name: str):
     assert isinstance(source, RobomimicSource)
     attributes = source.attributes()
     assert attributes["expert"] == f"{name.capitalize()}Expert" and attributes["compact"]
-    env = RobosuiteEnv(dataset=source.path)
-    start, stop = (int(row) for row in source.episode_ends[[0, 1]])
-    solved, _ = replay(env, source.read("states", start, start + 1)[0], source.read("actions", start, stop))
-    assert solved
+    env, solved = RobosuiteEnv(dataset=source.path), 0
+    # The scene is not in the file, and a can that falls may come to rest a moment later than it did.
+    for start, stop in pairwise([0, *source.episode_ends[:3].tolist()]):
+        success, path = replay(
+            env, source.read("states", start, start + 1)[0], source.read("actions", start, stop)
+        )
+        solved += success
+        assert np.abs(path[:-1] - source.read("robot0_eef_pos", start + 1, stop)).max() < 1e-3
+    assert solved >= 2
     assert sum((ASSETS_DIR / f"{name}.hdf5").stat().st_size for name in ("lift", "can")) < 4e6
 
 
