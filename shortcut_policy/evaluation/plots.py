@@ -56,7 +56,7 @@ def plot_steps(rows: Rows, path: Path) -> None:
     if is_graded(rows):
         panels = {"score": "Score, axis stretched towards 1", "success": "Strict success"}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.0 + 4.1 * len(panels), 4.0), layout="constrained")
+        figure = Figure(figsize=(9.2 if len(panels) > 1 else 7.0, 4.0), layout="constrained")
         places = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
         for key, axes in places.items():
             _lines(axes, rows, x="nfe", y=key)
