@@ -330,6 +330,19 @@ def test_a_task_without_a_score_of_its_own_shows_success_alone(folder: str, grad
     assert (drawn.count('<g id="axes_'), "Strict success" in drawn) == (2 if graded else 1, graded)
 
 
+@pytest.mark.parametrize("plot", [plots.plot_steps, plots.plot_latency])
+def test_a_legend_of_many_methods_is_not_cut_off(plot, tmp_path: Path, monkeypatch):
+    rows = json.loads((ROOT / "results/pusht/results.json").read_text())
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    for many in (rows, [row | {"score": row["success"]} for row in rows]):
+        plot(many, tmp_path / "figure.png")
+    for figure in figures:
+        (legend,) = figure.legends
+        assert legend.get_window_extent().width <= figure.bbox.width
+        assert len(legend.get_texts()) == len({row["name"] for row in rows})
+
+
 def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "tile_videos", lambda films, film: film.touch())
     found = []

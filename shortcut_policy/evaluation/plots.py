@@ -270,5 +270,10 @@ def _stretch_towards_one(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
+    """Above the panels, in as many columns up to four as the figure is wide enough for."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    for columns in range(min(4, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
