@@ -256,7 +256,7 @@ class CanExpert(RobosuiteExpert):
         # The arm is stretched there and keeps a few centimetres and a third of a radian of error. Waiting for
         # less until time is up would let the fingers open at a moment that no observation tells.
         for height in (high, can[2] + 0.04):
-            yield from hand.move(above(goal * [1, 1, 0], height), yaw, CLOSED, 0.04, turn_tolerance=0.5)
+            yield from hand.move(np.array([*goal[:2], height]), yaw, CLOSED, 0.04, turn_tolerance=0.5)
         yield from hand.hold(OPEN, 6)
         yield from hand.move(np.array([*goal[:2], high]), yaw, OPEN, 0.02)
 

@@ -132,15 +132,14 @@ def test_bundled_demonstrations_are_scripted_and_solve_the_task(name: str):
     assert isinstance(source, RobomimicSource)
     attributes = source.attributes()
     assert attributes["expert"] == f"{name.capitalize()}Expert" and attributes["compact"]
-    env, solved = RobosuiteEnv(dataset=source.path), 0
-    # The scene is not in the file, and a can that falls may come to rest a moment later than it did.
+    env = RobosuiteEnv(dataset=source.path)
     for start, stop in pairwise([0, *source.episode_ends[:3].tolist()]):
-        success, path = replay(
-            env, source.read("states", start, start + 1)[0], source.read("actions", start, stop)
-        )
-        solved += success
-        assert np.abs(path[:-1] - source.read("robot0_eef_pos", start + 1, stop)).max() < 1e-3
-    assert solved >= 2
+        actions = source.read("actions", start, stop)
+        # The scene is not in the file: a can that falls comes to rest within a step of when it did.
+        longer = np.concatenate([actions, actions[-1:]])
+        solved, path = replay(env, source.read("states", start, start + 1)[0], longer)
+        assert solved
+        assert np.abs(path[:-2] - source.read("robot0_eef_pos", start + 1, stop)).max() < 1e-3
     assert sum((ASSETS_DIR / f"{name}.hdf5").stat().st_size for name in ("lift", "can")) < 4e6
 
 
