@@ -14,14 +14,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from envs.robosuite_env import LONG_TASKS, RobosuiteEnv
+from envs.robosuite_hand import CLOSED, OPEN, Hand, above
 from shortcut_policy.data.robomimic_writer import attributes_of
 
-OPEN, CLOSED = -1.0, 1.0
-_STEP, _TURN = 0.05, 0.5  # metres and radians that an action of 1 asks for
-_GAIN = 1.5
-_NEAR, _INTEGRAL = 0.03, 0.2  # metres; joint friction leaves a centimetre of error without an integral part
-_CLOSING = 12  # control steps until the fingers hold
-_HALF_TURN = np.pi
 _GIVE, _TAKE = -0.02, 0.075  # metres from the middle of the hammer's handle to its head, of the two hands
 _GRIP = 0.061  # metres from the middle of the nut to where fingers hold its handle, clear of its ring
 _ON_TOP = 0.16  # metres over the table of the nut's middle, with 2 cm of air to the peg
@@ -31,120 +26,6 @@ _HANDLE = 0.026  # metres between fingers that hold it across
 _PATIENCE = 1000  # control steps, more than an episode has
 _DROPPED = 0.7  # metres, height below which a hammer lies on the floor
 _LEFT_OUT = ("joint_pos", "joint_pos_cos", "joint_pos_sin", "joint_vel", "eef_quat_site", "gripper_qvel")
-
-
-class Hand:
-    """The gripper of one robot as a script moves it: every motion is an iterator over actions.
-
-    Args:
-        env: With displacements as actions.
-        random: All draws of the episode.
-        noise: Standard deviation of what is added to the position part of an action.
-        robot: Number of the robot.
-    """
-
-    def __init__(self, env: RobosuiteEnv, random: np.random.Generator, noise: float, robot: int = 0) -> None:
-        self.env, self.random, self.noise, self.robot = env, random, noise, robot
-        self.speed = random.uniform(0.6, 1.0)
-        self._site = env.simulation.robots[robot].eef_site_id["right"]
-        self.yaw_at_rest = self.yaw
-
-    @property
-    def position(self) -> np.ndarray:
-        """(3,) metres, between the fingertips."""
-        return np.array(self.env.simulation.sim.data.site_xpos[self._site])
-
-    @property
-    def rotation(self) -> Rotation:
-        """Of the gripper's site; its z points out of the hand, its x along the fingers' motion."""
-        return Rotation.from_matrix(self.env.simulation.sim.data.site_xmat[self._site].reshape(3, 3))
-
-    @property
-    def yaw(self) -> float:
-        """Angle of the site's x axis about the world's z."""
-        x = self.rotation.as_matrix()[:, 0]
-        return float(np.arctan2(x[1], x[0]))
-
-    @property
-    def opening(self) -> float:
-        """Metres between the fingers."""
-        fingers = self.env.simulation.sim.data.qpos[
-            self.env.simulation.robots[self.robot]._ref_gripper_joint_pos_indexes["right"]
-        ]
-        return float(np.abs(fingers).sum())
-
-    def move(
-        self,
-        target: np.ndarray | Callable[[], np.ndarray],
-        yaw: float,
-        gripper: float,
-        tolerance: float = 0.01,
-        max_steps: int = 80,
-        speed: float = 1.0,
-        settle: int = 1,
-        turn_tolerance: float = 0.1,
-    ) -> Iterator[np.ndarray]:
-        """Go to ``target`` (3,), pointing down, until it is reached or ``max_steps`` have passed.
-
-        Args:
-            target: Metres; or a function that says at every step where it is now.
-            yaw: Radians.
-            gripper: OPEN or CLOSED.
-            tolerance: Metres, of each coordinate.
-            max_steps: At most so many.
-            speed: Share of the hand's own.
-            settle: Control steps in a row within the tolerance; an arm that has just come there still moves.
-            turn_tolerance: Radians.
-        """
-        missed, there = np.zeros(3), 0
-        for _ in range(max_steps):
-            offset = (target() if callable(target) else target) - self.position
-            turn = (pointing_down(yaw) * self.rotation.inv()).as_rotvec()
-            near = np.abs(offset).max() < tolerance and np.linalg.norm(turn) < turn_tolerance
-            there = there + 1 if near else 0
-            if there == settle:
-                return
-            if np.abs(offset).max() < _NEAR:
-                missed += _INTEGRAL * offset
-            yield self._action(offset + missed, turn, gripper, speed * self.speed)
-
-    def hold(self, gripper: float, steps: int) -> Iterator[np.ndarray]:
-        """Stay, while the fingers move."""
-        place, yaw = self.position, self.yaw
-        for _ in range(steps):
-            turn = (pointing_down(yaw) * self.rotation.inv()).as_rotvec()
-            yield self._action(place - self.position, turn, gripper, 1.0)
-
-    def grasp(
-        self,
-        over: np.ndarray,
-        target: np.ndarray,
-        yaw: float,
-        near: float = 0.02,
-        tolerance: float = 0.008,
-        settle: int = 1,
-    ) -> Iterator[np.ndarray]:
-        """Go to ``over`` (3,), to within ``near``, then down to ``target`` (3,), and close the fingers."""
-        yield from self.move(over, yaw, OPEN, near)
-        yield from self.move(target, yaw, OPEN, tolerance, settle=settle)
-        yield from self.hold(CLOSED, _CLOSING)
-
-    def nearest_yaws(self, yaws: np.ndarray, limit: float = 1.75) -> np.ndarray:
-        """Those that the wrist reaches, written as near to where it rests as they can be; nearest first."""
-        turned = (yaws - self.yaw_at_rest + _HALF_TURN) % (2 * _HALF_TURN) - _HALF_TURN
-        order = np.argsort(np.abs(turned))
-        return (self.yaw_at_rest + turned[order])[np.abs(turned[order]) < limit]
-
-    def choose(self, options: np.ndarray) -> Any:
-        """One of them, all alike."""
-        return options[self.random.integers(len(options))]
-
-    def _action(self, offset: np.ndarray, turn: np.ndarray, gripper: float, speed: float) -> np.ndarray:
-        step = _GAIN * offset / _STEP
-        # Shortened as a whole, so that the path stays straight.
-        step = step * min(1.0, speed / max(np.abs(step).max(), 1e-9))
-        step = step + self.noise * speed * self.random.standard_normal(3)
-        return np.clip(np.concatenate([step, turn / _TURN, [gripper]]), -1, 1)
 
 
 class RobosuiteExpert:
@@ -220,7 +101,7 @@ class LiftExpert(RobosuiteExpert):
         data = hand.env.simulation.sim.data
         body = hand.env.simulation.cube_body_id
         turn = _yaw_of(data.body_xmat[body])
-        yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * _HALF_TURN / 2)[:2])
+        yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * np.pi / 2)[:2])
         cube = np.array(data.body_xpos[body])
         side = hand.choose(np.array([-1.0, 1.0]))
         yield from hand.move(_via(hand, cube, side, 0.1), yaw, OPEN, 0.03)
@@ -287,7 +168,7 @@ class SquareExpert(RobosuiteExpert):
     def _pick(self, hand: Hand, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
         yield from hand.move(above(nut.handle, 0.06), yaw, OPEN, 0.005, settle=2)
         yield from hand.move(nut.handle, yaw, OPEN, 0.006, max_steps=40)
-        yield from hand.hold(CLOSED, _CLOSING)
+        yield from hand.close()
         yield from hand.move(above(hand.position, 0.13), yaw, CLOSED, 0.03)
 
     def _place(self, hand: Hand, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
@@ -359,7 +240,7 @@ class TransportExpert(RobosuiteExpert):
         for _ in range(3):
             trash = transport.trash_pos
             turn = Rotation.from_quat(transport.trash_quat).as_euler("zyx")[0]
-            yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * _HALF_TURN / 2)[:2])
+            yaw = hand.choose(hand.nearest_yaws(turn + np.arange(4) * np.pi / 2)[:2])
             yield from hand.grasp(above(trash, 0.2), trash, yaw)
             yield from hand.move(above(trash, 0.22), yaw, CLOSED, 0.03)
             if transport.trash_pos[2] > trash[2] + 0.1:
@@ -376,7 +257,7 @@ class TransportExpert(RobosuiteExpert):
         while not shared.taken:
             yield from hand.move(above(along_handle(transport, _TAKE), 0.1), rest, OPEN, 0.015)
             yield from hand.move(lambda: along_handle(transport, _TAKE), rest, OPEN, 0.006, settle=3)
-            yield from hand.hold(CLOSED, _CLOSING)
+            yield from hand.close()
             shared.taken = hand.opening > _HANDLE
         while not shared.released:
             yield from hand.hold(CLOSED, 1)
@@ -438,14 +319,14 @@ class Nut:
 
     def yaws_of_grasp(self, hand: Hand) -> np.ndarray:
         """Of a hand across the handle, the nearest first; there is always one."""
-        return self._reached(hand, self.yaw + np.array([0.5, -0.5]) * _HALF_TURN)
+        return self._reached(hand, self.yaw + np.array([0.5, -0.5]) * np.pi)
 
     def yaw_of_place(self, hand: Hand, yaw: float) -> float:
         """Of a hand that was told to hold the nut at ``yaw``, where it fits over the peg: the next one.
 
         The hole is square and fits four ways round, but for a handle that points away the arm is too short.
         """
-        ways = self._reached(hand, yaw - self.yaw + np.array([0.5, 1.0, -0.5]) * _HALF_TURN)
+        ways = self._reached(hand, yaw - self.yaw + np.array([0.5, 1.0, -0.5]) * np.pi)
         # Next to what the hand was told, not to its angle: the same a turn on is another place for the wrist.
         return float(ways[np.argmin(np.abs(ways - yaw))])
 
@@ -464,16 +345,6 @@ class Nut:
     def _reached(self, hand: Hand, yaws: np.ndarray) -> np.ndarray:
         near = hand.nearest_yaws(yaws, 2.4)
         return near[near > hand.yaw_at_rest + _MOST_BACK]
-
-
-def pointing_down(yaw: float) -> Rotation:
-    """Orientation of a gripper's site that points down, with its x axis at ``yaw``."""
-    return Rotation.from_euler("z", yaw) * Rotation.from_euler("x", _HALF_TURN)
-
-
-def above(point: np.ndarray, height: float) -> np.ndarray:
-    """The point ``height`` metres higher."""
-    return point + np.array([0, 0, height])
 
 
 def along_handle(transport: Any, distance: float) -> np.ndarray:

@@ -15,13 +15,13 @@ from envs.robosuite_actions import replay
 from envs.robosuite_env import RobosuiteEnv
 from envs.robosuite_experts import (
     CanExpert,
-    Hand,
     LiftExpert,
     Nut,
     RobosuiteExpert,
     SquareExpert,
     TransportExpert,
 )
+from envs.robosuite_hand import OPEN, Hand
 from shortcut_policy.collect import record
 from shortcut_policy.collect import run as collect
 from shortcut_policy.data import RobomimicSource, bundled
@@ -100,7 +100,7 @@ def test_a_move_that_settles_ends_slowly():
         env.reset(seed=0)
         hand = Hand(env, np.random.default_rng(0), noise=0.0)
         goal, before = hand.position + np.array([0.15, 0.1, -0.05]), hand.position
-        for action in hand.move(goal, hand.yaw, robosuite_experts.OPEN, settle=settle):
+        for action in hand.move(goal, hand.yaw, OPEN, settle=settle):
             before = hand.position
             env.step(action)
         assert np.abs(hand.position - goal).max() < 0.01

@@ -140,16 +140,15 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
     Raises:
         InputError: a setting differs.
     """
-    from shortcut_policy.training.config import flatten
+    from shortcut_policy.training.config import first_difference, flatten
 
-    old, new = flatten(portable_training(run.training or {})), flatten(training)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise InputError(
-                f"{path}, seed {run.number}, was trained with {key}={old.get(key)}, not {new.get(key)}: "
-                f"remove the file to train anew, or replace the entry's overrides by 'published: "
-                f"{path.parents[1]}' to show it as it is"
-            )
+    published = flatten(portable_training(run.training or {}))
+    if difference := first_difference(published, flatten(training)):
+        key, old, new = difference
+        raise InputError(
+            f"{path}, seed {run.number}, was trained with {key}={old}, not {new}: remove the file to train "
+            f"anew, or replace the entry's overrides by 'published: {path.parents[1]}' to show it as it is"
+        )
 
 
 def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,5 +116,13 @@ def compared(config: Mapping[str, Any], ignored: Sequence[str] = FREE_TO_CHANGE)
     }
 
 
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting by name in which two flat configurations differ, and its two values; None if none."""
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            return key, old.get(key), new.get(key)
+    return None
+
+
 def _cpu_computes_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()

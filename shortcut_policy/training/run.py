@@ -24,7 +24,7 @@ from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import cost_phases, teacher_phase
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.training.config import TrainerConfig, compared
+from shortcut_policy.training.config import TrainerConfig, compared, first_difference
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.teacher import taught_by
@@ -243,13 +243,12 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} already holds a run; give resume=true to go on with it, or another output"
         )
     before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
-    old, new = compared(before), compared(config)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise InputError(
-                f"{output} was trained with {key}={old.get(key)}, not {new.get(key)}; a run goes on with its "
-                "own configuration: drop the change or give another output"
-            )
+    if difference := first_difference(compared(before), compared(config)):
+        key, old, new = difference
+        raise InputError(
+            f"{output} was trained with {key}={old}, not {new}; a run goes on with its own configuration: "
+            "drop the change or give another output"
+        )
 
 
 def _snake_case(target: str) -> str:
