@@ -29,6 +29,12 @@ class Policy(Model):
         encoder: Observation encoder, ``{name: (B, n_obs_steps, *shape)} -> (B, C)``.
         backbone: Step map over action chunks.
         objective: How it is trained and sampled.
+        obs_noise: Standard deviation of what is added to each number of the normalised observations while
+            training, so that a small set of demonstrations is not learned by heart (Bishop 1995); None adds
+            nothing.
+
+    Raises:
+        InputError: ``obs_noise`` is not above 0.
 
     Attributes:
         normalizer: Scaling between environment and network units; buffers of this module.
@@ -46,8 +52,12 @@ class Policy(Model):
         encoder: nn.Module,
         backbone: nn.Module,
         objective: Objective,
+        obs_noise: float | None = None,
     ) -> None:
         super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
+        if obs_noise is not None and obs_noise <= 0:
+            raise InputError(f"obs_noise={obs_noise} must be above 0, a standard deviation, or null for none")
+        self.obs_noise = obs_noise
         self.obs_shapes = {name: field.shape for name, field in obs.items()}
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
@@ -58,8 +68,8 @@ class Policy(Model):
         """Build an untrained policy, whose normaliser has no statistics yet.
 
         Args:
-            spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``
-                and what `build_parts` takes.
+            spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``,
+                perhaps ``obs_noise``, and what `build_parts` takes.
         """
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
@@ -70,7 +80,7 @@ class Policy(Model):
             {"action_dim": action.shape[0], "horizon": spec["horizon"]},
         )
         sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
-        policy = cls(obs=obs, action=action, **sizes, **parts)
+        policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=spec.get("obs_noise"))
         policy.spec = dict(spec)
         return policy
 
@@ -187,6 +197,8 @@ class Policy(Model):
             teacher: A frozen policy, for the objectives that distil one.
         """
         x_1 = self.normalizer.normalize(ACTION, action)
+        if self.training and self.obs_noise is not None:
+            obs = self._disturbed(obs, self.obs_noise, draws)
         return self.losses(x_1, obs, ema, draws, progress, teacher)
 
     @torch.no_grad()
@@ -199,6 +211,13 @@ class Policy(Model):
         """
         error = self.act(batch["obs"], steps, generator) - self.executed(batch[ACTION])
         return {f"action_error_{steps}": error.norm(dim=-1).mean().item()}
+
+    def _disturbed(self, obs: Mapping[str, Tensor], std: float, draws: Draws) -> dict[str, Tensor]:
+        normalized = {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
+        return {
+            name: self.normalizer.unnormalize(name, value + std * draws.normal_like(value))
+            for name, value in normalized.items()
+        }
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""

@@ -198,7 +198,7 @@ def test_guidance_is_chosen_when_sampling_and_needs_classes(digits):
         model.sample([2], 1, guidance=9)
 
 
-def test_one_class_cannot_be_guided(tmp_path):
+def test_what_images_cannot_have_is_refused(tmp_path):
     images = np.zeros((20, 4, 4), np.uint8)
     np.savez(tmp_path / "one.npz", images=images, labels=np.zeros(20, np.int64))
     source = ["task=image_arrays", f"task.source.path={tmp_path / 'one.npz'}"]
@@ -206,6 +206,9 @@ def test_one_class_cannot_be_guided(tmp_path):
         make_dataset(compose_images(*source, "objective=shortcut_guided"))
     config = compose_images(*source)
     assert isinstance(make_model(config, make_dataset(config)), ImageModel)
+    config = compose_images(*source, "obs_noise=0.1")
+    with pytest.raises(InputError, match=r"obs_noise=0.1 is for policies"):
+        make_model(config, make_dataset(config))
 
 
 def test_images_without_classes_are_of_one():

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from shortcut_policy.backbones import ConditionalUnet1D
 from shortcut_policy.backbones.unet1d import _Convolution
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import Draws
 from shortcut_policy.policy import Policy
 
 UNET = "shortcut_policy.backbones.ConditionalUnet1D"
@@ -146,6 +148,39 @@ def test_the_normaliser_is_inside(tiny_policy: Policy):
     torch.testing.assert_close(
         moved.act(shifted, 1, torch.Generator().manual_seed(0)), actions + shift, atol=1e-2, rtol=0
     )
+
+
+def test_observations_are_disturbed_while_training_alone(tiny_policy: Policy, tiny_dataset):
+    """By the noise that was asked for, the same for the network and its average, from the generator given."""
+    policy = Policy.from_spec({**tiny_policy.spec, "obs_noise": 0.1})
+    policy.load_state_dict(tiny_policy.state_dict())
+    ema = deepcopy(tiny_policy)
+    batch = tiny_dataset.batch(tiny_dataset.train[:64])
+    seen = []
+    for model in (policy, ema):
+        model.encoder.register_forward_hook(lambda module, given, cond: seen.append(cond))
+
+    def loss(seed: int) -> float:
+        seen.clear()
+        draws = Draws(torch.Generator().manual_seed(seed))
+        return policy(**batch, ema=ema, draws=draws)[0].mean().item()
+
+    policy.eval()
+    undisturbed = loss(0)
+    averaged, clean = seen
+    assert torch.equal(averaged, clean)
+    policy.train()
+    disturbed = loss(0)
+    averaged, noisy = seen
+    assert torch.equal(averaged, noisy)
+    assert (noisy - clean).std().item() == pytest.approx(0.1, rel=0.05)
+    assert disturbed == loss(0) != loss(1) and disturbed != undisturbed
+
+
+@pytest.mark.parametrize("obs_noise", [0, -0.1])
+def test_noise_that_is_none_is_refused(tiny_policy: Policy, obs_noise: float):
+    with pytest.raises(InputError, match=f"obs_noise={obs_noise} must be above 0"):
+        Policy.from_spec({**tiny_policy.spec, "obs_noise": obs_noise})
 
 
 def test_without_statistics_it_refuses_to_act(tiny_policy: Policy):

@@ -96,9 +96,12 @@ def make_model(config: DictConfig, dataset: DemonstrationDataset | ImageDataset)
     plain = to_plain(config)
     spec = {name: plain[name] for name in ("encoder", "backbone", "precondition", "objective")}
     if isinstance(dataset, ImageDataset):
+        if plain["obs_noise"] is not None:
+            raise InputError(f"obs_noise={plain['obs_noise']} is for policies: images have no observations")
         spec |= dataset.spec
     else:
         spec |= {name: plain["task"][name] for name in ("obs", "action", *SIZES)}
+        spec["obs_noise"] = plain["obs_noise"]
     saved = list_checkpoints(output_folder(plain))
     _check_origin(plain)
     if plain["init_from"] is None and plain["teacher"] is None:
