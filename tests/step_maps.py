@@ -1,10 +1,11 @@
 """Small step maps, and what else the tests of objectives share."""
 
-from pathlib import Path
+from functools import cache
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from shortcut_policy.errors import InputError
@@ -21,7 +22,14 @@ RATE = -1.7
 
 
 def make(name: str):
-    return instantiate(OmegaConf.load(Path(CONFIG_DIR) / "objective" / f"{name}.yaml"))
+    return instantiate(settings(name))
+
+
+@cache
+def settings(name: str) -> DictConfig:
+    """What ``objective=<name>`` stands for."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        return compose("train", [f"objective={name}"]).objective
 
 
 def context(net, cond: Tensor, seed: int = 0, teacher=None, progress: float = 0.0) -> LossContext:

@@ -15,7 +15,6 @@ from shortcut_policy.objectives import (
     Draws,
 )
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
-from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from tests.step_maps import (
     CHUNKS,
@@ -26,6 +25,7 @@ from tests.step_maps import (
     Small,
     context,
     make,
+    settings,
     takes,
 )
 
@@ -172,7 +172,7 @@ def test_a_compiled_network_gives_the_same_loss_and_gradients(name):
 def policy_for(name: str, like: Policy) -> Policy:
     """An untrained policy with this objective, and the backbone and statistics of ``like``."""
     torch.manual_seed(0)
-    objective = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "objective" / f"{name}.yaml"))
+    objective = OmegaConf.to_container(settings(name))
     policy = Policy.from_spec({**like.spec, "objective": objective})
     policy.normalizer.load_state_dict(like.normalizer.state_dict())
     return policy
