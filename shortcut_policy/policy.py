@@ -175,7 +175,7 @@ class Policy(Model):
 
     def encode(self, given: Mapping[str, Tensor]) -> Tensor:
         """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
-        return self.encoder({name: self.normalizer.normalize(name, given[name]) for name in self.obs_shapes})
+        return self.encoder(self._normalized(given))
 
     def forward(
         self,
@@ -212,11 +212,13 @@ class Policy(Model):
         error = self.act(batch["obs"], steps, generator) - self.executed(batch[ACTION])
         return {f"action_error_{steps}": error.norm(dim=-1).mean().item()}
 
+    def _normalized(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
+
     def _disturbed(self, obs: Mapping[str, Tensor], std: float, draws: Draws) -> dict[str, Tensor]:
-        normalized = {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
         return {
             name: self.normalizer.unnormalize(name, value + std * draws.normal_like(value))
-            for name, value in normalized.items()
+            for name, value in self._normalized(obs).items()
         }
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:

@@ -199,7 +199,7 @@ def _write(judged: Sequence[Judged], source: ImageSource, features: Features, co
     described: dict[str, Any] = {
         "command": command_line(),
         "commit": commit(),
-        "images": source.path,
+        "images": Path(source.path).name,
         "real_images": len(source.train),
         "samples": config.samples,
         "noise_seed": config.noise_seed,
