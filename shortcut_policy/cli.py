@@ -119,6 +119,14 @@ def benchmark(config: DictConfig) -> None:
     run(config)
 
 
+@command("overview")
+def overview(config: DictConfig) -> None:
+    """Show several benchmarks in one table of methods and tasks: ``scripts/overview.py``."""
+    from shortcut_policy.evaluation.overview import run
+
+    run(config)
+
+
 @command("benchmark_images")
 def benchmark_images(config: DictConfig) -> None:
     """Compare methods of making images: ``scripts/benchmark_images.py --config-name benchmark_digits``."""

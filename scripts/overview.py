@@ -1,0 +1,4 @@
+from shortcut_policy.cli import overview
+
+if __name__ == "__main__":
+    overview()
