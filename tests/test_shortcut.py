@@ -1,13 +1,14 @@
 """Shortcut models: exact targets, and rows as configured."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Draws, FlowMatching, Shortcut
+from shortcut_policy.objectives import Draws, FlowMatching, Shortcut, shortcut
 from shortcut_policy.objectives.base import cost_phases
 from shortcut_policy.objectives.guidance import Guidance
 from tests.step_maps import CHUNKS, RATE, Affine, Counting, context, linear_flow
@@ -137,6 +138,54 @@ def test_the_weight_of_self_consistency_multiplies_its_rows_alone():
     assert torch.equal(heavy[2:], plain[2:]) and logged == same
 
 
+@pytest.mark.parametrize("rows", ["taken", "added"])
+def test_self_consistency_adds_no_more_than_its_share(rows):
+    """However large its weight is; where it stays below the share, the weight counts."""
+
+    def losses(**settings) -> Tensor:
+        objective = Shortcut(bootstrap_every=2, bootstrap_rows=rows, **settings)
+        return objective.loss(net, x_1, cond, context(net, cond))[0]
+
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
+    plain, heavy = losses(), losses(consistency_weight=1000.0)
+    consistency = (heavy - plain).sum() / 999
+    flow = plain.sum() - consistency
+    for weight in (1000.0, 2000.0):
+        limited = losses(consistency_weight=weight, consistency_share=0.1)
+        torch.testing.assert_close(limited.sum(), 1.1 * flow)
+    torch.testing.assert_close(losses(consistency_share=1000 * float((consistency / flow).detach())), plain)
+
+
+def test_the_share_of_self_consistency_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch):
+    settings = {"bootstrap_rows": "added", "consistency_weight": 1e6, "consistency_share": 0.5}
+    objective = Shortcut(bootstrap_every=2, **settings)
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
+
+    def losses(rank: int, world: int) -> Tensor:
+        own = context(net, cond[rank::world])
+        own = replace(own, draws=Draws(torch.Generator().manual_seed(3), rank, world))
+        return objective.loss(net, x_1[rank::world], cond[rank::world], own)[0].detach()
+
+    sums: list[Tensor] = []
+    monkeypatch.setattr(shortcut, "reduce", lambda own: sums.append(own) or own)
+    apart = [losses(rank, 2) for rank in range(2)]
+    monkeypatch.setattr(shortcut, "reduce", lambda own: torch.stack(sums).mean(0))
+    together = [losses(rank, 2) for rank in range(2)]
+    whole = losses(0, 1)
+    for rank in range(2):
+        torch.testing.assert_close(together[rank], whole[rank::2])
+        assert not torch.allclose(apart[rank], whole[rank::2])
+
+
+def test_the_share_of_self_consistency_where_nothing_is_wrong():
+    """A perfect field has no errors, of either kind."""
+    cond, x_1 = torch.zeros(8, 1), torch.zeros(8, 2)
+    net = lambda x, t, d, cond: -x / (1 - t)[:, None]  # noqa: E731
+    objective = Shortcut(bootstrap_every=2, bootstrap_rows="added", target_steps=2, consistency_share=0.1)
+    losses, _ = objective.loss(net, x_1, cond, context(net, cond))
+    torch.testing.assert_close(losses, torch.zeros(8))
+
+
 @pytest.mark.parametrize("target_steps", [2, 4])
 @pytest.mark.parametrize("level_weights", [None, [4, 2, 2, 1]])
 @pytest.mark.parametrize("rows", ["taken", "added"])
@@ -232,6 +281,7 @@ def test_a_size_that_is_left_out_is_neither_asked_in_targets_nor_sampled():
         {"target_steps": 3},
         {"bootstrap_from": 1.0},
         {"consistency_weight": 0.0},
+        {"consistency_share": 0.0},
         {"target_weights": "teacher"},
         {"flow_times": "log"},
     ],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from accelerate.utils import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,6 +50,10 @@ class Shortcut(Objective):
         bootstrap_from: Part of the training, in [0, 1), before which all rows are flow matching: until the
             flow has settled, there is nothing to be consistent with.
         consistency_weight: Of the errors of the self-consistency rows, relative to those of the flow rows.
+        consistency_share: The most that those rows may add to the loss of a batch, as a part of the flow
+            rows' loss: the weight of that batch is reduced until they do. Where the flow is far from fitted
+            (a small network, few updates), self-consistency errors are large and a fixed weight takes the
+            network away from the flow that they rest on. None: no limit.
         target_weights: Make targets with the averaged weights (``ema``, the paper) or with the current ones
             (``online``). Averaged weights lag, and what the sizes learn from each other passes through them
             log2(M) + 1 times: a delay that weighs more in a run of ten thousand updates than in one of a
@@ -77,6 +82,7 @@ class Shortcut(Objective):
         target_steps: int = 2,
         bootstrap_from: float = 0.0,
         consistency_weight: float = 1.0,
+        consistency_share: float | None = None,
         target_weights: Literal["ema", "online"] = "ema",
         target_clip: float | None = None,
         flow_times: Literal["continuous", "discrete"] = "continuous",
@@ -102,6 +108,10 @@ class Shortcut(Objective):
             )
         if consistency_weight <= 0:
             raise InputError(f"objective.consistency_weight={consistency_weight} must be above 0")
+        if consistency_share is not None and consistency_share <= 0:
+            raise InputError(
+                f"objective.consistency_share={consistency_share} must be above 0, or null for no limit"
+            )
         levels = max_steps.bit_length()
         weights = torch.tensor(list(level_weights) if level_weights is not None else [1.0] * levels)
         if not 1 <= len(weights) <= levels or weights.min() < 0 or weights.sum() <= 0:
@@ -111,7 +121,7 @@ class Shortcut(Objective):
             )
         self.bootstrap_every, self.bootstrap_rows, self.max_steps = bootstrap_every, bootstrap_rows, max_steps
         self.target_steps, self.bootstrap_from = target_steps, bootstrap_from
-        self.consistency_weight = consistency_weight
+        self.consistency_weight, self.consistency_share = consistency_weight, consistency_share
         self.loss_changes = [bootstrap_from] if bootstrap_from else []
         weights = weights[: int(weights.nonzero().max()) + 1].double()
         self.smallest_step = 0.5 ** (len(weights) - 1)
@@ -169,7 +179,7 @@ class Shortcut(Objective):
         told = torch.cat([d, torch.zeros_like(t)])
         errors = self.error(net(x_t, torch.cat([start, t]), told, torch.cat(conds)), target)
         parts = {"loss_consistency": errors[:n], "loss_flow": errors[n:]}
-        consistency = self.consistency_weight * errors[:n]
+        consistency = self._weight(errors[:n], errors[n:], draws.world) * errors[:n]
         if added:
             losses = errors[n:] + F.pad(consistency, (0, rows - n))
         else:
@@ -249,6 +259,16 @@ class Shortcut(Objective):
             evaluations *= 2 - below[max(0, len(self.level_shares) - from_flow)]
         own = 1 / self.bootstrap_every if self.bootstrap_rows == "added" else 0.0
         return TrainingEvaluations(1 + own + evaluations / self.bootstrap_every, 1 + own)
+
+    def _weight(self, consistency: Tensor, flow: Tensor, world: int) -> Tensor | float:
+        """Of the self-consistency rows of a batch, from the errors of both kinds in all processes."""
+        if self.consistency_share is None:
+            return self.consistency_weight
+        sums = torch.stack([consistency.detach().sum(), flow.detach().sum()])
+        consistency_sum, flow_sum = reduce(sums) if world > 1 else sums
+        tiny = torch.finfo(sums.dtype).tiny
+        weight: Tensor = self.consistency_share * flow_sum / consistency_sum.clamp_min(tiny)
+        return weight.clamp_max(self.consistency_weight)
 
     def _clip(self, x: Tensor) -> Tensor:
         return x if self.target_clip is None else x.clamp(-self.target_clip, self.target_clip)
