@@ -20,8 +20,8 @@ def run(config: DictConfig) -> None:
     """Print the table of ``configs/overview.yaml`` and put it where ``readme`` and ``output`` say.
 
     Raises:
-        InputError: results cannot be read, none has a line that is asked for, or the document has no place for
-            the table.
+        InputError: results cannot be read, none has a line that is asked for, or the document has no place
+            for the table.
     """
     if config.readme:
         place_in(Path(config.readme), config.marker)
