@@ -83,6 +83,19 @@ def test_lines_that_are_asked_for(results: dict[str, str], tmp_path: Path):
         run(*folders_override(results), "lines=[[shortcut, 2]]")
 
 
+@pytest.mark.parametrize("line", ["shortcut", "[shortcut]", "[shortcut, one]", "[shortcut, 1, 2]"])
+def test_lines_that_are_none(results: dict[str, str], line: str):
+    with pytest.raises(
+        InputError, match=r"lines: .* is no method and its steps; give such as \[shortcut, 1\]"
+    ):
+        run(*folders_override(results), f"lines=[{line}]")
+
+
+def test_no_columns():
+    with pytest.raises(InputError, match="results is empty"):
+        run("~results", "+results={}")
+
+
 @pytest.mark.parametrize("content", [None, "{", "{}", "[]", "[{}]", "3"])
 def test_results_that_are_none(tmp_path: Path, content: str | None):
     if content is not None:

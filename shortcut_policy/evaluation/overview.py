@@ -1,7 +1,7 @@
 """The overview command: what several benchmarks found, in one table of methods x tasks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ def run(config: DictConfig) -> None:
     """Print the table of ``configs/overview.yaml`` and put it where ``readme`` and ``output`` say.
 
     Raises:
-        InputError: results cannot be read, none has a line that is asked for, or the document has no place
-            for the table.
+        InputError: results cannot be read or there are none, a line is no method and steps or in none of
+            them, or the document has no place for the table.
     """
+    lines = [_line(line) for line in config.lines]
+    if not config.results:
+        raise InputError("results is empty: give a title and a folder of results for each column")
     if config.readme:
         place_in(Path(config.readme), config.marker)
     results = {title: read_rows(Path(folder)) for title, folder in config.results.items()}
-    table = overview_table(results, [(name, int(steps)) for name, steps in config.lines])
+    table = overview_table(results, lines)
     Console().print(table.rich())
     if config.output:
         write_atomic(Path(config.output), table.markdown())
@@ -80,6 +83,13 @@ def overview_table(results: Mapping[str, Rows], lines: list[Key]) -> TextTable:
         for name, steps in lines or known
     ]
     return TextTable(["method", "steps", *results], texts, _caption(results))
+
+
+def _line(line: Any) -> Key:
+    """A line as the configuration has it."""
+    if isinstance(line, Sequence) and len(line) == 2 and isinstance(line[1], int):
+        return str(line[0]), line[1]
+    raise InputError(f"lines: {line} is no method and its steps; give such as [shortcut, 1]")
 
 
 def _by_key(rows: Rows) -> dict[Key, Mapping[str, Any]]:
