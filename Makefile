@@ -1,5 +1,5 @@
 # Everything runs inside .venv, which the first command creates and a change of the dependencies renews.
-#   make demo PYTHON=python3.12          another interpreter
+#   make demo PYTHON=python3.12          another interpreter, after make clean
 #   make test ARGS="-k packaging"        arguments for the command: pytest options, or Hydra overrides for demo
 
 PYTHON ?= python3

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.checks import check_positive, finite_vector
 from envs.pusht_physics import (
     CONTROL_HZ,
     GOAL_POSE,
@@ -30,7 +31,8 @@ _MAX_SEED = 2**32 - 1
 class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """Push-T with the physics, starts, reward and metric of Diffusion Policy's environment (Chi et al. 2023).
 
-    Action: (2,) float32, target position in [0, 512] pixels that a PD controller steers to for 0.1 s.
+    Action: (2,) float32, target position in [0, 512] pixels that a PD controller steers to for 0.1 s; to one
+    outside as well, as in the reference.
     Reward: clip(coverage / 0.95, 0, 1), where coverage is the part of the goal T under the block.
     Episode: terminated when coverage > 0.95 (strictly), truncated after `max_steps`.
 
@@ -58,7 +60,8 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         max_steps: length at which an episode is truncated.
 
     Raises:
-        InputError: for an argument, reset option, seed or action outside of what is described here.
+        InputError: for an argument or reset option outside of what is described here, a seed above 2**32 - 1,
+            or an action that is not two finite numbers.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ, "paths": True}  # noqa: RUF012
@@ -79,12 +82,12 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             )
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"Push-T render_mode is {render_mode!r}; choose 'rgb_array' or None.")
-        _check_positive("render_size", render_size)
-        _check_positive("max_steps", max_steps)
+        check_positive("Push-T render_size", render_size)
+        check_positive("Push-T max_steps", max_steps)
         self.observation = observation
         self.observation_space = space
         self.action_space = spaces.Box(0.0, WORKSPACE, (2,), np.float32)
-        self.simulator = PushTSimulator(_finite_vector("goal_pose", goal_pose, "x, y, angle"))
+        self.simulator = PushTSimulator(finite_vector("Push-T goal_pose", goal_pose, "x, y, angle"))
         self.legacy_reset = legacy_reset
         self.render_mode = render_mode
         self.render_size = render_size
@@ -103,7 +106,7 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             )
         state = (options or {}).get("state")
         if state is not None:
-            start = _finite_vector("reset option 'state'", state, "agent x, y, block x, y, angle")
+            start = finite_vector("Push-T reset option 'state'", state, "agent x, y, block x, y, angle")
             self.simulator.set_state(PushTState.at_rest(start), settle=True)
         else:
             start = sample_start(np.random.RandomState(self._start_seed(seed)))
@@ -113,7 +116,7 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Move towards `action` (2,) for 0.1 s; returns observation, reward, terminated, truncated, info."""
-        self.simulator.step(_finite_vector("action", action, "target x, y"))
+        self.simulator.step(finite_vector("Push-T action", action, "target x, y"))
         self._steps += 1
         info = self._info()
         return self._observe(), info["score"], info["is_success"], self._steps >= self.max_steps, info
@@ -173,20 +176,3 @@ def _observation_spaces() -> dict[str, spaces.Dict]:
         "keypoints": spaces.Dict(keypoint=keypoint, agent_pos=agent_pos),
         "image": spaces.Dict(image=image, agent_pos=agent_pos),
     }
-
-
-def _finite_vector(name: str, value: Any, meaning: str) -> np.ndarray:
-    """`value` as float64 numbers, one for each word group of `meaning`; raises InputError."""
-    expected = (meaning.count(",") + 1,)
-    try:
-        vector = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        vector = np.empty(0)
-    if vector.shape != expected or not np.isfinite(vector).all():
-        raise InputError(f"Push-T {name} is {value!r}; it must be {expected[0]} finite numbers: {meaning}.")
-    return vector
-
-
-def _check_positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"Push-T {name} is {value!r}; it must be a positive integer.")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from envs.checks import check_deviation, finite_vector
 from envs.pusht_hand import MAX_STEPS, ROOM, Hand
 from envs.pusht_physics import (
     AGENT_RADIUS,
@@ -88,6 +89,9 @@ class PushTExpert:
 
     Attributes:
         attributes: what a store of its demonstrations says about them.
+
+    Raises:
+        InputError: a goal that is not three finite numbers, or a negative or infinite deviation.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class PushTExpert:
         contact_noise: float = 3.0,
         length_noise: float = 0.06,
     ) -> None:
-        self.goal_pose = tuple(float(value) for value in goal_pose)
+        self.goal_pose = tuple(finite_vector("expert.goal_pose", goal_pose, "x, y, angle").tolist())
+        check_deviation("expert.contact_noise", contact_noise)
+        check_deviation("expert.length_noise", length_noise)
         self.attributes = {
             "expert": "pusht",
             "version": _VERSION,

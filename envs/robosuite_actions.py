@@ -18,7 +18,7 @@ from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
 
-STATES, EEF_POS = "states", "robot0_eef_pos"
+STATES = "states"
 #: Metres, median over steps: so near to their recorded path replayed demonstrations have to stay.
 REPLAY_TOLERANCE = 0.02
 _VERSION = 1
@@ -88,28 +88,25 @@ class AbsoluteActions:
         simulation = make_env(self.env_args, "delta", (), 0, False)
         with quiet():
             simulation.reset()
-        controllers = [robot.part_controllers["right"] for robot in simulation.robots]
-        arms = actions.reshape(len(actions), len(controllers), DELTA_SIZE)
-        absolute = np.empty((len(actions), len(controllers), ABSOLUTE_SIZE))
+        arms = actions.reshape(len(actions), len(simulation.robots), DELTA_SIZE)
+        absolute = np.empty((len(actions), len(simulation.robots), ABSOLUTE_SIZE))
         for row in tqdm(range(len(actions)), desc="absolute actions", unit=" steps", mininterval=1.0):
             simulation.sim.set_state_from_flattened(states[row])
             simulation.sim.forward()
-            for arm, controller in enumerate(controllers):
-                controller.update(force=True)
-                controller.set_goal(arms[row, arm, :6])
-                absolute[row, arm, :3] = controller.goal_pos
-                absolute[row, arm, 3:9] = to_6d(Rotation.from_matrix(controller.goal_ori))
-                absolute[row, arm, 9] = arms[row, arm, 6]
+            for arm, robot in enumerate(simulation.robots):
+                position, rotation = goal_of(robot, arms[row, arm, :6])
+                absolute[row, arm] = [*position, *to_6d(Rotation.from_matrix(rotation)), arms[row, arm, 6]]
         simulation.close()
         return absolute.reshape(len(actions), -1)
 
     def _check_replays(self, absolute: np.ndarray, replayed: int) -> None:
-        env = RobosuiteEnv(dataset=self.path, actions="absolute", keys=[EEF_POS])
+        env = RobosuiteEnv(dataset=self.path, actions="absolute")
         for number, name in enumerate(self._source.demos[:replayed]):
             start, stop = episode_rows(self, number)
-            states, recorded = (self._source.read(key, start, stop) for key in (STATES, EEF_POS))
+            states = self._source.read(STATES, start, start + 1)
             met = replay(env, states[0], absolute[start : stop - 1])[1]
-            distance = float(np.median(np.linalg.norm(met - recorded[1:], axis=1)))
+            recorded = np.stack([self._source.read(key, start + 1, stop) for key in hands(env)], axis=1)
+            distance = float(np.median(np.linalg.norm(met - recorded, axis=-1), axis=0).max())
             if distance > REPLAY_TOLERANCE:
                 raise InputError(
                     f"the absolute actions of {name} of {self.path} lead {distance * 100:.1f} cm away from "
@@ -119,21 +116,38 @@ class AbsoluteActions:
         env.close()
 
 
+def goal_of(robot: Any, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where ``displacement`` (6,) leads a robot of robosuite from here: position (3,) and rotation (3, 3)."""
+    controller = robot.part_controllers["right"]
+    robot.composite_controller.update_state()
+    controller.update(force=True)
+    controller.set_goal(displacement)
+    if controller.input_ref_frame == "world":
+        return controller.goal_pos, controller.goal_ori
+    turn = controller.origin_ori
+    return controller.origin_pos + turn @ controller.goal_pos, turn @ controller.goal_ori
+
+
 def replay(
     env: RobosuiteEnv, states: np.ndarray, actions: Any, model: str | None = None
 ) -> tuple[bool, np.ndarray]:
     """Play ``actions`` from a recorded state, in the recorded scene if its ``model`` is given.
 
     Returns:
-        Whether the task was solved at some step; the gripper's position after each action, (T, 3).
+        Whether the task was solved at some step; the grippers' positions after each action, (T, R, 3).
     """
     env.reset(seed=0, options={"states": states} | ({} if model is None else {"model": model}))
     solved, path = False, []
     for action in actions:
         observation, _, success, _, _ = env.step(action)
         solved |= success
-        path.append(observation[EEF_POS])
+        path.append([observation[key] for key in hands(env)])
     return solved, np.array(path)
+
+
+def hands(env: RobosuiteEnv) -> list[str]:
+    """Keys of the positions of all grippers."""
+    return [f"robot{number}_eef_pos" for number in range(len(env.simulation.robots))]
 
 
 def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:

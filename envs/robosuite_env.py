@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.checks import check_positive
 from envs.robosuite_setup import Actions, default_args, make_env, quiet
 from envs.rotation_6d import from_6d
 from shortcut_policy.data import EnvArgs
@@ -69,9 +70,17 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             raise InputError(f"actions={actions} must be delta or absolute")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"render_mode={render_mode!r} must be 'rgb_array' or None")
+        for setting, value in (("keys", keys), ("cameras", cameras)):
+            if isinstance(value, str):
+                raise InputError(f"{setting}={value} must be a list, such as [{value}]")
         args = _env_args(task, dataset)
+        if max_steps is None:
+            max_steps = 700 if args.name in LONG_TASKS else 400
+        sizes = {"image_size": image_size, "render_size": render_size, "max_steps": max_steps}
+        for name, size in sizes.items():
+            check_positive(name, size)
         self.args, self.actions, self.render_mode, self.render_size = args, actions, render_mode, render_size
-        self.max_steps = max_steps or (700 if args.name in LONG_TASKS else 400)
+        self.max_steps = max_steps
         self._cameras = tuple(cameras)
         self._object_state = ObjectState(args.name, CURRENT, f"the environment {args.name}")
         self.simulation = make_env(args, actions, self._cameras, image_size, render_mode is not None)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from envs.checks import check_deviation
 from envs.robosuite_env import LONG_TASKS, RobosuiteEnv
 from envs.robosuite_hand import CLOSED, OPEN, Hand, above
 from shortcut_policy.data.robomimic_writer import attributes_of
@@ -41,6 +42,7 @@ class RobosuiteExpert:
     version = 1  # of the demonstrations: change it with anything that changes them
 
     def __init__(self, noise: float = 0.1, compact: bool = False) -> None:
+        check_deviation("expert.noise", noise)
         self.noise, self.compact = noise, compact
         self.attributes: Mapping[str, Any] = {
             **attributes_of(_env(self.task).args),

@@ -21,7 +21,8 @@ class Hand:
     Args:
         env: With displacements as actions.
         random: All draws of the episode.
-        noise: Standard deviation of what is added to the position part of an action.
+        noise: Standard deviation of what is added to the position part of an action, as a share of the speed
+            that the hand moves at, which is drawn from 0.6 to 1 of the largest action.
         robot: Number of the robot.
     """
 

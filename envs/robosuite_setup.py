@@ -94,8 +94,8 @@ def make_env(args: EnvArgs, actions: Actions, cameras: tuple[str, ...], size: in
             )
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             raise InputError(
-                f"robosuite cannot make '{args.name}' with the arguments {sorted(kwargs)} ({error}); compare "
-                "them with the env_args of a file that works"
+                f"robosuite cannot make '{args.name}' with the arguments {sorted(kwargs)} and the cameras "
+                f"{list(cameras)} ({error}); compare them with the env_args of a file that works"
             ) from error
         except Exception as error:
             if not offscreen:
@@ -134,7 +134,11 @@ def import_robosuite() -> Any:
 
 
 def translate_controllers(configs: Any, actions: Actions) -> Any:
-    """Controllers of robosuite 1.4 or 1.5 for robosuite 1.5, in the world's frame.
+    """Controllers of robosuite 1.4 or 1.5 for robosuite 1.5.
+
+    Displacements are in the frame of the file: the world's in 1.4 and where a file of 1.5 says so, otherwise
+    that of the robot's base, which is turned by a quarter for either robot of Transport. Poses are in the
+    world's.
 
     Args:
         configs: ``controller_configs`` of a file: one for all robots or a list; None for robomimic's own.
@@ -147,7 +151,7 @@ def translate_controllers(configs: Any, actions: Actions) -> Any:
         return [translate_controllers(one, actions) for one in configs]
     configs = deepcopy(configs or OSC_POSE)
     if "body_parts" not in configs:
-        configs = {"type": "BASIC", "body_parts": {"right": configs}}
+        configs = {"type": "BASIC", "body_parts": {"right": {**configs, "input_ref_frame": "world"}}}
     arms = {name: part for name, part in configs["body_parts"].items() if isinstance(part, dict)}
     for part in arms.values():
         if part.get("type") != "OSC_POSE":
@@ -157,8 +161,8 @@ def translate_controllers(configs: Any, actions: Actions) -> Any:
             )
         for key in OLD_KEYS:
             part.pop(key, None)
-        # By default 1.5 takes the frame of the robot's base: x and y the wrong way round for a second robot.
-        part.update(input_type=actions, input_ref_frame="world")
+        frame = part.get("input_ref_frame", "base") if actions == "delta" else "world"
+        part.update(input_type=actions, input_ref_frame=frame)
         part.setdefault("gripper", {"type": "GRIP"})
     return configs
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
-from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_attributes
+from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.errors import InputError
@@ -103,8 +103,10 @@ def _check(config: DictConfig) -> None:
 def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
     """Episodes of two experts or seeds in one store could not be made again."""
     path = expand(output)
+    written = [path]
     if path.suffix in HDF5_SUFFIXES:
         stored = recorded_attributes(path)
+        written.append(parts_folder(path))
     else:
         zattrs = path / ".zattrs"
         stored = json.loads(zattrs.read_text()) if zattrs.is_file() else {}
@@ -112,5 +114,5 @@ def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
         if key in stored and stored[key] != value:
             raise InputError(
                 f"{output} was recorded with {key}={stored[key]}, not {value}; "
-                "choose another output or delete it"
+                f"choose another output or delete {' and '.join(str(one) for one in written if one.exists())}"
             )

@@ -36,6 +36,15 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.paths import ASSETS_DIR, CONFIG_DIR
 
 
+def test_settings_that_cannot_be_used_get_a_sentence():
+    with pytest.raises(
+        InputError, match=r"expert\.goal_pose is .*; it must be 3 finite numbers: x, y, angle"
+    ):
+        PushTExpert(goal_pose=(256, 256))
+    with pytest.raises(InputError, match=r"expert\.contact_noise is 'big'; it must be a finite number"):
+        PushTExpert(contact_noise="big")
+
+
 @pytest.fixture(scope="module")
 def expert() -> PushTExpert:
     return PushTExpert()

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 import envs
 from envs import robosuite_setup
-from envs.robosuite_actions import AbsoluteActions, replay
+from envs.robosuite_actions import AbsoluteActions, goal_of, replay
 from envs.robosuite_env import RobosuiteEnv
 from envs.robosuite_setup import OSC_POSE, default_args, make_env, translate_controllers
 from envs.rotation_6d import from_6d, to_6d
@@ -158,8 +158,8 @@ def test_replays_of_stored_and_of_absolute_actions_solve_the_task(lift, tmp_path
             states = stored.read("states", start, start + 1)[0]
             solved, path = replay(env, states, source.read("actions", start, int(stop)))
             recorded = stored.read("robot0_eef_pos", start, int(stop))[1:]
-            assert solved
-            assert np.abs(path[:-1] - recorded).max() < 0.002, kind
+            assert solved and path.shape == (int(stop) - start, 1, 3)
+            assert np.abs(path[:-1, 0] - recorded).max() < 0.002, kind
     # Positions are where the gripper is asked to go: within a step of where it is.
     here = stored.read("robot0_eef_pos", 0, int(stored.episode_ends[-1]))
     asked = absolute.read("actions", 0, len(here))[:, :3]
@@ -220,6 +220,37 @@ def test_controllers_of_1_4_become_those_of_1_5():
         translate_controllers({"type": "JOINT_VELOCITY"}, "delta")
 
 
+def test_displacements_are_in_the_frame_of_the_file():
+    """Transport's robots stand a quarter turn to either side, which a file of 1.5 means by default."""
+    world = default_args("TwoArmTransport")
+    part = {key: value for key, value in OSC_POSE.items() if key != "input_ref_frame"}
+    composite = {"type": "BASIC", "body_parts": {"right": part}}
+    base = replace(world, kwargs={**world.kwargs, "controller_configs": [composite, composite]})
+    forward = np.array([0.5, 0, 0, 0, 0, 0.5])
+    moved, goals = [], []
+    for args in (world, base):
+        simulation = make_env(args, "delta", (), 0, False)
+        np.random.seed(0)
+        simulation.reset()
+        turns = [
+            robot.composite_controller.get_controller_base_pose("right")[1] for robot in simulation.robots
+        ]
+        into = turns if args is base else [np.eye(3)] * 2
+        asked = [np.concatenate([turn.T @ forward[:3], turn.T @ forward[3:]]) for turn in into]
+        goals.append([goal_of(robot, move) for robot, move in zip(simulation.robots, asked, strict=True)])
+        before = simulation._get_observations()
+        for _ in range(10):
+            after, *_ = simulation.step(np.array([1.0, 0, 0, 0, 0, 0, 0] * 2))
+        moved.append([after[f"robot{i}_eef_pos"] - before[f"robot{i}_eef_pos"] for i in range(2)])
+        simulation.close()
+    for robot in range(2):
+        assert abs(turns[robot][1, 0]) > 0.99
+        assert moved[0][robot][0] > 0.05 and np.abs(moved[0][robot][1:]).max() < 0.02
+        assert np.allclose(turns[robot] @ moved[0][robot], moved[1][robot], atol=0.03)
+        for in_world, in_base in zip(goals[0][robot], goals[1][robot], strict=True):
+            assert np.allclose(in_world, in_base, atol=1e-6)
+
+
 def test_images_are_seen_and_rendered_the_right_way_up():
     try:
         sizes = {"image_size": 32, "render_size": 64}
@@ -244,6 +275,13 @@ def test_mistakes_get_a_sentence(can, lift, monkeypatch):
         RobosuiteEnv("PickPlaceCan", dataset=lift)
     with pytest.raises(InputError, match="no observation 'objekt'; it has object, robot0_eef_pos"):
         RobosuiteEnv("Lift", keys=["objekt"])
+    for name, value in (("max_steps", 0), ("max_steps", "10"), ("image_size", 0), ("render_size", -1)):
+        with pytest.raises(InputError, match=f"{name} is {value!r}; it must be a positive integer"):
+            RobosuiteEnv("Lift", **{name: value})
+    with pytest.raises(InputError, match=r"cameras=agentview must be a list, such as \[agentview\]"):
+        RobosuiteEnv("Lift", cameras="agentview")
+    with pytest.raises(InputError, match=r"and the cameras \['agentvew'\]"):
+        RobosuiteEnv("Lift", cameras=["agentvew"])
     with pytest.raises(InputError, match="'states' must be 71 finite numbers for PickPlaceCan"):
         can.reset(options={"states": np.zeros(32)})
     with pytest.raises(InputError, match="option 'state' is unknown"):

@@ -122,8 +122,28 @@ def test_a_file_is_a_function_of_the_seed_and_goes_on(tmp_path: Path):
         assert json.loads(one["data"].attrs["env_args"])["env_name"] == "Lift"
         assert one["data"].attrs["total"] == sum(len(demo["actions"]) for demo in one["data"].values())
         assert [name.decode() for name in one["mask/train"]] == ["demo_0", "demo_1", "demo_2"]
-    with pytest.raises(InputError, match="was recorded with seed=5, not 6"):
+    with pytest.raises(InputError, match=f"was recorded with seed=5, not 6; .* delete {parts}$"):
         collect(config("expert=lift", "episodes=4", "seed=6", f"output={parts}"))
+
+
+def test_a_recording_without_an_episode_binds_nobody(tmp_path: Path, monkeypatch):
+    path = tmp_path / "lift.hdf5"
+
+    def interrupted(self, random):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LiftExpert, "episode", interrupted)
+        collect(config("expert=lift", "episodes=1", "seed=5", f"output={path}"))
+    collect(config("expert=lift", "episodes=1", "seed=6", f"output={path}"))
+    with h5py.File(path) as file:
+        assert file["data"].attrs["seed"] == 6
+
+
+def test_noise_that_is_none_gets_a_sentence():
+    for noise in (None, -1, float("nan")):
+        with pytest.raises(InputError, match=r"expert\.noise is .*; it must be a finite number from 0 on"):
+            LiftExpert(noise=noise)
 
 
 @pytest.mark.parametrize("name", ["lift", "can"])
@@ -139,7 +159,7 @@ def test_bundled_demonstrations_are_scripted_and_solve_the_task(name: str):
         longer = np.concatenate([actions, actions[-1:]])
         solved, path = replay(env, source.read("states", start, start + 1)[0], longer)
         assert solved
-        assert np.abs(path[:-2] - source.read("robot0_eef_pos", start + 1, stop)).max() < 1e-3
+        assert np.abs(path[:-2, 0] - source.read("robot0_eef_pos", start + 1, stop)).max() < 1e-3
     assert sum((ASSETS_DIR / f"{name}.hdf5").stat().st_size for name in ("lift", "can")) < 4e6
 
 

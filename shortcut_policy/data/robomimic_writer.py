@@ -47,7 +47,7 @@ class RobomimicWriter:
     def __init__(self, path: str | os.PathLike[str], attributes: Mapping[str, Any]) -> None:
         self._h5py = import_h5py()
         self.path, self.attributes = expand(path), dict(attributes)
-        self._parts = self.path.with_name(f"{self.path.name}.parts")
+        self._parts = parts_folder(self.path)
         if ENV_ARGS not in self.attributes:
             raise InputError(f"the attributes of {self.path} need env_args: what it was recorded in")
         if self.path.is_dir():
@@ -156,10 +156,16 @@ def attributes_of(args: EnvArgs) -> dict[str, Any]:
     return {ENV_ARGS: json.dumps(stored, indent=4)}
 
 
+def parts_folder(path: Path) -> Path:
+    """Where `RobomimicWriter` keeps the episodes of ``path`` until it is finished."""
+    return path.with_name(f"{path.name}.parts")
+
+
 def recorded_attributes(path: Path) -> dict[str, Any]:
-    """Attributes of a file of `RobomimicWriter`, finished or not; none if it is not there."""
-    unfinished = path.with_name(f"{path.name}.parts") / "attributes.json"
-    if unfinished.is_file():
+    """Attributes of a file of `RobomimicWriter`, finished or not; none if no episode is there."""
+    parts = parts_folder(path)
+    unfinished = parts / "attributes.json"
+    if unfinished.is_file() and any(parts.glob("demo_*.hdf5")):
         return dict(json.loads(unfinished.read_text(encoding="utf-8")))
     if not path.is_file():
         return {}

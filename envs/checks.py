@@ -1,0 +1,32 @@
+"""Checks of arguments that several environments and experts take."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.errors import InputError
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise `InputError` unless ``value`` is a whole number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be a positive integer.")
+
+
+def check_deviation(name: str, value: Any) -> None:
+    """Raise `InputError` unless ``value`` can be a standard deviation."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"{name} is {value!r}; it must be a finite number from 0 on.")
+
+
+def finite_vector(name: str, value: Any, meaning: str) -> np.ndarray:
+    """``value`` as float64 numbers, one for each word group of ``meaning``; raises `InputError`."""
+    expected = (meaning.count(",") + 1,)
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        vector = np.empty(0)
+    if vector.shape != expected or not np.isfinite(vector).all():
+        raise InputError(f"{name} is {value!r}; it must be {expected[0]} finite numbers: {meaning}.")
+    return vector
