@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.policy import Policy
@@ -33,8 +34,8 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         device: Where to put it.
 
     Raises:
-        InputError: There is no checkpoint, or its files are damaged or do not fit each other, or what they
-            hold makes images.
+        InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
+            other, or what they hold makes images.
     """
     model = load_model(path, device)
     if not isinstance(model, Policy):
@@ -44,7 +45,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     """Load whatever was trained, a policy or a generator of images; otherwise like `load_policy`."""
-    folder = find_checkpoint(path)
+    folder, device = find_checkpoint(path), usable_device(device)
     description = read_description(folder)
     model = build_model(description["policy"])
     model.metadata = description["metadata"]

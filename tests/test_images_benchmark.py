@@ -99,6 +99,21 @@ def test_benchmark_says_what_it_cannot_use(tmp_path: Path):
         benchmark.run(settings(tmp_path, entries))
     with pytest.raises(InputError, match="no run below"):
         benchmark.run(settings(tmp_path, "trained_only=true"))
+    entry = "{name: shortcut, overrides: ['objective=shortcut'], steps: [1, 3]}"
+    other = "{name: flow, overrides: ['objective=flow_matching', 'task.flip=true'], steps: [1]}"
+    for overrides, sentence in (
+        ([f"entries=[{entry}]"], "steps=3 cannot be sampled"),
+        ([f"entries=[{entry.replace('[1, 3]', '1')}]"], r"'shortcut' needs a list of step counts"),
+        (
+            [f"entries=[{entry.replace('[1, 3]', '[1]')}, {other}]"],
+            "'shortcut' and 'flow' learn from different",
+        ),
+        (["device=quantum"], "device=quantum cannot be used here"),
+        (["features=inception", "inception_weights=nowhere.pt"], "there is no file nowhere.pt"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            benchmark.run(settings(tmp_path, *overrides))
+    assert not (tmp_path / "runs").exists()
 
 
 def quality(fd: float, correct: list[bool]) -> Quality:

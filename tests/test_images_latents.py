@@ -114,6 +114,16 @@ def test_stopped_encoding_goes_on_with_the_same_latents(
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
+def test_unreadable_first_image_is_skipped_if_asked(images: Path, vae: str, tmp_path: Path):
+    (images / folder_of(images).splits["train"].names[0]).write_bytes(b"not a picture")
+    with pytest.raises(
+        InputError, match=r"give task\.source\.skip_unreadable=true \(source\.skip_unreadable"
+    ):
+        encode(folder_of(images), Autoencoder(vae), tmp_path / "latents.zarr")
+    encode(folder_of(images, skip_unreadable=True), Autoencoder(vae), tmp_path / "latents.zarr")
+    assert len(latents(tmp_path / "latents.zarr").train) == 11
+
+
 def test_draws_differ_from_means_and_from_one_another(images: Path, vae: str, tmp_path: Path):
     stores = []
     for seed in (None, 0, 1):

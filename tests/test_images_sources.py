@@ -203,6 +203,16 @@ def test_arrays_that_cannot_be_used(tmp_path: Path):
         arrays(stored(images=np.zeros((2, 4, 4, 3))))
     with pytest.raises(InputError, match="not clear where"):
         arrays(stored(images=np.zeros((2, 4, 4, 5), np.uint8)))
+    images = np.zeros((2, 4, 4), np.uint8)
+    for labels in (np.array(["cat", "dog"]), np.array([0.5, 1.0]), np.array([-1, 0])):
+        with pytest.raises(
+            InputError, match=r"'labels' has type .* expected the number of each image's class"
+        ):
+            arrays(stored(images=images, labels=labels))
+    with pytest.raises(InputError, match="labels go up to 4, and 'class_names' names 2 classes"):
+        arrays(stored(images=images, labels=np.array([0, 4]), class_names=np.array(["a", "b"])))
+    with pytest.raises(InputError, match="no array 'test_labels': both parts need labels, or neither"):
+        arrays(stored(images=images, labels=np.array([0, 1]), test_images=images))
     assert arrays(stored(images=np.zeros((2, 4, 4), np.uint8))).train.images.shape == (2, 1, 4, 4)
 
 

@@ -259,7 +259,13 @@ def test_samples_are_written_with_the_same_noise_for_every_step_count(flow, tmp_
         ("classes=[cat]", "classes: cat is not one of the 10"),
         ("classes=[]", "names no class"),
         ("n=0", "n=0 must be at least 1"),
+        ("classes=cat", "classes: cat is not one of the 10"),
         ("steps=[0]", "steps=0 cannot be sampled"),
+        ("steps=[auto]", "steps=auto cannot be sampled"),
+        ("steps=1.5", "steps=1.5 cannot be sampled"),
+        ("steps=[]", r"steps=\[\] and batch_size="),
+        ("batch_size=0", "batch_size=0: give"),
+        ("device=quantum", "device=quantum cannot be used here"),
         ("guidance=2", "guidance=2 cannot be chosen"),
     ],
 )

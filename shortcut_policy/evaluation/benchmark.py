@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.artifacts import draw_figures, publish, tile_films, write_results
 from shortcut_policy.evaluation.compute import compute_rows, compute_table, phase_costs
@@ -115,6 +116,7 @@ def run(config: DictConfig) -> None:
 
 def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictConfig) -> None:
     """Refuse before the work starts what would fail after hours."""
+    usable_device(config.device)
     tasks = {}
     for entry in entries:
         if entry.guidance:

@@ -64,8 +64,10 @@ class Entry:
     def __post_init__(self) -> None:
         if sum(getattr(self, source) is not None for source in SOURCES) != 1:
             raise InputError(f"benchmark entry '{self.name}' must have exactly one of {', '.join(SOURCES)}")
-        if not self.steps:
-            raise InputError(f"benchmark entry '{self.name}' has no step counts: give it steps=[...]")
+        if not self.steps or not isinstance(self.steps, Sequence) or isinstance(self.steps, str):
+            raise InputError(
+                f"benchmark entry '{self.name}' needs a list of step counts: give it steps=[...]"
+            )
 
 
 @dataclass(frozen=True)

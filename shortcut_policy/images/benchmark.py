@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from shortcut_policy.build import build
+from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.entries import (
     Entry,
@@ -33,6 +34,7 @@ from shortcut_policy.images.metrics import Quality, Reference, measure, referenc
 from shortcut_policy.images.pictures import save_grid
 from shortcut_policy.images.sampling import class_labels, draw, load_image_model
 from shortcut_policy.images.table import Judged, make_row, make_table
+from shortcut_policy.objectives.base import Objective
 from shortcut_policy.paths import atomic_path, write_atomic
 from shortcut_policy.training.run import to_plain
 
@@ -57,15 +59,9 @@ def run(config: DictConfig) -> None:
         entries = [entry for entry in entries if runs[entry.name]]
     if not entries:
         raise InputError(f"trained_only=true leaves nothing to compare: no run below {output} is finished")
-    _check_guidance(entries, runs)
+    source = _check(entries, runs, config)
     console = Console()
     phases = Phases(_plan(entries, runs), console)
-    for entry in entries:
-        for one in runs[entry.name]:
-            with phases.next():
-                assert one.training is not None
-                train_entry(one.training)
-    source = _source(runs[entries[0].name][0])
     with phases.next():
         features = make_features(
             config.features,
@@ -76,6 +72,11 @@ def run(config: DictConfig) -> None:
             config.device,
         )
         real = reference(features, source.train, Path(config.cache))
+    for entry in entries:
+        for one in runs[entry.name]:
+            with phases.next():
+                assert one.training is not None
+                train_entry(one.training)
     judged = []
     for entry in entries:
         scales: Sequence[float | None] = entry.guidance or [None]
@@ -101,13 +102,26 @@ def _runs(entry: Entry, config: DictConfig) -> list[Run]:
     return [training_run(entry, seed, config.training, Path(config.output)) for seed in entry.seeds]
 
 
-def _check_guidance(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> None:
-    """Refuse scales that the network will not have learned, before it is trained."""
+def _check(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], config: DictConfig) -> ImageSource:
+    """Refuse before the trainings what would fail after them; the images that all of them learn from."""
+    usable_device(config.device)
+    tasks = []
     for entry in entries:
-        for scale in entry.guidance:
-            training = runs[entry.name][0].training
-            assert training is not None
-            build(to_plain(training)["objective"]).sampling_cond(torch.zeros(1, 1), scale)
+        training = runs[entry.name][0].training
+        assert training is not None
+        plain = to_plain(training)
+        tasks.append(plain["task"])
+        if tasks[-1] != tasks[0]:
+            raise InputError(
+                f"benchmark entries '{entries[0].name}' and '{entry.name}' learn from different images or "
+                f"settings of task: images are compared with one set, give all entries the same"
+            )
+        objective: Objective = build(plain["objective"])
+        for steps in entry.steps:
+            objective.check_steps(steps)
+        for scale in entry.guidance:  # of one that the network will not have learned
+            objective.sampling_cond(torch.zeros(1, 1), scale)
+    return _source(runs[entries[0].name][0])
 
 
 def _plan(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[tuple[str, float | None]]:
@@ -120,7 +134,7 @@ def _plan(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[t
         (f"Sample {entry.name} at {', '.join(map(str, entry.steps))} steps", entry.rollout_minutes)
         for entry in entries
     ]
-    return [*train, ("Prepare the features", None), *draw_them, ("Write tables and figures", None)]
+    return [("Prepare the features", None), *train, *draw_them, ("Write tables and figures", None)]
 
 
 def _source(one: Run) -> ImageSource:

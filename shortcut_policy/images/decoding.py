@@ -76,13 +76,28 @@ class Decoder:
         kept = [row for row, image in enumerate(found) if image is not None]
         images = [image for image in found if image is not None]
         if not images:
-            raise InputError(f"{self.path}: none of {len(names)} files can be read as an image")
+            raise self._none_of(names)
         self._check_alike([names[row] for row in kept], images)
         return np.stack(images), np.array(kept, dtype=np.int64)
 
     def read(self, names: Sequence[str]) -> list[np.ndarray | None]:
         """Images, (C, H, W) uint8 each; None for one that is skipped."""
         return [self._image(name) for name in names]
+
+    def first(self, names: Sequence[str]) -> np.ndarray:
+        """The first image that can be read, (C, H, W) uint8.
+
+        Raises:
+            InputError: see `decode`.
+        """
+        for name in names:
+            image = self._image(name)
+            if image is not None:
+                return image
+        raise self._none_of(names)
+
+    def _none_of(self, names: Sequence[str]) -> InputError:
+        return InputError(f"{self.path}: none of {len(names)} files can be read as an image")
 
     def _in_chunks(self, names: Sequence[str]) -> Iterator[list[np.ndarray | None]]:
         chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
@@ -103,7 +118,7 @@ class Decoder:
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
             raise InputError(
                 f"{self.path}: {name} cannot be read as an image ({reason}); replace or remove it, or give "
-                "task.source.skip_unreadable=true"
+                f"{setting('skip_unreadable=true')}"
             ) from error
 
     def _bytes(self, name: str) -> bytes:
@@ -130,14 +145,19 @@ class Decoder:
             if image.shape[0] != first[0]:
                 raise InputError(
                     f"{self.path} mixes images with different channels, {names[0]} ({first[0]}) and {name} "
-                    f"({image.shape[0]}): give task.source.channels=1 for grey or 3 for colour"
+                    f"({image.shape[0]}): give {setting('channels=1')} for grey or 3 for colour"
                 )
             if image.shape != first:
                 raise InputError(
                     f"{self.path} holds images of different sizes, {names[0]} ({first[1]}x{first[2]}) and "
-                    f"{name} ({image.shape[1]}x{image.shape[2]}): give task.source.size=<pixels> to crop and "
-                    "resize them"
+                    f"{name} ({image.shape[1]}x{image.shape[2]}): give {setting('size=<pixels>')} to crop "
+                    "and resize them"
                 )
+
+
+def setting(assigned: str) -> str:
+    """How a setting of the folder of images is given on the command line."""
+    return f"task.source.{assigned} (source.{assigned} in scripts/encode_latents.py)"
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from shortcut_policy.build import build
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
+from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.image_set import ImageSet, ImageSource
@@ -138,10 +139,11 @@ def run(config: DictConfig) -> None:
     plain = to_plain(config)
     if plain["posterior"] not in ("mean", "sample"):
         raise InputError(f"posterior={plain['posterior']} must be mean or sample")
+    device = usable_device(plain["device"])
     folder: ImageFolder = build(plain["source"])
     encode(
         folder,
-        Autoencoder(plain["vae"], plain["device"]),
+        Autoencoder(plain["vae"], device),
         expand(plain["output"]),
         seed=plain["seed"] if plain["posterior"] == "sample" else None,
         mirrored=plain["mirrored"],
@@ -193,7 +195,7 @@ def encode(
         "rows": dict.fromkeys(PARTS, 0),
         "complete": False,
     }
-    _check_images(folder, folder.decoder.decode(folder.splits["train"].names[:1])[0], autoencoder)
+    _check_images(folder, folder.decoder.first(folder.splits["train"].names)[None], autoencoder)
     group, about = _open(output, about)
     for number, part in enumerate(PARTS):
         split, mirror = folder.splits[part], mirrored and part == "train"

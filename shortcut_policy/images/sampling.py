@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 from tqdm import tqdm
 
@@ -53,10 +53,17 @@ def run(config: DictConfig) -> Path:
         InputError: The checkpoint, a class, a step count or the guidance cannot be used.
     """
     model = load_image_model(config.checkpoint, config.device)
-    steps = [int(count) for count in config.steps]
+    steps = list(config.steps) if isinstance(config.steps, ListConfig) else [config.steps]
+    if not steps or config.batch_size < 1:
+        raise InputError(
+            f"steps={steps} and batch_size={config.batch_size}: give a step count and at least 1"
+        )
     for count in steps:
         model.objective.check_steps(count)
-    labels = class_labels(config.classes, model.class_names, config.n)
+    classes = config.classes
+    if classes is not None and not isinstance(classes, ListConfig):
+        classes = [classes]
+    labels = class_labels(classes, model.class_names, config.n)
     output, rows, throughput = Path(config.output), {}, {}
     # The first call of a process chooses kernels.
     draw(model, labels[: config.batch_size], 1, config.seed, config.batch_size, config.guidance, config.bf16)

@@ -91,11 +91,20 @@ def arrays(path: str | os.PathLike[str]) -> ImageSource:
         raise InputError(
             f"{found} has no array 'images' (it holds {', '.join(stored) or 'nothing'}); {EXPECTED}"
         )
-    labels = {key: value.astype(np.int64) for key, value in stored.items() if key.endswith("labels")}
+    labels = {key: _labels(found, key, value) for key, value in stored.items() if key.endswith("labels")}
     classes = 1 + max((int(value.max()) for value in labels.values() if len(value)), default=-1)
     names = tuple(map(str, stored.get("class_names", np.arange(classes))))
+    if classes > len(names):
+        raise InputError(
+            f"{found}: labels go up to {classes - 1}, and 'class_names' names {len(names)} classes"
+        )
     train = ImageSet(_channels_first(found, "images", stored["images"]), labels.get("labels"), names)
     if "test_images" in stored:
+        if ("labels" in labels) != ("test_labels" in labels):
+            missing = "test_labels" if "labels" in labels else "labels"
+            raise InputError(
+                f"{found} has no array '{missing}': both parts need labels, or neither; {EXPECTED}"
+            )
         images = _channels_first(found, "test_images", stored["test_images"])
     else:
         images = train.images[:0]
@@ -126,6 +135,17 @@ def _decode(folder: ImageFolder, part: str) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
     images, kept = folder.decoder.decode(split.names, title=f"decode {part}")
     return images, np.zeros(0, np.int64) if split.labels is None else split.labels[kept]
+
+
+def _labels(path: Path, key: str, labels: np.ndarray) -> np.ndarray:
+    """Classes as int64 numbers from 0 on."""
+    if not np.issubdtype(labels.dtype, np.integer) or (labels.size and labels.min() < 0):
+        negative = ", and negative numbers" if labels.dtype.kind == "i" else ""
+        raise InputError(
+            f"{path}: '{key}' has type {labels.dtype}{negative}; expected the number of each image's class, "
+            f"from 0 on, whose name may be in 'class_names'; {EXPECTED}"
+        )
+    return labels.astype(np.int64)
 
 
 def _channels_first(path: Path, key: str, images: np.ndarray) -> np.ndarray:

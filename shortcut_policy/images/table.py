@@ -112,11 +112,16 @@ def make_table(rows: Rows, title: str, described: Mapping[str, Any] | None = Non
 def _caption(rows: Rows, title: str, described: Mapping[str, Any]) -> str:
     first = rows[0]
     seeds = max(len(row["seeds"]) for row in rows)
+    several = seeds > 1
+    drawn = "a bootstrap over samples" + (" and training seeds" if several else "")
+    rates = "a bootstrap over samples and training seeds" if several else "Wilson's over samples"
     text = (
         f"{title}; {first['train_backbone']} of {first['train_parameters'] / 1e6:.2f}M parameters, "
         f"{first['train_max_steps']} updates of {first['train_batch_size']} images, "
         f"{count_of(seeds, 'training seed')}; {described['samples']} samples from the same noise against "
-        f"{described['real_images']} training images. Brackets hold 95% intervals: a bootstrap over samples. "
+        f"{described['real_images']} training images. Brackets hold 95% intervals: of the distance, {drawn}; "
+        f"of precision and accuracy, {rates}; of recall, the same over training images in place of samples, "
+        "whose own chance it leaves out. "
         f"{described['features']}: Frechet distance, lower is better"
     )
     classifier = described["classifier"]
