@@ -62,7 +62,16 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
 
 
 def save_policy(policy: Model, folder: str | Path) -> None:
-    """Write weights, statistics, specification and metadata of a policy or other model into a folder."""
+    """Write weights, statistics, specification and metadata of a policy or other model into a folder.
+
+    Raises:
+        InputError: The policy has no specification, so that it could not be loaded again.
+    """
+    if not policy.spec:
+        raise InputError(
+            "this policy has no specification, without which it could not be loaded again: build it with "
+            "Policy.from_spec"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}

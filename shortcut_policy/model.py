@@ -127,7 +127,10 @@ def build_model(spec: Mapping[str, Any]) -> Model:
 
 
 def build_parts(
-    spec: Mapping[str, Any], encoder_sizes: Mapping[str, Any], backbone_sizes: Mapping[str, Any]
+    spec: Mapping[str, Any],
+    encoder_sizes: Mapping[str, Any],
+    backbone_sizes: Mapping[str, Any],
+    unbounded: bool,
 ) -> dict[str, Any]:
     """The ``encoder``, ``backbone`` and ``objective`` of a specification, which fit each other.
 
@@ -138,8 +141,17 @@ def build_parts(
         spec: Holds the specifications (see `build`) of the three.
         encoder_sizes: What the encoder must be told of the data.
         backbone_sizes: What the backbone must be told of them, beside the width of the condition.
+        unbounded: Whether what is generated leaves [-1, 1], as the network sees it.
+
+    Raises:
+        InputError: The objective cannot make such data.
     """
     objective = build(spec["objective"])
+    if unbounded and objective.bounded:
+        raise InputError(
+            "objective.clip_sample=true keeps samples in [-1, 1], and data of standard deviation 1 "
+            "(normalize: gaussian, latents) reach beyond: give objective.clip_sample=false"
+        )
     encoder = build(spec["encoder"], **encoder_sizes)
     cond_dim = encoder.cond_dim + objective.extra_cond_dim
     backbone = build(spec["backbone"], **backbone_sizes, cond_dim=cond_dim)

@@ -1,6 +1,7 @@
 """The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -78,6 +79,7 @@ class Policy(Model):
             spec,
             {"obs_shapes": shapes, "n_obs_steps": spec["n_obs_steps"]},
             {"action_dim": action.shape[0], "horizon": spec["horizon"]},
+            unbounded=action.normalize == "gaussian",
         )
         sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
         policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=spec.get("obs_noise"))
@@ -86,8 +88,8 @@ class Policy(Model):
 
     @classmethod
     def traits(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Horizon and observed steps, and shape and scaling of each field."""
-        traits = {"horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
+        """Horizon and observed steps, the order of the observations, and shape and scaling of each field."""
+        traits = {"obs": list(spec["obs"]), "horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
         fields = {f"obs.{name}": field for name, field in spec["obs"].items()} | {ACTION: spec[ACTION]}
         for name, field in fields.items():
             built = build(field)
@@ -154,6 +156,7 @@ class Policy(Model):
         guidance: float | None = None,
     ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
+        steps = int(steps) if isinstance(steps, Integral) else steps
         check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
@@ -240,6 +243,8 @@ class Policy(Model):
                 "use the environment and observation mode that it was trained for"
             )
         tensors = {name: torch.as_tensor(obs[name], device=self.device) for name in self.obs_shapes}
+        # NumPy's numbers are float64 by default, which layers of float32 do not take.
+        tensors = {name: x.float() if x.is_floating_point() else x for name, x in tensors.items()}
         for name, shape in self.obs_shapes.items():
             expected = (self.n_obs_steps, *shape)
             if tuple(tensors[name].shape[1:]) != expected:

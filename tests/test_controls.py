@@ -14,6 +14,7 @@ from shortcut_policy.objectives import (
 )
 from shortcut_policy.objectives.errors import row_error
 from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.training.run import make_dataset, make_model
 from tests.step_maps import RATE, Affine, context, linear_flow
 
 
@@ -44,6 +45,29 @@ def test_euler_walks_from_noise_to_data():
     assert torch.equal(x, torch.ones(2, 3))
     x_0, x_1 = torch.zeros(2, 3), torch.ones(2, 3)
     assert torch.equal(interpolate(x_0, x_1, torch.tensor([0.0, 1.0])), torch.stack([x_0[0], x_1[0]]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"train_steps": 0}, "objective.train_steps=0 must be a whole number"),
+        ({"timestep_spacing": "uniform"}, "objective.timestep_spacing=uniform must be one of trailing"),
+        ({"beta_schedule": "cosine"}, "objective.beta_schedule=cosine is not a schedule of diffusers"),
+    ],
+)
+def test_settings_of_diffusion_without_meaning_are_refused(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Diffusion(**arguments)
+
+
+def test_clipping_is_refused_for_data_that_reach_beyond(compose_config):
+    overrides = ["objective=diffusion", "task.action.normalize=gaussian"]
+    dataset = make_dataset(compose_config(*overrides))
+    with pytest.raises(
+        InputError, match=r"clip_sample=true keeps samples in .* give objective.clip_sample=false"
+    ):
+        make_model(compose_config(*overrides), dataset)
+    make_model(compose_config(*overrides, "objective.clip_sample=false"), dataset)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 100])

@@ -36,6 +36,14 @@ def test_targets_are_guided_where_they_come_from_velocities_and_nowhere_else():
     assert torch.equal(net.asked[0][1], torch.cat([cond, torch.ones(3, 1)], dim=1))
 
 
+def test_more_steps_than_guidance_has_reached_are_refused():
+    objective = Shortcut(level_weights=[6, 1, 2], target_steps=4, guidance=Guidance(scale=RANGE))
+    for steps in (1, 2, 4):
+        objective.check_steps(steps)
+    with pytest.raises(InputError, match=r"steps=8 cannot be sampled with guidance: .* give at most 4"):
+        objective.check_steps(8)
+
+
 def test_a_scale_of_one_is_the_flow_under_the_condition():
     net, x = Told(), torch.zeros(4, 2)
     zero, cond = torch.zeros(4), torch.rand(4, 3)

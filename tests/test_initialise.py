@@ -53,6 +53,12 @@ def test_flow_answers_every_step_size_with_its_velocity_bit_for_bit(flow, conver
     assert torch.equal(converted.backbone(**inputs, d=torch.full((ROWS,), d)), velocity)
 
 
+def test_a_reflowed_flow_answers_every_step_size_too(compose_config, tiny_dataset, inputs, tmp_path):
+    save_policy(make_model(compose_config("objective=reflow"), tiny_dataset), tmp_path)
+    policy = make_model(compose_config(f"init_from={tmp_path}"), tiny_dataset)
+    assert torch.equal(*(policy.backbone(**inputs, d=torch.full((ROWS,), d)) for d in (0.0, 1.0)))
+
+
 def test_shortcut_keeps_what_it_knows_of_step_sizes(
     compose_config, tiny_dataset, tiny_policy, inputs, tmp_path
 ):
@@ -132,7 +138,7 @@ def test_run_says_where_it_began_and_goes_on_without_that_checkpoint(
         ("task.name=other", r"task.name=pusht, not other"),
         ("task.horizon=8", r"task.horizon=16, not 8"),
         ("task.obs.agent_pos.normalize=gaussian", r"task.obs.agent_pos.normalize=limits, not gaussian"),
-        ("~task.obs.keypoint", r"task.obs.keypoint.normalize=limits, not None"),
+        ("~task.obs.keypoint", r"task.obs=\['keypoint', 'agent_pos'\], not \['agent_pos'\]"),
         ("backbone.down_dims=[16,16]", r"backbone.down_dims=\[16, 32\], not \[16, 16\]"),
         ("backbone.time_scale=1", r"backbone.time_scale=10.0, not 1"),
     ],
@@ -142,6 +148,15 @@ def test_refuses_what_does_not_fit_in_one_sentence(flow, compose_config, tiny_da
     with pytest.raises(
         InputError, match=rf"init_from=\S*run was trained with {sentence}: give the same here"
     ):
+        make_model(config, tiny_dataset)
+
+
+def test_refuses_observations_in_another_order(flow, compose_config, tiny_dataset, monkeypatch):
+    """The encoder puts them end to end as they are listed."""
+    config = compose_config(f"init_from={flow}")
+    turned = dict(reversed(tiny_dataset.spec["obs"].items()))
+    monkeypatch.setattr(type(tiny_dataset), "spec", {**tiny_dataset.spec, "obs": turned})
+    with pytest.raises(InputError, match=r"was trained with task.obs=\['keypoint', 'agent_pos'\], not"):
         make_model(config, tiny_dataset)
 
 

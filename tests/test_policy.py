@@ -77,7 +77,11 @@ def test_sizes(down_dims, kernel_size, millions):
     [
         ({"horizon": 15}, "horizon=15"),
         ({"kernel_size": 4}, "kernel_size=4"),
+        ({"kernel_size": -1}, "kernel_size=-1"),
         ({"down_dims": (12,)}, "down_dims"),
+        ({"down_dims": (0,)}, "down_dims"),
+        ({"n_groups": 0}, "n_groups=0"),
+        ({"embedding_dim": 2}, "embedding_dim=2"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, named):
@@ -126,6 +130,23 @@ def test_act_returns_the_executed_part_of_the_chunk(tiny_policy: Policy):
     assert chunk.shape == (3, 16, 2) and actions.shape == (3, 8, 2)
     assert torch.equal(actions, chunk[:, 1:9])
     assert not actions.requires_grad
+
+
+def test_numbers_of_any_type_are_observed(tiny_policy: Policy):
+    double = {name: value.astype(np.float64) for name, value in observe().items()}
+    actions = [
+        tiny_policy.act(obs, steps, torch.Generator().manual_seed(0))
+        for obs, steps in ((observe(), 2), (double, np.int64(2)))
+    ]
+    assert torch.equal(*actions)
+
+
+def test_a_policy_without_a_specification_is_not_saved(tiny_policy: Policy, tmp_path):
+    bare = deepcopy(tiny_policy)
+    bare.spec = {}
+    with pytest.raises(InputError, match=r"has no specification, .* build it with Policy.from_spec"):
+        save_policy(bare, tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
 
 
 def test_with_a_generator_a_row_it_does_not_see_its_neighbours_noise(tiny_policy: Policy):

@@ -6,12 +6,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from shortcut_policy.errors import InputError
+
 
 class ScalarEmbedding(nn.Module):
     """Sinusoidal features of a number in [0, 1], then two layers (Vaswani et al. 2017; Ho et al. 2020).
 
     Args:
-        dim: Width of the embedding, even.
+        dim: Width of the embedding, even and at least 4.
         scale: The number is multiplied by this first: the top angular frequency. 1000 gives the features of
             a diffusion model with 1000 noise levels; the code of the shortcut paper uses 1, which hardly
             tells near values of t apart.
@@ -21,6 +23,8 @@ class ScalarEmbedding(nn.Module):
 
     def __init__(self, dim: int, scale: float) -> None:
         super().__init__()
+        if dim < 4 or dim % 2:
+            raise InputError(f"backbone.embedding_dim={dim} must be even and at least 4")
         half = dim // 2
         frequencies = scale * torch.exp(-math.log(10_000) * torch.arange(half) / (half - 1))
         # Derived from the configuration, so not part of a checkpoint.

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shortcut_policy.backbones.embeddings import ScalarEmbedding
+from shortcut_policy.errors import InputError
 
 
 class Mlp(nn.Module):
@@ -33,6 +34,8 @@ class Mlp(nn.Module):
         time_scale: float = 10.0,
     ) -> None:
         super().__init__()
+        if width < 1 or depth < 1:
+            raise InputError(f"backbone.width={width} and backbone.depth={depth} must be at least 1")
         self.embed_t = ScalarEmbedding(embedding_dim, time_scale)
         self.embed_d = ScalarEmbedding(embedding_dim, time_scale)
         size = horizon * action_dim

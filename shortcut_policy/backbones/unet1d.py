@@ -163,10 +163,13 @@ class _Convolution(nn.Linear):
 
 
 def _check(horizon: int, down_dims: Sequence[int], kernel_size: int, n_groups: int) -> None:
-    if not down_dims or any(width % n_groups for width in down_dims):
-        raise InputError(f"backbone.down_dims={list(down_dims)} must be multiples of n_groups={n_groups}")
-    if kernel_size % 2 == 0:
-        raise InputError(f"backbone.kernel_size={kernel_size} must be odd")
+    if n_groups < 1 or not down_dims or any(width < 1 or width % n_groups for width in down_dims):
+        raise InputError(
+            f"backbone.down_dims={list(down_dims)} must be multiples of backbone.n_groups={n_groups}, and "
+            "that at least 1"
+        )
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise InputError(f"backbone.kernel_size={kernel_size} must be odd and at least 1")
     stride = 2 ** (len(down_dims) - 1)
     if horizon % stride:
         raise InputError(

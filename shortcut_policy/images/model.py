@@ -56,7 +56,8 @@ class ImageModel(Model):
         """
         images = spec[IMAGES]
         encoder_sizes = {"n_classes": len(images["class_names"])}
-        model = cls(**images, **build_parts(spec, encoder_sizes, {"image_shape": images["shape"]}))
+        backbone_sizes, latents = {"image_shape": images["shape"]}, images["dtype"] != "uint8"
+        model = cls(**images, **build_parts(spec, encoder_sizes, backbone_sizes, unbounded=latents))
         model.spec = dict(spec)
         return model
 

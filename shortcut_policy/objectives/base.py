@@ -115,6 +115,7 @@ class Objective(Protocol):
             to data, so that it can teach an objective that distils one.
         step_conditioned: Whether the trained network knows steps of every size, and `sample` is deterministic
             in the noise: samples of different step counts are then the same one, more or less exactly.
+        bounded: Whether samples are kept in [-1, 1], beyond which data cannot be made then.
         extra_cond_dim: Channels that the objective adds to the condition of its network; see `sampling_cond`.
         capturable: Whether `loss` runs the same kernels whatever the values, until one of the points above.
     """
@@ -124,6 +125,7 @@ class Objective(Protocol):
     path: "GaussianPath | None" = None
     velocity_at_zero: bool = False
     step_conditioned: bool = False
+    bounded: bool = False
     extra_cond_dim: int = 0
     capturable: bool = True
 

@@ -4,6 +4,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
+from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
@@ -13,6 +14,9 @@ from shortcut_policy.objectives.base import (
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
+
+#: Which levels DDIM visits, by diffusers' names.
+SPACINGS = ("trailing", "leading", "linspace")
 
 
 class Diffusion(Objective):
@@ -25,10 +29,14 @@ class Diffusion(Objective):
     Args:
         train_steps: Noise levels, and the number of steps that DDPM takes.
         beta_schedule: Name of a diffusers schedule; the baseline's is the cosine one.
-        clip_sample: Clip the predicted data to [-1, 1] on the way, as the baseline does.
+        clip_sample: Clip the predicted data to [-1, 1] on the way, as the baseline does. Data that are scaled
+            to reach beyond cannot be made then.
         timestep_spacing: Which levels DDIM visits. ``trailing`` begins at the noisiest one; the ``leading``
             of the baseline's code would begin a 1-step sample at the cleanest, where it cannot work.
         error: Of the noise, see `row_error`.
+
+    Raises:
+        InputError: A number of levels below 1, or a name that diffusers does not know.
     """
 
     def __init__(
@@ -39,15 +47,27 @@ class Diffusion(Objective):
         timestep_spacing: str = "trailing",
         error: ErrorName = "l2",
     ) -> None:
+        if not isinstance(train_steps, int) or train_steps < 1:
+            raise InputError(f"objective.train_steps={train_steps} must be a whole number of noise levels")
+        if timestep_spacing not in SPACINGS:
+            raise InputError(
+                f"objective.timestep_spacing={timestep_spacing} must be one of {', '.join(SPACINGS)}"
+            )
         shared = {
             "num_train_timesteps": train_steps,
             "beta_schedule": beta_schedule,
             "clip_sample": clip_sample,
             "prediction_type": "epsilon",
         }
-        self.train_steps, self.error = train_steps, row_error(error)
-        self.ddpm = DDPMScheduler(**shared, variance_type="fixed_small")
-        self.ddim = DDIMScheduler(**shared, set_alpha_to_one=True, timestep_spacing=timestep_spacing)
+        self.train_steps, self.error, self.bounded = train_steps, row_error(error), clip_sample
+        try:
+            self.ddpm = DDPMScheduler(**shared, variance_type="fixed_small")
+            self.ddim = DDIMScheduler(**shared, set_alpha_to_one=True, timestep_spacing=timestep_spacing)
+        except NotImplementedError as error_of_diffusers:
+            raise InputError(
+                f"objective.beta_schedule={beta_schedule} is not a schedule of diffusers; the baseline's is "
+                "squaredcos_cap_v2"
+            ) from error_of_diffusers
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Error of the predicted noise of each row, (B,)."""

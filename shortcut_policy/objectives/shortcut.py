@@ -95,6 +95,12 @@ class Shortcut(Objective):
             raise InputError(f"objective.bootstrap_every={bootstrap_every} must be at least 1: one row in k")
         if bootstrap_rows not in ("taken", "added"):
             raise InputError(f"objective.bootstrap_rows={bootstrap_rows} must be taken or added")
+        if bootstrap_rows == "taken" and bootstrap_every == 1:
+            raise InputError(
+                "objective.bootstrap_every=1 with objective.bootstrap_rows=taken leaves no row to flow "
+                "matching, which self-consistency rests on: give bootstrap_every=2 or more, or "
+                "bootstrap_rows=added"
+            )
         if target_weights not in ("ema", "online"):
             raise InputError(f"objective.target_weights={target_weights} must be ema or online")
         if flow_times not in ("continuous", "discrete"):
@@ -112,6 +118,14 @@ class Shortcut(Objective):
             raise InputError(
                 f"objective.consistency_share={consistency_share} must be above 0, or null for no limit"
             )
+        if target_clip is not None and target_clip <= 0:
+            raise InputError(f"objective.target_clip={target_clip} must be above 0, or null for no limit")
+        for name, part, kind in (("path", path, GaussianPath), ("guidance", guidance, Guidance)):
+            if not isinstance(part, kind | None):
+                raise InputError(
+                    f"objective.{name}={part} must be null or a mapping with _target_, one of the classes of "
+                    f"{kind.__module__}"
+                )
         levels = max_steps.bit_length()
         weights = torch.tensor(list(level_weights) if level_weights is not None else [1.0] * levels)
         if not 1 <= len(weights) <= levels or weights.min() < 0 or weights.sum() <= 0:
@@ -227,12 +241,17 @@ class Shortcut(Objective):
         return euler(net, noise, cond, steps, d=d if d >= self.smallest_step else 0.0)
 
     def check_steps(self, steps: int) -> None:
-        """A power of two up to M, of a size that was not left out."""
+        """A power of two up to M, of a size that was not left out and that guidance has reached."""
         check_doubling_steps(steps, self.max_steps, f"a shortcut policy with M = {self.max_steps}")
         if 1 / steps in self.untrained:
             raise InputError(
                 f"steps={steps} cannot be sampled: this policy was trained without steps of 1/{steps} "
                 "(a share of 0 in objective.level_weights)"
+            )
+        if self.guidance is not None and 1 / steps < self.smallest_step:
+            raise InputError(
+                f"steps={steps} cannot be sampled with guidance: steps shorter than {self.smallest_step:g} "
+                f"are the flow's, which is not guided; give at most {round(1 / self.smallest_step)}"
             )
 
     def network_evaluations(self, steps: int) -> int:

@@ -12,12 +12,12 @@ from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_model
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model, model_class
-from shortcut_policy.objectives import Diffusion, FlowMatching
+from shortcut_policy.objectives import Diffusion, FlowMatching, Reflow
 from shortcut_policy.objectives.paths import Straight
 from shortcut_policy.training.config import flatten
 
 #: Objectives that ask their network at d = 0 alone, so that it has learned nothing about d.
-INSTANTANEOUS = (FlowMatching, Diffusion)
+INSTANTANEOUS = (FlowMatching, Diffusion, Reflow)
 #: What a policy's metadata keeps of the one that it began from: enough to add up the compute of both.
 ORIGIN = ("method", "dataset", "train_steps", "batch_size", "train_nfe_per_step", "train_seconds", "commit")
 
