@@ -131,6 +131,17 @@ def test_a_part_that_a_run_does_without_has_no_settings(tmp_path: Path):
     assert [list(setting.values()) for setting in settings] == [[None, None], [0.5, 0.1], [0.5, 0.5]]
 
 
+def test_methods_that_differ_in_something_else_are_not_put_together(tmp_path: Path):
+    configs = [
+        {"objective": {"_target_": name}, "name": name, "seed": seed, "trainer": {"learning_rate": rate}}
+        for name, seed, rate in (("a.A", 0, 1), ("a.B", 0, 1), ("a.B", 1, 1), ("a.B", 0, 2))
+    ]
+    runs = [Run(tmp_path / str(number), config, {}, {}) for number, config in enumerate(configs)]
+    assert len(settings_of(runs[:3])) == 3
+    with pytest.raises(InputError, match=r"differs from other runs of .* in more than the seed"):
+        settings_of(runs)
+
+
 def test_summary_is_written(sweeps: Path, tmp_path: Path):
     summarise(OmegaConf.create({"runs": str(sweeps), "output": str(tmp_path)}))
     results = json.loads((tmp_path / "results.json").read_text())

@@ -13,6 +13,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation import artifacts, benchmark, plots
 from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
 from shortcut_policy.evaluation.evaluate import Protocol
+from shortcut_policy.evaluation.rollout import run as roll_out
 from shortcut_policy.evaluation.table import results_table
 from shortcut_policy.evaluation.text_table import place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
@@ -232,7 +233,18 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
         ("[]", "has no entries"),
         ("[{name: a, steps: [1]}]", "'a' must have exactly one of checkpoint, runs, overrides, published"),
         ("[{name: a, steps: [1], checkpoint: x, runs: [y]}]", "'a' must have exactly one"),
-        ("[{name: a, steps: [], checkpoint: x}]", "'a' has no step counts"),
+        ("[{name: a, steps: [], checkpoint: x}]", r"'a' has steps=\[\]: give a list of whole numbers"),
+        ("[{name: a, steps: 1, checkpoint: x}]", "'a' has steps=1: give a list"),
+        ("[{name: a, steps: [auto], checkpoint: x}]", r"'a' has steps=\['auto'\]: give a list"),
+        ("[{name: a, steps: [1], seeds: 0, checkpoint: x}]", "'a' has seeds=0: give a list"),
+        ("[{name: a, steps: [1], runs: x}]", "'a' has runs=x: give a list"),
+        ("[{name: a, steps: [1], overrides: ['objektive=x']}]", "overrides .* are not of a training"),
+        ("[{name: a, steps: [4], overrides: ['objective=regression']}]", "steps=4 cannot be sampled"),
+        ("[{name: a, steps: [1], overrides: ['task=two_modes']}]", "'two_modes', which has no environment"),
+        (
+            "[{name: a, steps: [1], overrides: ['trainer.keep_last=1', 'trainer.checkpoint_every=9']}]",
+            r"last_k=2 checkpoints .* of benchmark entry 'a' leaves 1: lower",
+        ),
         ("[{name: a, checkpoint: x}]", "at least 'name' and 'steps'"),
         ("[{name: a, steps: [1], checkpoint: x, colour: red}]", "'a' has an unknown key 'colour'"),
         ("[{name: a, steps: [1], checkpoint: x}, {name: a, steps: [1], checkpoint: y}]", "are named 'a'"),
@@ -241,7 +253,9 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
 )
 def test_entries_that_cannot_be_used_are_refused(entries, sentence, tmp_path):
     with pytest.raises(InputError, match=sentence):
-        benchmark.run(configuration("benchmark", f"entries={entries}", f"output='{tmp_path}/out'"))
+        benchmark.run(
+            configuration("benchmark", f"entries={entries}", "last_k=2", f"output='{tmp_path}/out'")
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -251,8 +265,9 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
         benchmark.run(short(runs, output, "last_k=3"))
     with pytest.raises(InputError, match="no place for the table"):
         benchmark.run(short(runs, output, f"readme='{tmp_path}/README.md'"))
-    with pytest.raises(InputError, match="episodes=0"):
-        benchmark.run(short(runs, output, "episodes=0"))
+    for wrong in ("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"):
+        with pytest.raises(InputError, match=wrong):
+            benchmark.run(short(runs, output, wrong))
     save_copy(tiny_policy, tmp_path / "lift", task={**tiny_policy.metadata["task"], "name": "lift"})
     entries = (
         f"entries=[{{name: a, checkpoint: '{runs}/diffusion', steps: [1]}},"
@@ -288,6 +303,24 @@ def test_a_marker_must_be_closed(tmp_path):
         document.read_text()
         == "<!-- results:x --><!-- /results -->\n<!-- results:y -->\ntable\n<!-- /results -->"
     )
+
+
+def test_rollouts_that_would_get_mixed_up_are_refused(runs, tmp_path, tiny_policy):
+    save_copy(tiny_policy, tmp_path / "a/diffusion")
+    save_copy(tiny_policy, tmp_path / "lift", task={**tiny_policy.metadata["task"], "name": "lift"})
+    for checkpoints, more, sentence in (
+        (
+            f"[{runs}/diffusion,{tmp_path}/a/diffusion]",
+            "steps=1",
+            "two of the checkpoints are called diffusion",
+        ),
+        (f"[{runs}/diffusion,{tmp_path}/lift]", "steps=1", "are of the tasks lift, pusht"),
+        ("[]", "steps=1", r"checkpoint=\[\] names nothing"),
+        (f"{runs}/diffusion", "steps=[]", r"steps=\[\] names nothing"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            roll_out(configuration("rollout", f"checkpoint={checkpoints}", more, f"output={tmp_path}/out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_rollout_command(runs, tmp_path):

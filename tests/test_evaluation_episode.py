@@ -72,6 +72,15 @@ def test_score_is_the_largest_reward_even_if_all_are_negative():
     assert env.step(chunk(-3, -2))[-1]["score"] == -2
 
 
+def test_a_score_of_the_environment_s_own_counts_in_place_of_the_reward():
+    env = CountingEnv()
+    step = env.step
+    env.step = lambda action: (*(found := step(action))[:4], {**found[4], "score": env.count / 10})
+    episode = ActionChunkEpisode(env, n_obs_steps=1, n_action_steps=2)
+    episode.reset(seed=0)
+    assert episode.step(chunk(-3, -2))[-1]["score"] == 0.2
+
+
 @pytest.mark.parametrize("ending", [{"length": 4}, {"terminate_at": 4}])
 def test_a_chunk_is_cut_where_the_episode_ends_and_then_nothing_happens(ending):
     env = ActionChunkEpisode(CountingEnv(**ending), n_obs_steps=2, n_action_steps=3)

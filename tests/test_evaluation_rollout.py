@@ -113,7 +113,9 @@ def test_evaluate_writes_everything_and_resumes(tiny_policy, tmp_path):
     assert not rewritten(), "finished with these settings"
     assert not rewritten(machinery=Machinery(num_envs=3)), "the number of environments is no setting"
     assert rewritten(machinery=Machinery(videos=2)), "a film is missing"
+    assert list(tmp_path.glob("episode_*.mp4"))
     assert rewritten(machinery=Machinery(overwrite=True))
+    assert not list(tmp_path.glob("episode_*.mp4")), "films of before would pass for films of these numbers"
     assert rewritten(steps=2)
     assert rewritten(protocol=Protocol(episodes=2, batch_size=4, env={"max_steps": 20}))
 

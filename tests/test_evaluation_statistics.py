@@ -43,6 +43,12 @@ def test_differences_between_training_seeds_widen_the_interval():
     assert bootstrap_interval(np.stack([starts] * 3)) == pytest.approx(alone, abs=2e-3)
 
 
+def test_two_training_seeds_spread_as_much_as_their_standard_error_says():
+    starts = np.arange(10_000)  # so many that they add nothing
+    low, high = bootstrap_interval(np.stack([starts < 4_000, starts < 6_000]))
+    assert (low, high) == pytest.approx((0.5 - 0.1 * 2**0.5, 0.5 + 0.1 * 2**0.5), abs=0.01)
+
+
 def test_success_interval_names_its_method():
     assert success_interval(np.array([1.0, 0.0, 1.0]))[1] == "Wilson"
     assert success_interval(np.array([1.0, 0.2, 1.0]))[1] == "bootstrap"

@@ -165,14 +165,25 @@ def make_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """For each run, those settings that are not the same in all of them.
 
-    Methods have parameters of their own: where the objective differs, its name alone is the setting.
-    Settings of a part that a run does without are None.
+    Methods have parameters of their own: where the objective differs, its name stands for all of them, and
+    what goes with it. Settings of a part that a run does without are None.
+
+    Raises:
+        InputError: Runs of one method differ in something else, too.
     """
     configs = [compared(one.config, IGNORED) for one in runs]
     keys = list(dict.fromkeys(chain(*configs)))
     methods = {config["objective._target_"] for config in configs}
     if len(methods) > 1:
-        return [{"method": method_name(one.config)} for one in runs]
+        names = [method_name(one.config) for one in runs]
+        alike = dict(zip(names, configs, strict=True))
+        for one, name, config in zip(runs, names, configs, strict=True):
+            if config != alike[name]:
+                raise InputError(
+                    f"{one.folder} differs from other runs of {name} in more than the seed: a sweep over "
+                    "methods varies nothing else, put these runs into a folder of their own"
+                )
+        return [{"method": name} for name in names]
     varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
     return [{key: config.get(key) for key in varied} for config in configs]
 

@@ -18,7 +18,6 @@ from scipy import stats
 
 from shortcut_policy.adaptive import Auto
 from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.episode import read_episodes
 from shortcut_policy.evaluation.evaluate import Machinery, check
 from shortcut_policy.evaluation.plots import plot_steps
@@ -27,6 +26,7 @@ from shortcut_policy.evaluation.statistics import paired_scores, paired_successe
 from shortcut_policy.evaluation.table import Cell, p_value
 from shortcut_policy.evaluation.text_table import TextTable
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.settings import listed
 
 AUTO, FIXED = "automatic", "fixed"
 
@@ -37,16 +37,15 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: the policy cannot choose its steps, or cannot be rolled out; nothing has been done then.
     """
-    if not config.steps or not config.tolerances:
-        raise InputError("steps and tolerances must name at least one value each, such as steps=[1,2,4]")
+    counts, tolerances = listed("steps", config.steps), listed("tolerances", config.tolerances)
     policy = load_policy(config.checkpoint, config.device)
     rules = protocol(config)
     machinery = Machinery(config.num_envs, config.asynchronous, overwrite=config.overwrite)
-    autos = [Auto(tolerance, config.max_steps) for tolerance in config.tolerances]
-    for steps in (*config.steps, *autos):
+    autos = [Auto(tolerance, config.max_steps) for tolerance in tolerances]
+    for steps in (*counts, *autos):
         check(policy, steps, rules)
     output = Path(config.output) / checkpoint_name(config.checkpoint)
-    fixed = [measure(policy, FIXED, steps, output, rules, machinery) for steps in sorted(config.steps)]
+    fixed = [measure(policy, FIXED, steps, output, rules, machinery) for steps in sorted(counts)]
     rows = [row for row, _, _ in fixed]
     for auto in autos:
         row, cell, folder = measure(policy, AUTO, auto, output, rules, machinery)

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
@@ -42,7 +43,10 @@ from shortcut_policy.evaluation.table import (
     row_label,
 )
 from shortcut_policy.evaluation.text_table import place_in
+from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy
+from shortcut_policy.settings import check_whole
+from shortcut_policy.training.run import to_plain
 
 Runs = Mapping[str, Sequence[Run]]
 
@@ -117,6 +121,11 @@ def run(config: DictConfig) -> None:
 def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictConfig) -> None:
     """Refuse before the work starts what would fail after hours."""
     usable_device(config.device)
+    for key in ("last_k", "compute_rounds"):
+        check_whole(key, config[key], 1)
+    for key in ("reference", "baseline"):
+        if config[key] and config[key] not in runs:
+            print(f"{key}={config[key]} is none of the entries, so that nothing is compared with it")
     tasks = {}
     for entry in entries:
         if entry.guidance:
@@ -129,6 +138,7 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
                 tasks[entry.name] = one.results.metadata["task"]["name"]
             elif one.training is not None:
                 tasks[entry.name] = one.training.task.name
+                _check_training(entry, one.training, rules, config.last_k)
             else:
                 for checkpoint in all_checkpoints(one.folder, config.last_k)[-config.last_k :]:
                     policy = load_policy(checkpoint, config.device)
@@ -142,6 +152,26 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
                 f"benchmark entry '{other}' is of task '{other_task}', but '{name}' is of task '{task}': "
                 "methods can only be compared on one task"
             )
+
+
+def _check_training(entry: Entry, training: DictConfig, rules: Protocol, last_k: int) -> None:
+    """Refuse a training whose policy could not be evaluated as the table asks for."""
+    plain, trainer = to_plain(training), training.trainer
+    objective: Objective = build(plain["objective"])
+    for steps in entry.steps:
+        objective.check_steps(steps)
+    if "_target_" not in {**(plain["task"].get("env") or {}), **rules.env}:
+        raise InputError(
+            f"benchmark entry '{entry.name}' trains on task '{plain['task']['name']}', which has no "
+            "environment to roll out in: name one with +env._target_=..."
+        )
+    saved = -(-trainer.max_steps // trainer.checkpoint_every)
+    kept = saved if trainer.keep_every else min(saved, trainer.keep_last)
+    if kept < last_k:
+        raise InputError(
+            f"last_k={last_k} checkpoints are to be averaged, and the training of benchmark entry "
+            f"'{entry.name}' leaves {kept}: lower trainer.checkpoint_every or raise trainer.keep_last"
+        )
 
 
 def _tell_published(runs: Runs, console: Console) -> None:

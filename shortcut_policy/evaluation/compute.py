@@ -82,15 +82,18 @@ def compute_rows(
         baseline: Name of the method that the others are relative to; they have no relative cost without it.
         rounds: Updates that are timed of each.
 
+    All are timed in one number format, that of the baseline's training, or of the first method's.
+
     Returns:
         A row each, as JSON holds it; costs that change from phase to phase are means over the training.
     """
+    precision = methods.get(str(baseline), next(iter(methods.values()))).metadata["precision"]
     updates = {
         (name, _evaluations(phase)): make_update(
             methods[name],
             _batch_size(methods[name]),
             (phase.start + phase.end) / 2,
-            methods[name].metadata["precision"],
+            precision,
         )
         for name, own in phases.items()
         for phase in own
@@ -98,7 +101,7 @@ def compute_rows(
     times = take_turns(updates, rounds)
     rows = [
         _row(policy, phases[name], [times[name, _evaluations(phase)] for phase in phases[name]])
-        | {"name": name, "claim": claims[name]}
+        | {"name": name, "claim": claims[name], "precision": precision}
         for name, policy in methods.items()
     ]
     reference = next((row for row in rows if row["name"] == baseline), None)
@@ -117,7 +120,7 @@ def compute_table(rows: Rows) -> TextTable:
         "evaluations for each row of the batch, counted; in brackets those that carry a forward-mode "
         "derivative along. FLOPs by torch's counter. Time = median wall-clock of a whole update of "
         f"{' or '.join(map(str, sorted({row['batch_size'] for row in rows})))} rows in "
-        f"{' or '.join(sorted({row['precision'] for row in rows}))} on {first['device']}, "
+        f"{first['precision']} on {first['device']}, "
         f"{count_of(first['threads'], 'thread')}, methods taking turns."
     )
     if first["baseline"]:
@@ -223,7 +226,6 @@ def _row(policy: Policy, phases: Sequence[PhaseCost], milliseconds: Sequence[flo
             asdict(phase) | {"milliseconds": value} for phase, value in zip(phases, milliseconds, strict=True)
         ],
         "batch_size": _batch_size(policy),
-        "precision": policy.metadata["precision"],
         "parameters": policy.metadata["parameters"],
         "device": device_name(policy.device),
         "threads": torch.get_num_threads(),

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from shortcut_policy.checkpoint import find_checkpoint, has_reached, list_checkpoints
@@ -64,10 +65,19 @@ class Entry:
     def __post_init__(self) -> None:
         if sum(getattr(self, source) is not None for source in SOURCES) != 1:
             raise InputError(f"benchmark entry '{self.name}' must have exactly one of {', '.join(SOURCES)}")
-        if not self.steps or not isinstance(self.steps, Sequence) or isinstance(self.steps, str):
-            raise InputError(
-                f"benchmark entry '{self.name}' needs a list of step counts: give it steps=[...]"
-            )
+        for key in ("steps", "newest_only", "seeds"):
+            values = getattr(self, key)
+            whole = isinstance(values, Sequence) and all(type(value) is int for value in values)
+            if not whole or (not values and key != "newest_only"):
+                raise InputError(
+                    f"benchmark entry '{self.name}' has {key}={values}: give a list of whole numbers, "
+                    "such as [1]"
+                )
+        for key in ("runs", "overrides"):
+            if isinstance(getattr(self, key), str):
+                raise InputError(
+                    f"benchmark entry '{self.name}' has {key}={getattr(self, key)}: give a list, [...]"
+                )
 
 
 @dataclass(frozen=True)
@@ -182,11 +192,18 @@ def train_entry(config: DictConfig) -> Path:
 
 
 def training_config(overrides: Sequence[str]) -> DictConfig:
-    """``configs/train.yaml`` with ``overrides``, as ``scripts/train.py`` would compose it."""
+    """``configs/train.yaml`` with ``overrides``, as ``scripts/train.py`` would compose it.
+
+    Raises:
+        InputError: Hydra cannot do that.
+    """
     # The command line's own Hydra is done composing; its global state only stands in the way.
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-        return compose("train", overrides=list(overrides))
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            return compose("train", overrides=list(overrides))
+    except HydraException as error:
+        raise InputError(f"the overrides {list(overrides)} are not of a training: {error}") from error
 
 
 def read_training(folder: Path) -> dict[str, Any] | None:

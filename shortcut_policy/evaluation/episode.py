@@ -72,7 +72,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
       environment without autoreset plays every episode exactly once, however long its neighbours take.
 
     Args:
-        env: Its ``info`` must carry ``is_success`` after every step.
+        env: Its ``info`` must carry ``is_success`` after every step, and may carry a ``score``; without one
+            it is the reward.
         n_obs_steps: Observations the policy sees.
         n_action_steps: Actions of a chunk.
     """
@@ -104,7 +105,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
     def _play(self, action: np.ndarray) -> None:
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._total_reward += float(reward)
-        self._score = max(self._score, float(reward))
+        self._score = max(self._score, float(info.get("score", reward)))
         self._success |= bool(info["is_success"])
         self._length += 1
         self._finished = bool(terminated or truncated)

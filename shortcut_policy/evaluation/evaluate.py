@@ -25,6 +25,7 @@ from shortcut_policy.evaluation.simulation import rollout
 from shortcut_policy.evaluation.statistics import bootstrap_interval, wilson_interval
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
+from shortcut_policy.settings import check_whole
 
 PATHS_SHOWN = 8
 
@@ -48,9 +49,8 @@ class Protocol:
     env: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is too small: it must be at least 1")
+        for name, lowest in {"episodes": 1, "batch_size": 1, "seed": 0, "noise_seed": 0}.items():
+            check_whole(name, getattr(self, name), lowest)
 
     @property
     def episode_seeds(self) -> range:
@@ -77,8 +77,7 @@ class Machinery:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_envs < 1:
-            raise InputError(f"num_envs={self.num_envs} is too small: it must be at least 1")
+        check_whole("num_envs", self.num_envs, 1)
 
 
 def check(policy: Policy, steps: int | Auto, protocol: Protocol) -> None:
@@ -122,7 +121,10 @@ def evaluate(
     if finished is not None:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").unlink(missing_ok=True)
+    # Films and paths of an earlier evaluation would pass for those of this one.
+    for pattern in ("summary.json", "episode_*.mp4", "episode_*.npz", "paths.png"):
+        for file in folder.glob(pattern):
+            file.unlink()
     seeds = protocol.episode_seeds
     make_env = environment_maker(policy, protocol.env)
     if machinery.videos or machinery.plot:
@@ -152,7 +154,7 @@ def evaluate(
         "latency": asdict(
             measure_latency(policy, steps)
             if isinstance(steps, int)
-            else _latency_in_play(policy, steps, make_env, seeds)
+            else _latency_in_play(policy, steps, environment_maker(policy, protocol.env), seeds)
         ),
         "seconds": round(seconds, 2),
         "commit": commit(),

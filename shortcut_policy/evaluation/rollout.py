@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from shortcut_policy.adaptive import Auto
 from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.evaluation.simulation import rollout
@@ -22,6 +23,7 @@ from shortcut_policy.evaluation.table import (
 )
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
+from shortcut_policy.settings import listed
 
 __all__ = ["checkpoint_name", "protocol", "rollout", "run"]
 
@@ -32,9 +34,15 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: a checkpoint, step count or environment cannot be used; nothing has been rolled out then.
     """
-    paths = [config.checkpoint] if isinstance(config.checkpoint, str) else list(config.checkpoint)
-    listed = config.steps if isinstance(config.steps, ListConfig) else [config.steps]
-    counts = [Auto(config.tolerance) if steps == "auto" else steps for steps in listed]
+    paths = listed("checkpoint", config.checkpoint)
+    counts = [Auto(config.tolerance) if steps == "auto" else steps for steps in listed("steps", config.steps)]
+    names = [checkpoint_name(path) for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"two of the checkpoints are called {twice}, and the files of one would replace the other's: "
+            "roll them out one by one, with an output folder each"
+        )
     rules = protocol(config)
     machinery = Machinery(
         num_envs=config.num_envs,
@@ -44,13 +52,19 @@ def run(config: DictConfig) -> None:
         overwrite=config.overwrite,
     )
     policies = [load_policy(path, config.device) for path in paths]
+    tasks = {policy.metadata["task"]["name"] for policy in policies}
+    if len(tasks) > 1:
+        raise InputError(
+            f"the checkpoints are of the tasks {', '.join(sorted(tasks))}: one table holds one task, roll "
+            "them out one by one"
+        )
     for policy in policies:
         for steps in counts:
             check(policy, steps, rules)
     output = Path(config.output)
     rows = [
-        measure(policy, checkpoint_name(path), steps, output / checkpoint_name(path), rules, machinery)[0]
-        for path, policy in zip(paths, policies, strict=True)
+        measure(policy, name, steps, output / name, rules, machinery)[0]
+        for name, policy in zip(names, policies, strict=True)
         for steps in counts
     ]
     write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")

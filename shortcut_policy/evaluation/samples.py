@@ -20,6 +20,7 @@ from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
+from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.run import method_name
 
 #: The T's axis of symmetry in its own frame: from the top of the bar down the stem.
@@ -39,11 +40,12 @@ def draw_toy(config: DictConfig) -> None:
     if not isinstance(source, toy.Mixture):
         raise InputError(f"the runs in {config.runs} are not of a toy task, such as task=two_modes")
     samples: dict[str, Samples] = {}
+    columns = _columns(config)
     for one in runs:
         name = method_name(one.config)
         if name not in samples:  # one training seed of each
             samples[name] = _in_steps(
-                load_policy(one.folder), config.steps, lambda policy, n: toy.sample(policy, n, config.points)
+                load_policy(one.folder), columns, lambda policy, n: toy.sample(policy, n, config.points)
             )
     data = source.draw(config.points, np.random.default_rng(0))
     plot_points(samples, data, Path(config.output), limit=1.2)
@@ -55,7 +57,7 @@ def draw_fans(config: DictConfig) -> None:
     Raises:
         InputError: a checkpoint cannot be used in Push-T.
     """
-    env = instantiate(config.env)
+    env, columns = instantiate(config.env), _columns(config)
     observation, info = env.reset(options={"state": list(config.state)})
     scene = env.render()
     origin, tip = transform_points(BLOCK_AXIS, info["block_pose"])
@@ -70,8 +72,7 @@ def draw_fans(config: DictConfig) -> None:
         return chunk[:, policy.n_obs_steps - 1 :].numpy()
 
     fans = {
-        str(name): _in_steps(load_policy(path), config.steps, chunks)
-        for name, path in config.policies.items()
+        str(name): _in_steps(load_policy(path), columns, chunks) for name, path in config.policies.items()
     }
     output = Path(config.output)
     plot_fans(fans, scene, axis, output)
@@ -88,6 +89,13 @@ def draw_fans(config: DictConfig) -> None:
         "left_of_the_axis": counts,
     }
     write_atomic(output.with_suffix(".json"), json.dumps(described, indent=2) + "\n")
+
+
+def _columns(config: DictConfig) -> list[int]:
+    columns = listed("steps", config.steps)
+    for steps in columns:
+        check_whole("steps", steps, 1)
+    return columns
 
 
 def _in_steps(policy: Policy, wanted: Sequence[int], sample: Callable[[Policy, int], np.ndarray]) -> Samples:

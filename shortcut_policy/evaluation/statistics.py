@@ -5,6 +5,7 @@ rolled out on the same starts are compared start by start, which removes the spr
 starts from the comparison.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,9 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95, seed: int = 0) -
 
     Every seed meets every start, so seeds and starts are resampled independently of each other and crossed
     (the "pigeonhole" bootstrap, Owen 2007); with one seed this is the ordinary bootstrap over starts.
-    `scipy.stats.bootstrap` resamples one axis only, hence the few lines here.
+    Resamples of K seeds vary less than seeds do, by (K - 1) / K, which for two or three of them is much:
+    their weights are rescaled for it (Rao and Wu 1988). Seeds that differ much get too narrow an interval
+    still. `scipy.stats.bootstrap` resamples one axis only, hence the few lines here.
 
     Raises:
         ValueError: there are no values.
@@ -54,9 +57,11 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95, seed: int = 0) -
     rng = np.random.default_rng(seed)
     seeds, starts = matrix.shape
     seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    if seeds > 1:
+        seed_weights = 1 / seeds + math.sqrt(seeds / (seeds - 1)) * (seed_weights - 1 / seeds)
     start_weights = rng.multinomial(starts, np.full(starts, 1 / starts), size=RESAMPLES) / starts
     means = np.einsum("rk,kn,rn->r", seed_weights, matrix, start_weights, optimize=True)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means.clip(matrix.min(), matrix.max()), [(1 - level) / 2, (1 + level) / 2])
     # Rounding must not push the ends of a constant sample past each other or past its value.
     return Interval(float(min(low, matrix.mean())), float(max(high, matrix.mean())))
 

@@ -24,6 +24,7 @@ from shortcut_policy.evaluation.simulation import rollout
 from shortcut_policy.evaluation.text_table import TextTable
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
+from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.run import make_dataset
 
 
@@ -33,14 +34,15 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: a policy cannot be used, or draws noise while it samples.
     """
-    rows = []
+    rows, counts = [], listed("steps", config.steps)
+    check_whole("episodes", config.episodes, 1)
     for name, path in config.policies.items():
         policy = load_policy(path, config.device)
-        for steps in (*config.steps, config.reference_steps):
+        for steps in (*counts, config.reference_steps):
             policy.objective.check_steps(steps)
         for where, conditions in _conditions(policy, Path(path), config).items():
             found = step_errors(
-                policy, conditions, config.steps, config.reference_steps, config.noises, config.seed
+                policy, conditions, counts, config.reference_steps, config.noises, config.seed
             )
             shared = {"name": str(name), "policy": checkpoint_name(path), "where": where}
             rows += [shared | {"states": len(conditions), **row} for row in found]

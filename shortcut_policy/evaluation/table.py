@@ -183,10 +183,11 @@ def results_table(rows: Rows) -> TextTable:
 def _caption(rows: Rows, compared: bool) -> str:
     first = rows[0]
     rules = _mostly({row_label(row["name"], row["steps"]): row["checkpoint_rule"] for row in rows})
+    data = _mostly({row["name"]: f"{row['task']}, {row['dataset']}" for row in rows})
     updates = _mostly({row["name"]: count_of(row["train_steps"], "update") for row in rows})
     seeds = _mostly({row["name"]: count_of(row["seeds"], "training seed") for row in rows})
     text = (
-        f"{first['task']}, {first['dataset']}; {updates}; {rules}; {seeds}; {first['episodes']} starts from "
+        f"{data}; {updates}; {rules}; {seeds}; {first['episodes']} starts from "
         f"seed {first['first_episode_seed']}; brackets hold 95% intervals. NFE = network evaluations per "
         f"action chunk. Latency of one action chunk at batch size 1 on {first['device']}, "
         f"{count_of(first['threads'], 'thread')}."
@@ -195,7 +196,8 @@ def _caption(rows: Rows, compared: bool) -> str:
         measures = "score and in percentage points of strict success" if is_graded(rows) else "points"
         text += (
             f" Differences are in {measures}, with p-values of paired tests over the starts; they know "
-            "nothing of the spread between training seeds, which the intervals hold where there are several."
+            "nothing of the spread between training seeds, which the intervals hold where there are several "
+            "(those of two or three seeds that differ much are still too narrow)."
         )
     return text
 

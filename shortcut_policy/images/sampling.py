@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.images.model import ImageModel
 from shortcut_policy.images.pictures import save_grid, to_pixels
 from shortcut_policy.paths import atomic_path, write_atomic
+from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.batches import seeded_generator
 
 #: A grid shows at most so many of the samples.
@@ -53,16 +54,11 @@ def run(config: DictConfig) -> Path:
         InputError: The checkpoint, a class, a step count or the guidance cannot be used.
     """
     model = load_image_model(config.checkpoint, config.device)
-    steps = list(config.steps) if isinstance(config.steps, ListConfig) else [config.steps]
-    if not steps or config.batch_size < 1:
-        raise InputError(
-            f"steps={steps} and batch_size={config.batch_size}: give a step count and at least 1"
-        )
+    steps = listed("steps", config.steps)
+    check_whole("batch_size", config.batch_size, 1)
     for count in steps:
         model.objective.check_steps(count)
-    classes = config.classes
-    if classes is not None and not isinstance(classes, ListConfig):
-        classes = [classes]
+    classes = None if config.classes is None else listed("classes", config.classes)
     labels = class_labels(classes, model.class_names, config.n)
     output, rows, throughput = Path(config.output), {}, {}
     # The first call of a process chooses kernels.
