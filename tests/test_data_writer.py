@@ -183,11 +183,24 @@ def test_other_things_are_left_alone(tmp_path: Path, overwrite: bool) -> None:
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == (tmp_path / "file").read_text() == "text"
 
 
-def test_a_zarr_store_of_another_layout_is_left_alone(tmp_path: Path) -> None:
-    zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("observations", data=np.arange(3))
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize(
+    ("name", "zarr_format", "message"),
+    [
+        ("observations", 2, "lacks data/ or meta/episode_ends"),
+        (None, 2, "is a directory but not a zarr store"),
+        (None, 3, "is no zarr group that can be read"),
+    ],
+)
+def test_a_zarr_store_of_another_layout_is_left_alone(
+    tmp_path: Path, overwrite: bool, name: str | None, zarr_format: int, message: str
+) -> None:
+    zarr.create_array(tmp_path / "a.zarr", name=name, data=np.arange(3), zarr_format=zarr_format)
+    if name is not None:
+        zarr.consolidate_metadata(tmp_path / "a.zarr")
     before = files(tmp_path / "a.zarr")
-    with pytest.raises(InputError, match="lacks data/ or meta/episode_ends"):
-        EpisodeWriter(tmp_path / "a.zarr")
+    with pytest.raises(InputError, match=message):
+        EpisodeWriter(tmp_path / "a.zarr", overwrite=overwrite)
     assert files(tmp_path / "a.zarr") == before
 
 

@@ -21,7 +21,7 @@ from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore
 
 from shortcut_policy.data.source import expand
-from shortcut_policy.data.zarr_source import ENDS, RECORDING, ZarrSource
+from shortcut_policy.data.zarr_source import ENDS, LAYOUT, RECORDING, ZarrSource
 from shortcut_policy.errors import InputError
 
 #: Most bytes of a chunk before compression: a small store is a file per key, a window of images a quick read.
@@ -67,11 +67,16 @@ class EpisodeWriter:
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
         self._check_path()
-        if overwrite:
-            self._remove()
         with zarr.config.set(WRITE_ALL_CHUNKS):
             self._group = self._open(zarr_format, attributes)
             self.n_episodes, self.n_steps = self._whole_episodes()
+            # From here on it is known to be a store of demonstrations.
+            if overwrite:
+                self._remove()
+                self._group = self._open(zarr_format, attributes)
+                self.n_episodes, self.n_steps = 0, 0
+            # A copy of the metadata that other tools leave for quick opening would go stale.
+            (self.path / ".zmetadata").unlink(missing_ok=True)
             self._set_attributes({**self._group.attrs, **attributes, RECORDING: True})
             self._drop_unfinished()
 
@@ -120,23 +125,21 @@ class EpisodeWriter:
             raise InputError(f"{self.path} is a file; choose a path for a zarr directory")
 
     def _remove(self) -> None:
-        if self.path.exists():
-            # Gone in one step: half a store must not be taken for another kind of directory later.
-            old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
-            os.replace(self.path, old)
-            shutil.rmtree(old)
+        # Gone in one step: half a store must not be taken for another kind of directory later.
+        old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
+        os.replace(self.path, old)
+        shutil.rmtree(old)
 
     def _open(self, zarr_format: Literal[2, 3], attributes: dict[str, Any]) -> zarr.Group:
         store = LocalStore(self.path)
         try:
-            group = zarr.open_group(store, mode="r+", use_consolidated=False)
+            return zarr.open_group(store, mode="r+", use_consolidated=False)
         except GroupNotFoundError:
             return zarr.create_group(
                 store, zarr_format=zarr_format, attributes={**attributes, RECORDING: True}
             )
-        # A copy of the metadata that other tools leave for quick opening would go stale.
-        (self.path / ".zmetadata").unlink(missing_ok=True)
-        return group
+        except ValueError as error:
+            raise InputError(f"{self.path} is no zarr group that can be read ({error}); {LAYOUT}") from error
 
     def _whole_episodes(self) -> tuple[int, int]:
         if RECORDING in self._group.attrs:
