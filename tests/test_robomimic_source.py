@@ -8,10 +8,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import zarr
 from hydra import compose, initialize_config_dir
 
 from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.data import RobomimicSource, ZarrSource
+from shortcut_policy.data import EpisodeWriter, RobomimicSource, ZarrSource
 from shortcut_policy.data.convert import run as convert
 from shortcut_policy.data.object_state import LAYOUTS, ObjectState, relative_pose
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
@@ -141,6 +142,62 @@ def test_there_and_back_is_the_same_file(file, tmp_path):
     )
 
 
+def converted(source: Path, output: Path, *overrides: str) -> Path:
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        convert(compose("convert", [f"input={source}", f"output={output}", *overrides]))
+    return output
+
+
+def test_a_conversion_that_stops_leaves_nothing(file, tmp_path):
+    change(file, put("data/demo_2/states", (3, 2), np.nan))
+    with pytest.raises(InputError, match=r"demo_2 of .*can\.hdf5 cannot be converted: .* holds NaN"):
+        converted(file, tmp_path / "can.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["can.hdf5"]
+
+
+def test_observations_called_like_other_arrays_keep_their_path(file, tmp_path):
+    def add(opened: h5py.File) -> None:
+        for demo in opened["data"].values():
+            demo["obs/actions"] = demo["actions"][()] + 3
+
+    change(file, add)
+    store, again = converted(file, tmp_path / "can.zarr"), tmp_path / "again.hdf5"
+    for source, observed in ((RobomimicSource(file), "obs/actions"), (ZarrSource(store), "obs.actions")):
+        assert np.array_equal(source.read(observed, 0, 28), source.read("actions", 0, 28) + 3)
+        assert np.abs(source.read("actions", 0, 28)).max() <= 1
+    assert contents(converted(store, again)) == contents(file)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda opened: [opened[f"data/demo_{i}/obs"].pop("robot0_eef_quat") for i in range(3)],
+        lambda opened: version("1.3.0")(opened),
+    ],
+)
+def test_what_cannot_be_repaired_is_converted_without(file, tmp_path, capsys, edit):
+    store = converted(change(file, edit), tmp_path / "can.zarr")
+    assert "only 'obs.object', as the file holds it, and no 'object' is written: " in capsys.readouterr().out
+    assert "object" not in ZarrSource(store).keys and "obs.object" in ZarrSource(store).keys
+    assert contents(converted(store, tmp_path / "again.hdf5")) == contents(file)
+
+
+@pytest.mark.parametrize("added", ["episode", "key"])
+def test_a_store_that_has_changed_is_not_the_file_any_more(file, tmp_path, added):
+    store = converted(file, tmp_path / "can.zarr")
+    source = ZarrSource(store)
+    if added == "episode":
+        with EpisodeWriter(store) as writer:
+            writer.add_episode({key: source.read(key, 0, 5) for key in source.keys})
+    else:
+        zarr.open_group(store).create_array("data/force", data=np.ones(28))
+    message = "4 episodes, 33 steps;" if added == "episode" else "3 episodes, 28 steps and the keys force;"
+    with pytest.raises(
+        InputError, match=f"has changed since .* of 3 demonstrations and 28 steps: .*{message}"
+    ):
+        converted(store, tmp_path / "again.hdf5")
+
+
 def test_files_and_their_stores_are_shown(file, tmp_path, capsys):
     store = tmp_path / "can.zarr"
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
@@ -164,17 +221,13 @@ def test_any_store_becomes_a_robomimic_file(tmp_path, demonstrations):
         args.write_text(json.dumps({"env_name": "PushT", "env_version": "1.5.0"}))
         with pytest.raises(InputError, match="no key 'what', given as actions="):
             convert(compose("convert", [*overrides, f"env_args={args}", "actions=what"]))
+        for wrong in (tmp_path, tmp_path / "none.json", "a" * 300, "{env_name:PushT}"):
+            with pytest.raises(InputError, match=r"env_args=.* cannot be read .* give the name of a file"):
+                convert(compose("convert", [*overrides, f"env_args={wrong}"]))
         convert(compose("convert", [*overrides, f"env_args={args}"]))
-    source, store = RobomimicSourceWithoutCheck(tmp_path / "pusht.hdf5"), ZarrSource(demonstrations)
+    source, store = RobomimicSource(tmp_path / "pusht.hdf5"), ZarrSource(demonstrations)
     assert np.array_equal(source.episode_ends, store.episode_ends)
     assert np.array_equal(source.read("state", 0, 5), store.read("state", 0, 5))
-
-
-class RobomimicSourceWithoutCheck(RobomimicSource):
-    """Pixels as actions are not robosuite's."""
-
-    def _check_actions(self) -> None:
-        pass
 
 
 def test_writer_goes_on_where_it_was_stopped(tmp_path):

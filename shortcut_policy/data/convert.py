@@ -1,6 +1,7 @@
 """Between robomimic's HDF5 files and zarr stores, without loss in either direction."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,35 +53,75 @@ def hdf5_to_zarr(path: Path, output: Path) -> None:
     """Observations keep their names, other arrays get dots for slashes (``next_obs.object``).
 
     ``object`` is repaired as `RobomimicSource` does it, and so is what environments of this library give;
-    ``obs.object`` is what the file holds. Masks and attributes become the attribute ``robomimic``.
+    ``obs.object`` is what the file holds, alone where that cannot be repaired. Masks and attributes become
+    the attribute ``robomimic``.
     """
-    stored, repaired = RobomimicSource(path, objects="stored"), RobomimicSource(path)
-    names = {key: _array_name(stored.dataset_of(key)) for key in stored.keys}
+    stored = RobomimicSource(path, objects="stored")
+    names = {key: _array_name(key, stored.dataset_of(key)) for key in stored.keys}
     about = {
         "attributes": stored.attributes(),
         "demos": [[name, stored.attributes(name)] for name in stored.demos],
         "masks": stored.masks(),
         "datasets": {names[key]: stored.dataset_of(key) for key in stored.keys},
     }
-    with EpisodeWriter(output, attributes={ROBOMIMIC: about}) as writer:
-        for number in tqdm(range(len(stored.demos)), unit="episode"):
-            start, stop = episode_rows(stored, number)
-            episode = {names[key]: stored.read(key, start, stop) for key in stored.keys}
-            if OBJECT in repaired.keys:
-                episode[OBJECT] = repaired.read(OBJECT, start, stop)
-            writer.add_episode(episode)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # In one step: a store that lacks the last demonstrations looks like a whole one.
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        temporary = Path(folder, output.name)
+        with EpisodeWriter(temporary, attributes={ROBOMIMIC: about}) as writer:
+            _write_episodes(writer, stored, names, _repaired(path))
+        temporary.rename(output)
 
 
 def zarr_to_hdf5(path: Path, output: Path, env_args: str | None, actions: str) -> None:
     """A store that was a robomimic file becomes that file again; of any other, all keys are observations.
 
     Args:
-        env_args: JSON, or a file of it, for stores that were never a robomimic file.
+        env_args: File of JSON, for stores that were never a robomimic file.
         actions: Their key of the actions.
     """
     source = ZarrSource(path)
     about = source.attributes.get(ROBOMIMIC) or _describe(source, env_args, actions)
+    _check_unchanged(source, about)
     write_hdf5(output, about["attributes"], _episodes(source, about), about["masks"])
+
+
+def _repaired(path: Path) -> RobomimicSource | None:
+    """The file with ``object`` repaired; None, with a line that says why, if that cannot be."""
+    try:
+        return RobomimicSource(path)
+    except InputError as error:
+        print(f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {error}")
+        return None
+
+
+def _write_episodes(
+    writer: EpisodeWriter, stored: RobomimicSource, names: Mapping[str, str], repaired: RobomimicSource | None
+) -> None:
+    for number, demo in enumerate(tqdm(stored.demos, unit="episode")):
+        rows = episode_rows(stored, number)
+        episode = {names[key]: stored.read(key, *rows) for key in stored.keys}
+        if repaired is not None and OBJECT in repaired.keys:
+            episode[OBJECT] = repaired.read(OBJECT, *rows)
+        try:
+            writer.add_episode(episode)
+        except InputError as error:
+            raise InputError(f"{demo} of {stored.path} cannot be converted: {error}") from error
+
+
+def _check_unchanged(source: ZarrSource, about: Mapping[str, Any]) -> None:
+    """Episodes and keys that came later are in no list of what the file held: they would be left out."""
+    held = [attributes["num_samples"] for _, attributes in about["demos"]]
+    holds = np.diff(source.episode_ends, prepend=0).tolist()
+    added = set(source.keys) - set(about["datasets"]) - {OBJECT}
+    if holds != held or added:
+        more = f" and the keys {', '.join(sorted(added))}" if added else ""
+        raise InputError(
+            f"{source.path} has changed since it was converted from a robomimic file of {len(held)} "
+            f"demonstrations and {sum(held)} steps: it holds {len(holds)} episodes, {sum(holds)} steps{more}; "
+            f"convert that file again, or remove the attribute '{ROBOMIMIC}' to convert the store like any "
+            "other"
+        )
 
 
 def _episodes(
@@ -95,10 +136,16 @@ def _episodes(
 def _describe(source: ZarrSource, env_args: str | None, actions: str) -> dict[str, Any]:
     if env_args is None:
         raise InputError(
-            f"{source.path} was not converted from a robomimic file: say with env_args=<JSON or a file of "
-            "it> what it was recorded in, as robomimic does"
+            f"{source.path} was not converted from a robomimic file: say with env_args=<file of JSON> what it "
+            "was recorded in, as robomimic does"
         )
-    text = Path(env_args).read_text(encoding="utf-8") if Path(env_args).is_file() else env_args
+    try:
+        text = expand(str(env_args)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"env_args={env_args} cannot be read ({error}); give the name of a file of JSON with env_name, "
+            "env_version and env_kwargs"
+        ) from error
     EnvArgs.parse(text, f"env_args={env_args}")
     if actions not in source.keys:
         raise InputError(
@@ -113,7 +160,6 @@ def _describe(source: ZarrSource, env_args: str | None, actions: str) -> dict[st
     }
 
 
-def _array_name(dataset: str) -> str:
-    """Bare names are for observations; ``object`` itself is the repaired one."""
-    bare = dataset.removeprefix("obs/")
-    return (dataset if bare == OBJECT else bare).replace("/", ".")
+def _array_name(key: str, dataset: str) -> str:
+    """Keys of the source, but ``object`` itself is the repaired one."""
+    return (dataset if key == OBJECT else key).replace("/", ".")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
+from shortcut_policy.data.object_state import EEF, LAYOUTS, OBJECT, ObjectState
 from shortcut_policy.data.source import episode_rows, expand, find_row
 from shortcut_policy.errors import InputError
 
@@ -70,8 +70,8 @@ class RobomimicSource:
     """Episodes of a robomimic HDF5 file (an `EpisodeSource`).
 
     Observations are read by their bare names (``object``, ``robot0_eef_pos``, ...), everything else by its
-    path in a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...). Only what all
-    demonstrations hold is there. Can be pickled and used in forked workers: each process opens the file for
+    path in a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...), and so is an
+    observation that is called like one of these (``obs/actions``). Only what all demonstrations hold is there. Can be pickled and used in forked workers: each process opens the file for
     itself.
 
     Args:
@@ -86,7 +86,8 @@ class RobomimicSource:
 
     Raises:
         InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
-            an unknown filter key, arrays of other lengths, actions that are not finite or outside [-1, 1].
+            an unknown filter key, arrays of other lengths, actions that are not finite or, in robomimic's tasks,
+            outside [-1, 1].
     """
 
     def __init__(
@@ -208,7 +209,8 @@ class RobomimicSource:
                         f"{path} in {name} of {self.path} has shape {list(found)}, but num_samples={length} "
                         f"and {self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
                     )
-        return {path.removeprefix("obs/"): path for path in common}
+        bare = {path: path.removeprefix("obs/") for path in common}
+        return {path if name in common else name: path for path, name in bare.items()}
 
     def _repair(self) -> ObjectState:
         repair = ObjectState(self.env_args.name, self.env_args.version, self.path)
@@ -218,7 +220,7 @@ class RobomimicSource:
         if missing:
             raise InputError(
                 f"{self.path} has no {' and '.join(missing)}, which the poses in 'object' are relative to; "
-                "extract them too, or take the vectors as they are with source.objects=stored"
+                "extract them too"
             )
         if repair.size is not None and self.shapes[OBJECT] != (repair.size,):
             raise InputError(
@@ -239,7 +241,8 @@ class RobomimicSource:
                 "that demonstration"
             )
         low, high = float(actions.min()), float(actions.max())
-        if max(-low, high) > 1 + TOLERANCE:
+        # Other environments may take any actions, such as the pixels of Push-T.
+        if self.env_args.name in LAYOUTS and max(-low, high) > 1 + TOLERANCE:
             raise InputError(
                 f"the actions of {self.path} reach from {low:.4g} to {high:.4g}, but those of robosuite's "
                 "controllers lie in [-1, 1]; scale them as they were when they were recorded (absolute "
