@@ -1,10 +1,10 @@
 """Record demonstrations with a scripted expert: `scripts/collect.py expert=pusht episodes=200 output=...`."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_source import ENV_ARGS, HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
+from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 
 #: A task that needs more tries for one episode has an expert that does not work.
@@ -49,6 +50,11 @@ def run(config: DictConfig) -> None:
     _check(config)
     expert: Expert = instantiate(config.expert)
     attributes = {**expert.attributes, "seed": config.seed}
+    if ENV_ARGS in attributes and expand(config.output).suffix not in HDF5_SUFFIXES:
+        raise InputError(
+            f"output={config.output} would be a zarr store, but the demonstrations of this expert make a "
+            "robomimic file; give output=<name>.hdf5"
+        )
     _check_same(config.output, attributes)
     with _writer(config.output, attributes) as writer:
         first, rejected = writer.n_episodes, 0
@@ -103,16 +109,27 @@ def _check(config: DictConfig) -> None:
 def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
     """Episodes of two experts or seeds in one store could not be made again."""
     path = expand(output)
-    written = [path]
-    if path.suffix in HDF5_SUFFIXES:
-        stored = recorded_attributes(path)
-        written.append(parts_folder(path))
-    else:
-        zattrs = path / ".zattrs"
-        stored = json.loads(zattrs.read_text()) if zattrs.is_file() else {}
+    stored = recorded_attributes(path) if path.suffix in HDF5_SUFFIXES else _attributes_of_store(path)
+    if stored is None:
+        return
+    missing = [key for key in attributes if key not in stored]
+    if missing:
+        raise InputError(
+            f"{output} holds demonstrations that do not say with what {' and '.join(missing)} they were "
+            "recorded, so they cannot be continued; choose another output"
+        )
+    written = [one for one in (path, parts_folder(path)) if one.exists()]
     for key, value in attributes.items():
-        if key in stored and stored[key] != value:
+        if stored[key] != value:
             raise InputError(
                 f"{output} was recorded with {key}={stored[key]}, not {value}; "
-                f"choose another output or delete {' and '.join(str(one) for one in written if one.exists())}"
+                f"choose another output or delete {' and '.join(map(str, written))}"
             )
+
+
+def _attributes_of_store(path: Path) -> dict[str, Any] | None:
+    try:
+        return ZarrSource(path).attributes
+    except InputError:
+        # Without a whole episode nobody is bound; whether the path can be used is for the writer to say.
+        return None

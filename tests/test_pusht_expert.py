@@ -1,6 +1,7 @@
 """The scripted Push-T expert, the command that records it, and the bundled store that it made."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from envs.pusht_pushes import (
 )
 from envs.pusht_routes import Roadmap
 from shortcut_policy.collect import record, run
-from shortcut_policy.data import bundled
+from shortcut_policy.data import EpisodeWriter, ZarrSource, bundled
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import ASSETS_DIR, CONFIG_DIR
 
@@ -178,6 +179,51 @@ def test_another_seed_does_not_continue_a_store(tmp_path: Path) -> None:
     run(config_of(tmp_path / "demos.zarr", episodes=2))
     with pytest.raises(InputError, match="recorded with seed=0, not 1"):
         run(config_of(tmp_path / "demos.zarr", episodes=3, seed=1))
+
+
+def walks(path: Path, **options: Any) -> Path:
+    """A store that was recorded by other means."""
+    with EpisodeWriter(path, **options) as writer:
+        writer.add_episode({key: np.zeros((4, 2), np.float32) for key in ("state", "action")})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "do not say with what expert and version and seed they were recorded"),
+        ({"attributes": {"expert": "walk", "version": 1}}, "do not say with what seed they"),
+        ({"attributes": {**Walk.attributes, "seed": 1}, "zarr_format": 3}, "recorded with seed=1, not 0"),
+    ],
+)
+def test_demonstrations_of_another_kind_are_not_continued(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    before = bytes_of(walks(tmp_path / "demos.zarr", **options))
+    with pytest.raises(InputError, match=message):
+        run(config_of(tmp_path / "demos.zarr", episodes=3))
+    assert bytes_of(tmp_path / "demos.zarr") == before
+
+
+def test_a_store_without_an_episode_binds_nobody(tmp_path: Path) -> None:
+    EpisodeWriter(tmp_path / "demos.zarr", attributes={**Walk.attributes, "seed": 1})
+    run(config_of(tmp_path / "demos.zarr", episodes=1))
+    assert ZarrSource(tmp_path / "demos.zarr").attributes == {**Walk.attributes, "seed": 0}
+
+
+class ArmWalk(Walk):
+    """Says what robomimic's files have to."""
+
+    attributes = {**Walk.attributes, "env_args": "{}"}  # noqa: RUF012
+
+
+def test_demonstrations_for_a_robomimic_file_make_no_store(tmp_path: Path) -> None:
+    expert = {"_target_": f"{__name__}.ArmWalk"}
+    with pytest.raises(InputError, match=r"make a robomimic file; give output=<name>\.hdf5"):
+        run(config_of(tmp_path / "demos.zarr", expert=expert))
+    (tmp_path / "demos.hdf5").write_text("text")
+    with pytest.raises(InputError, match="is not an HDF5 file"):
+        run(config_of(tmp_path / "demos.hdf5", expert=expert))
 
 
 @pytest.mark.parametrize("values", [{"episodes": 0}, {"seed": -1}, {"workers": 1.5}])

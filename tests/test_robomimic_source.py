@@ -339,6 +339,15 @@ def test_other_mistakes_get_a_sentence(file, tmp_path):
     writer = RobomimicWriter(tmp_path / "new.hdf5", {"env_args": "{}"})
     with pytest.raises(InputError, match="same number of steps"):
         writer.add_episode({"actions": np.zeros((3, 7)), "states": np.zeros((2, 5))})
+    h5py.File(tmp_path / "empty.hdf5", "w").close()
+    for name, message in (("text.hdf5", "is not an HDF5 file"), ("empty.hdf5", "has no group 'data'")):
+        with pytest.raises(InputError, match=message):
+            RobomimicWriter(tmp_path / name, {"env_args": "{}"})
+    gap = tmp_path / "gap.hdf5"
+    gap.write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match=r"cannot be continued: .* they are demo_0, demo_2; choose another"):
+        RobomimicWriter(change(gap, drop("data/demo_1")), {"env_args": "{}"})
+    assert not (tmp_path / "gap.hdf5.parts").exists()
     short = change(file, lambda opened: opened["data/demo_1"].attrs.__setitem__("num_samples", 5))
     with pytest.raises(InputError, match=r"in demo_1 of .* but num_samples=5"):
         RobomimicSource(short)

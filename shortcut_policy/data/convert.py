@@ -118,9 +118,9 @@ def _check_unchanged(source: ZarrSource, about: Mapping[str, Any]) -> None:
         more = f" and the keys {', '.join(sorted(added))}" if added else ""
         raise InputError(
             f"{source.path} has changed since it was converted from a robomimic file of {len(held)} "
-            f"demonstrations and {sum(held)} steps: it holds {len(holds)} episodes, {sum(holds)} steps{more}; "
-            f"convert that file again, or remove the attribute '{ROBOMIMIC}' to convert the store like any "
-            "other"
+            f"demonstrations and {sum(held)} steps: it holds {len(holds)} episodes, {sum(holds)} steps"
+            f"{more}; convert that file again, or remove the attribute '{ROBOMIMIC}' to convert the store "
+            "like any other"
         )
 
 
@@ -136,8 +136,8 @@ def _episodes(
 def _describe(source: ZarrSource, env_args: str | None, actions: str) -> dict[str, Any]:
     if env_args is None:
         raise InputError(
-            f"{source.path} was not converted from a robomimic file: say with env_args=<file of JSON> what it "
-            "was recorded in, as robomimic does"
+            f"{source.path} was not converted from a robomimic file: say with env_args=<file of JSON> what "
+            "it was recorded in, as robomimic does"
         )
     try:
         text = expand(str(env_args)).read_text(encoding="utf-8")

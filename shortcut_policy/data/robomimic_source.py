@@ -71,8 +71,8 @@ class RobomimicSource:
 
     Observations are read by their bare names (``object``, ``robot0_eef_pos``, ...), everything else by its
     path in a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...), and so is an
-    observation that is called like one of these (``obs/actions``). Only what all demonstrations hold is there. Can be pickled and used in forked workers: each process opens the file for
-    itself.
+    observation that is called like one of these (``obs/actions``). Only what all demonstrations hold is
+    there. Can be pickled and used in forked workers: each process opens the file for itself.
 
     Args:
         path: ``~`` and environment variables are expanded.
@@ -86,8 +86,8 @@ class RobomimicSource:
 
     Raises:
         InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
-            an unknown filter key, arrays of other lengths, actions that are not finite or, in robomimic's tasks,
-            outside [-1, 1].
+            an unknown filter key, arrays of other lengths, actions that are not finite or, in
+            robomimic's tasks, outside [-1, 1].
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class RobomimicSource:
         return self._opened[1]
 
     def _data(self) -> Any:
-        return _data_group(self._file(), self.path)
+        return data_group(self._file(), self.path)
 
     def _names(self, filter_key: str | None) -> list[str]:
         there = list(self._data())
@@ -307,15 +307,16 @@ def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
     """
     name = str(expand(path))
     with open_hdf5(name) as file:
-        return _env_args(_data_group(file, name), name)
+        return _env_args(data_group(file, name), name)
 
 
 def plain_attributes(group: Any) -> dict[str, Any]:
     """Attributes of a group of an HDF5 file, as Python values."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in group.attrs.items()}
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in group.attrs.items()}
 
 
-def _data_group(file: Any, path: str) -> Any:
+def data_group(file: Any, path: str) -> Any:
+    """Where the demonstrations of an open file are; `InputError` if that is missing."""
     if "data" not in file:
         raise InputError(f"{path} has no group 'data' (it holds {_listed(file)}); {LAYOUT}")
     return file["data"]

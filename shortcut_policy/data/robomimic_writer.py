@@ -13,8 +13,10 @@ import numpy as np
 from shortcut_policy.data.robomimic_source import (
     ENV_ARGS,
     EnvArgs,
+    data_group,
     import_h5py,
     list_arrays,
+    open_hdf5,
     plain_attributes,
 )
 from shortcut_policy.data.source import expand
@@ -107,9 +109,15 @@ class RobomimicWriter:
 
     def _take_apart(self) -> None:
         """Episodes of a finished file as parts again, to add to them."""
-        self._parts.mkdir(exist_ok=True)
-        with self._h5py.File(self.path, "r") as file:
-            for name, demo in file["data"].items():
+        with open_hdf5(str(self.path)) as file:
+            data = data_group(file, str(self.path))
+            if set(data) != {f"demo_{number}" for number in range(len(data))}:
+                raise InputError(
+                    f"{self.path} cannot be continued: its demonstrations must be demo_0, demo_1, ... "
+                    f"without a gap, but they are {', '.join(data)}; choose another path"
+                )
+            self._parts.mkdir(exist_ok=True)
+            for name, demo in data.items():
                 path = self._part(int(name.removeprefix("demo_")))
                 if path.exists():
                     continue
@@ -161,16 +169,21 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def recorded_attributes(path: Path) -> dict[str, Any]:
-    """Attributes of a file of `RobomimicWriter`, finished or not; none if no episode is there."""
+def recorded_attributes(path: Path) -> dict[str, Any] | None:
+    """Attributes of a file of `RobomimicWriter`, finished or not; None if no episode is there.
+
+    Raises:
+        InputError: The path is something else.
+    """
     parts = parts_folder(path)
     unfinished = parts / "attributes.json"
     if unfinished.is_file() and any(parts.glob("demo_*.hdf5")):
         return dict(json.loads(unfinished.read_text(encoding="utf-8")))
     if not path.is_file():
-        return {}
-    with import_h5py().File(path, "r") as file:
-        return plain_attributes(file["data"])
+        return None
+    with open_hdf5(str(path)) as file:
+        data = data_group(file, str(path))
+        return plain_attributes(data) if len(data) else None
 
 
 def split_masks(episodes: int) -> dict[str, list[str]]:
