@@ -116,6 +116,12 @@ def test_a_file_arrives_and_is_not_fetched_twice(server, target, capsys):
     assert target.read_bytes() == HDF5
 
 
+def test_a_folder_is_not_the_file_in_it(server, tmp_path):
+    with pytest.raises(InputError, match=rf"is a folder; .* such as output={tmp_path}/low_dim\.hdf5$"):
+        download(url=server.url, output=tmp_path)
+    assert server.asked == []
+
+
 def test_a_connection_that_breaks_is_taken_up_again(server, target):
     server.cuts = [20_000, 10_000]
     download(url=server.url, output=target, sha256=SHA)

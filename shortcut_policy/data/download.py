@@ -68,6 +68,11 @@ def run(config: DictConfig) -> None:
             a file that is not what was expected, a place that cannot be written to.
     """
     download = choose(config)
+    if download.folder is None and download.path.is_dir():
+        raise InputError(
+            f"{download.path} is a folder; give the name of the file in it, such as "
+            f"output={download.path / Path(urlsplit(download.url).path).name}"
+        )
     try:
         if download.path.exists():
             print(f"{download.path}: {_check_present(download)}")
@@ -227,7 +232,8 @@ def _check(download: Download, sha256: str | None) -> str:
 
 def _check_present(download: Download) -> str:
     if download.sha256 is None or not download.path.is_file():
-        return "is there already; delete it to fetch it again"
+        # What lies there may be a folder of much else.
+        return "is there already; move it away, or choose another output, to fetch it again"
     found = _sha256(download.path)
     if found != download.sha256:
         raise InputError(
