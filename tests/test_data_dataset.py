@@ -42,6 +42,12 @@ def store(folder: Path, **replaced: np.ndarray) -> ZarrSource:
     return ZarrSource(folder / "a.zarr")
 
 
+@pytest.fixture(scope="module")
+def whole_store(tmp_path_factory: pytest.TempPathFactory) -> ZarrSource:
+    """For tests that change nothing in it."""
+    return store(tmp_path_factory.mktemp("data"))
+
+
 def spoil(folder: Path, key: str, row: int, value: float) -> ZarrSource:
     """The writer refuses what is not finite, so the value is put in behind its back."""
     store(folder)
@@ -213,11 +219,22 @@ def test_missing_chunk(tmp_path: Path, memory_limit_mb: float, verify: bool) -> 
         ({"horizon": 60}, "long enough for a window: the longest has 41 steps, horizon=60 needs 56"),
         ({"val_fraction": 1.0}, "val_fraction=1.0"),
         ({"max_train_episodes": 0}, "max_train_episodes=0"),
+        *[
+            ({name: value}, f"^{name}={value} must be ")
+            for name, values in {
+                "horizon": [None, 16.5, "16", True],
+                "val_fraction": ["abc", None, np.nan],
+                "max_train_episodes": [1.5, "all"],
+                "seed": [-1, 0.5, None],
+                "memory_limit_mb": [None, np.nan, -1],
+            }.items()
+            for value in values
+        ],
     ],
 )
-def test_settings_that_do_not_fit(tmp_path: Path, options: dict, message: str) -> None:
+def test_settings_that_do_not_fit(whole_store: ZarrSource, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        dataset(store(tmp_path), **options)
+        dataset(whole_store, **options)
 
 
 def test_text_cannot_be_learned(tmp_path: Path) -> None:
@@ -236,7 +253,7 @@ def test_text_cannot_be_learned(tmp_path: Path) -> None:
             {"shape": (2,), "normalize": "unit"},
             "normalize='unit' is not one of limits, gaussian, identity, image",
         ),
-        ({"shape": (0,)}, "whole numbers from 1 up"),
+        *[({"shape": shape}, "whole numbers from 1 up") for shape in [(0,), ["a"], 2, None, [2.5], [np.nan]]],
         ({"shape": (2,), "columns": (-1, 0)}, "whole numbers from 0 up"),
         ({"shape": (3,), "columns": (0, 1)}, "2 columns are taken but its shape is"),
         ({"shape": (3,), "unscaled": (3,)}, r"unscaled=\[3\] must be numbers of elements of .* shape \[3\]"),

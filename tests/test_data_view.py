@@ -34,8 +34,8 @@ def store(path: Path, **shapes: tuple[int, ...]) -> Path:
     return path
 
 
-def show(path: Path, episodes: list[int]) -> None:
-    run(OmegaConf.create({"store": str(path), "episodes": episodes, "output": str(path.parent), "fps": 10}))
+def show(path: Path, episodes: object, fps: object = 10) -> None:
+    run(OmegaConf.create({"store": str(path), "episodes": episodes, "output": str(path.parent), "fps": fps}))
 
 
 def script(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
@@ -83,9 +83,23 @@ def test_table_alone(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"demos.zarr"}
 
 
-def test_no_such_episode(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="episodes: 3 is not one of 0 to 2 of"):
-        show(store(tmp_path / "demos.zarr", action=(2,)), [3])
+def test_one_episode_needs_no_list(tmp_path: Path) -> None:
+    show(store(tmp_path / "demos.zarr", action=(7,)), 1)
+    assert (tmp_path / "demos.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *[({"episodes": [wrong]}, f"episodes: {wrong} is not one of 0 to 2 of") for wrong in (3, "a", 0.5)],
+        ({"episodes": "all"}, "episodes: all is not one of 0 to 2 of"),
+        ({"episodes": None}, "episodes: None is not one of 0 to 2 of"),
+        *[({"fps": wrong}, f"fps={wrong} must be a number above 0") for wrong in ("fast", 0, None)],
+    ],
+)
+def test_settings_that_cannot_be_shown(tmp_path: Path, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        show(store(tmp_path / "demos.zarr", action=(2,)), **{"episodes": [0], **settings})
 
 
 def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:

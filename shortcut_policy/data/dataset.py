@@ -1,7 +1,9 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import TypedDict
+from numbers import Integral, Real
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -15,6 +17,16 @@ from shortcut_policy.errors import InputError
 ACTION = "action"
 #: Bytes of stored data that are read at a time when a whole key is gone through.
 BLOCK_BYTES = 2**27
+#: Type, smallest and largest value of each number that a dataset is made with.
+NUMBERS: dict[str, tuple[Any, float, float, str]] = {
+    "horizon": (Integral, 1, math.inf, "a whole number of at least 1"),
+    "n_obs_steps": (Integral, 1, math.inf, "a whole number of at least 1"),
+    "n_action_steps": (Integral, 1, math.inf, "a whole number of at least 1"),
+    "val_fraction": (Real, 0, math.nextafter(1, 0), "a number of at least 0 and below 1"),
+    "max_train_episodes": (Integral, 1, math.inf, "a whole number of at least 1, or null for all"),
+    "seed": (Integral, 0, math.inf, "a whole number of at least 0"),
+    "memory_limit_mb": (Real, 0, math.inf, "a number of at least 0, in MiB"),
+}
 
 
 class Batch(TypedDict):
@@ -70,7 +82,20 @@ class DemonstrationDataset:
         memory_limit_mb: float = 1024.0,
         verify: bool = True,
     ) -> None:
-        _check_sizes(horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes)
+        _check_numbers(
+            horizon=horizon,
+            n_obs_steps=n_obs_steps,
+            n_action_steps=n_action_steps,
+            val_fraction=val_fraction,
+            max_train_episodes=max_train_episodes,
+            seed=seed,
+            memory_limit_mb=memory_limit_mb,
+        )
+        if n_obs_steps - 1 + n_action_steps > horizon:
+            raise InputError(
+                f"horizon={horizon} must hold n_obs_steps={n_obs_steps} and, from the last of them on, "
+                f"n_action_steps={n_action_steps} steps"
+            )
         if ACTION in obs or len(action.shape) != 1:
             raise InputError(
                 f"the action must have one axis and no observation may be called 'action'; got the action "
@@ -226,15 +251,10 @@ def _dtype(field: Field) -> torch.dtype:
     return torch.uint8 if field.normalize == "image" else torch.float32
 
 
-def _check_sizes(
-    horizon: int, n_obs_steps: int, n_action_steps: int, val_fraction: float, max_train_episodes: int | None
-) -> None:
-    if min(horizon, n_obs_steps, n_action_steps) < 1 or n_obs_steps - 1 + n_action_steps > horizon:
-        raise InputError(
-            f"horizon={horizon} must hold n_obs_steps={n_obs_steps} and, from the last of them on, "
-            f"n_action_steps={n_action_steps} steps (all at least 1)"
-        )
-    if not 0 <= val_fraction < 1:
-        raise InputError(f"val_fraction={val_fraction} must be at least 0 and below 1")
-    if max_train_episodes is not None and max_train_episodes < 1:
-        raise InputError(f"max_train_episodes={max_train_episodes} must be at least 1, or null for all")
+def _check_numbers(**values: Any) -> None:
+    for name, (kind, smallest, largest, meaning) in NUMBERS.items():
+        value = values[name]
+        if value is None and name == "max_train_episodes":
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind) or not smallest <= value <= largest:
+            raise InputError(f"{name}={value} must be {meaning}")

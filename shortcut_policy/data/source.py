@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -119,8 +120,12 @@ def expand(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expandvars(os.fspath(path))).expanduser()
 
 
-def _integers(key: str, name: str, values: Iterable[int], smallest: int) -> tuple[int, ...]:
-    numbers = tuple(values)
-    if any(int(number) != number or number < smallest for number in numbers):
-        raise InputError(f"field '{key}': {name} {list(numbers)} must be whole numbers from {smallest} up")
+def _integers(key: str, name: str, values: Any, smallest: int) -> tuple[int, ...]:
+    numbers = list(values) if isinstance(values, Iterable) else [values]
+    whole = all(isinstance(number, Real) and float(number).is_integer() for number in numbers)
+    if not isinstance(values, Iterable) or not whole or min(numbers, default=smallest) < smallest:
+        raise InputError(
+            f"field '{key}': {name}={values} must be a list of whole numbers from {smallest} up; correct it "
+            "in the task's config"
+        )
     return tuple(int(number) for number in numbers)

@@ -1,5 +1,6 @@
 """Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -35,13 +36,19 @@ Frames = Callable[[int, int], np.ndarray]
 
 
 def run(config: DictConfig) -> None:
-    """Print the table and write the picture and, for stores that can be seen, the video."""
+    """Print the table and write the picture and, for stores that can be seen, the video.
+
+    Raises:
+        InputError: The store cannot be read or has no such episodes, or the rate is no number above 0.
+    """
+    if not isinstance(config.fps, int | float) or not 0 < config.fps < math.inf:
+        raise InputError(f"fps={config.fps} must be a number above 0, of frames a second")
     hdf5 = expand(config.store).suffix in HDF5_SUFFIXES
     source = RobomimicSource(config.store) if hdf5 else ZarrSource(config.store)
-    episodes = list(config.episodes)
+    episodes = list(config.episodes) if isinstance(config.episodes, ListConfig) else [config.episodes]
     n_episodes = len(source.episode_ends)
     for episode in episodes:
-        if not 0 <= episode < n_episodes:
+        if not isinstance(episode, int) or not 0 <= episode < n_episodes:
             raise InputError(f"episodes: {episode} is not one of 0 to {n_episodes - 1} of {source.path}")
     console = Console()
     console.print(summary(source))
