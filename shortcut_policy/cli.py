@@ -1,7 +1,8 @@
 """Command line entry points: Hydra reads the configuration, a package does the work.
 
 Every script in ``scripts/`` and every console command of the wheel is one function of this file. A mistake in
-the input ends in one sentence on stderr and exit status 2, never in a traceback.
+the input ends in one sentence on stderr and exit status 2, never in a traceback. In a sweep it ends its job
+alone: the others run, and the exit status says afterwards that one failed.
 """
 
 import os
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from functools import wraps
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from shortcut_policy.errors import InputError, TrainingError
@@ -20,6 +23,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     """Turn ``task(config)`` into a command that Hydra configures from ``configs/<config_name>.yaml``."""
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        failed: list[str] = []
+
         @wraps(task)
         def guarded(config: DictConfig) -> None:
             # A configuration may name classes in modules beside the user's own configs.
@@ -30,12 +35,36 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 sentence = plain_sentence(error)
                 if sentence is None:
                     raise
-                print(f"error: {sentence}", file=sys.stderr)
+                job = _sweep_job()
+                if job is None:
+                    print(f"error: {sentence}", file=sys.stderr)
+                    sys.exit(2)
+                print(f"error in {job}: {sentence}", file=sys.stderr)
+                failed.append(job)
+
+        configured = hydra.main(version_base=None, config_path=str(CONFIG_DIR), config_name=config_name)(
+            guarded
+        )
+
+        @wraps(task)
+        def run() -> None:
+            failed.clear()
+            configured()
+            if failed:
+                print(f"error: {len(failed)} of the sweep's jobs failed, see above", file=sys.stderr)
                 sys.exit(2)
 
-        return hydra.main(version_base=None, config_path=str(CONFIG_DIR), config_name=config_name)(guarded)
+        return run
 
     return decorate
+
+
+def _sweep_job() -> str | None:
+    """The overrides of a job in a sweep whose other jobs run in this process after it; None elsewhere."""
+    settings = HydraConfig.get()
+    if settings.mode != RunMode.MULTIRUN or not settings.launcher._target_.endswith(".BasicLauncher"):
+        return None
+    return " ".join(settings.overrides.task)
 
 
 def plain_sentence(error: BaseException | None) -> str | None:

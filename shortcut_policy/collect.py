@@ -18,6 +18,7 @@ from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_whole
 
 #: A task that needs more tries for one episode has an expert that does not work.
 MAX_TRIES = 100
@@ -101,9 +102,7 @@ def _episodes(config: DictConfig, first: int) -> Iterator[tuple[dict[str, Any], 
 
 def _check(config: DictConfig) -> None:
     for key, lowest in (("episodes", 1), ("seed", 0), ("workers", 1)):
-        value = config[key]
-        if not isinstance(value, int) or value < lowest:
-            raise InputError(f"{key}={value} must be a whole number of at least {lowest}")
+        check_whole(key, config[key], lowest)
 
 
 def _check_same(output: str, attributes: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
 
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
@@ -35,7 +36,7 @@ class Policy(Model):
             nothing.
 
     Raises:
-        InputError: ``obs_noise`` is not above 0.
+        InputError: ``obs_noise`` is not a number above 0.
 
     Attributes:
         normalizer: Scaling between environment and network units; buffers of this module.
@@ -56,7 +57,8 @@ class Policy(Model):
         obs_noise: float | None = None,
     ) -> None:
         super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
-        if obs_noise is not None and obs_noise <= 0:
+        number = isinstance(obs_noise, int | float) and not isinstance(obs_noise, bool)
+        if obs_noise is not None and not (number and 0 < obs_noise < math.inf):
             raise InputError(f"obs_noise={obs_noise} must be above 0, a standard deviation, or null for none")
         self.obs_noise = obs_noise
         self.obs_shapes = {name: field.shape for name, field in obs.items()}

@@ -22,3 +22,10 @@ def check_whole(name: str, value: Any, lowest: int) -> None:
     """Raise `InputError` unless ``value`` is a whole number from ``lowest`` on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise InputError(f"{name}={value} must be a whole number of at least {lowest}")
+
+
+def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise `InputError` unless a setting is one of these values, such as ``(True, False)``."""
+    if value not in choices:
+        *others, last = (str(choice).lower() if isinstance(choice, bool) else choice for choice in choices)
+        raise InputError(f"{key}={value} must be {', '.join(others)} or {last}")

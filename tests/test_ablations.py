@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from itertools import product
 from pathlib import Path
@@ -96,6 +97,38 @@ def test_sweep_given_again_passes_over_its_finished_runs(tmp_path: Path, monkeyp
     assert set(first) == {"continuous_seed_0", "discrete_seed_0"}
     again = sweep("seed=0,1")
     assert len(again) == 4 and all(again[name] == time for name, time in first.items())
+
+
+def test_jobs_that_fail_do_not_end_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    swept = ["trainer.learning_rate=1e30,-1,1e-3", "output=run_${trainer.learning_rate}"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *SHORT, *swept])
+    with pytest.raises(SystemExit) as caught:
+        cli.train()
+    assert caught.value.code == 2
+    assert [path.parent.name for path in tmp_path.glob("*/checkpoints")] == ["run_0.001"]
+    said = capsys.readouterr().err
+    assert re.search(r"error in .*trainer.learning_rate=1e\+30.*: update \d+: .* is not finite", said)
+    assert re.search(r"error in .*trainer.learning_rate=-1.*: trainer.learning_rate=-1 must be", said)
+    assert "error: 2 of the sweep's jobs failed" in said
+
+
+def test_a_signal_ends_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stopped(config: DictConfig) -> None:
+        seen.append(config.seed)
+        raise SystemExit(130)
+
+    seen: list[int] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shortcut_policy.training.run", stopped)
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *SHORT, "seed=0,1"])
+    with pytest.raises(SystemExit) as caught:
+        cli.train()
+    assert caught.value.code == 130 and seen == [0]
 
 
 def test_slurm_launcher_takes_its_settings():

@@ -209,6 +209,12 @@ def test_what_images_cannot_have_is_refused(tmp_path):
     config = compose_images(*source, "obs_noise=0.1")
     with pytest.raises(InputError, match=r"obs_noise=0.1 is for policies"):
         make_model(config, make_dataset(config))
+    config = compose_images(*source, "trainer.validation_steps=[3]", f"output={tmp_path / 'run'}")
+    with pytest.raises(
+        InputError, match=r"trainer.validation_steps=\[3\] holds no step count that Shortcut can"
+    ):
+        run(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_without_classes_are_of_one():

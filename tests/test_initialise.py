@@ -176,6 +176,14 @@ def test_says_where_there_is_no_checkpoint(compose_config, tiny_dataset, tmp_pat
         make_model(compose_config(f"init_from={tmp_path / 'absent'}"), tiny_dataset)
 
 
+def test_says_which_checkpoint_is_of_no_known_task(compose_config, tiny_dataset, flow, tmp_path):
+    policy = load_policy(flow)
+    policy.metadata = {}
+    save_policy(policy, tmp_path)
+    with pytest.raises(InputError, match=r"init_from=.* does not say which task it was trained on"):
+        make_model(compose_config(f"init_from={tmp_path}"), tiny_dataset)
+
+
 class GaussianNoise(torch.nn.Module):
     """The exact noise prediction for data of mean 0 and standard deviation 0.5; ``cond`` is ignored."""
 

@@ -1,6 +1,7 @@
 """The training loop: exact resumption, clean interruption, shared batches, honest failure."""
 
 import json
+import math
 import os
 import random
 import re
@@ -10,17 +11,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from hydra.utils import instantiate
 
 from shortcut_policy import load_policy
 from shortcut_policy.checkpoint import list_checkpoints, read_description
 from shortcut_policy.cli import plain_sentence
 from shortcut_policy.errors import InputError, TrainingError
-from shortcut_policy.training import run
+from shortcut_policy.training import TrainerConfig, run
 from shortcut_policy.training.batches import BatchStream
+from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.run import make_dataset, make_model
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import TINY, Compose
@@ -162,8 +167,6 @@ def test_averaged_weights_follow_the_baseline_schedule(compose_config: Compose, 
     config = compose_config("trainer.max_steps=6", "trainer.ema_max_decay=0.6")
     dataset = make_dataset(config)
     policy = make_model(config, dataset)
-    from hydra.utils import instantiate
-
     trainer = Trainer(policy, dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True)
     name, weight = next(iter(policy.backbone.named_parameters()))
     expected = None
@@ -246,12 +249,38 @@ def test_a_loss_that_is_not_finite_stops_the_run(compose_config: Compose, tmp_pa
     with pytest.raises(TrainingError) as caught:
         run(compose_config(*overrides, f"output={tmp_path / 'run'}"))
     sentence = str(caught.value)
+    windows = r"the loss of training windows \d+(, \d+){,7}( and \d+ more)?"
     assert re.match(
-        r"update \d+: the (loss|gradient).* of training windows \[\d+(, \d+)*\] is not finite", sentence
+        rf"update \d+: ({windows}|the gradient \(all losses are finite\)) is not finite", sentence
     )
     last = list_checkpoints(tmp_path / "run")[-1]
     assert f"the last good checkpoint is {last}" in sentence
     assert all(value.isfinite().all() for value in load_policy(last).state_dict().values())
+
+
+@pytest.fixture
+def trainer(compose_config: Compose, tmp_path: Path) -> Trainer:
+    """One that has not begun."""
+    config = compose_config()
+    dataset = make_dataset(config)
+    settings = instantiate(config.trainer)
+    return Trainer(make_model(config, dataset), dataset, settings, tmp_path, seed=0, cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("bad", "where"),
+    [
+        (0, "the gradient (all losses are finite) is not finite"),
+        (8, "the loss of training windows 0, 1, 2, 3, 4, 5, 6, 7 is not finite"),
+        (16, "the loss of training windows 0, 1, 2, 3, 4, 5, 6, 7 and 8 more is not finite"),
+    ],
+)
+def test_what_is_not_finite_is_told_in_short(trainer: Trainer, bad: int, where: str):
+    losses = torch.zeros(16)
+    losses[:bad] = torch.nan
+    with pytest.raises(TrainingError) as caught:
+        trainer._report_non_finite(losses, torch.arange(16))
+    assert str(caught.value).startswith(f"update 0: {where}; no checkpoint was saved yet; ")
 
 
 def test_an_existing_run_is_neither_overwritten_nor_continued_otherwise(
@@ -274,10 +303,37 @@ def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, str
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("trainer.batch_size=0", "trainer.batch_size=0"),
-        ("trainer.precision=fp8", "trainer.precision=fp8"),
-        ("trainer.learning_rate=-1", "trainer.learning_rate=-1"),
-        ("trainer.ema_max_decay=1.5", "trainer.ema_max_decay=1.5"),
+        ("trainer.batch_size=0", "trainer.batch_size=0 must be a whole number from 1 on"),
+        ("trainer.batch_size=16.5", "trainer.batch_size=16.5 must be a whole number from 1 on"),
+        ("trainer.batch_size=abc", "trainer.batch_size=abc must be a whole number"),
+        ("trainer.max_steps=null", "trainer.max_steps=None must be a whole number"),
+        ("trainer.keep_last=1.5", "trainer.keep_last=1.5 must be a whole number"),
+        ("trainer.keep_best=-1", "trainer.keep_best=-1 must be a whole number from 0 on"),
+        ("trainer.keep_every=abc", "trainer.keep_every=abc must be a whole number from 0 on, or null"),
+        ("trainer.warmup_steps=null", "trainer.warmup_steps=None must be a whole number"),
+        ("trainer.validation_windows=0", "trainer.validation_windows=0 must be a whole number from 1 on"),
+        ("trainer.precision=fp8", "trainer.precision=fp8 must be auto, bf16 or fp32"),
+        ("trainer.compile=no", "trainer.compile=no must be true or false"),
+        ("trainer.cuda_graph=off", "trainer.cuda_graph=off must be true or false"),
+        ("trainer.learning_rate=-1", "trainer.learning_rate=-1 must be a number above 0"),
+        ("trainer.learning_rate=abc", "trainer.learning_rate=abc must be a number above 0"),
+        ("trainer.learning_rate=nan", "trainer.learning_rate=nan must be a number above 0"),
+        ("trainer.max_grad_norm=null", "trainer.max_grad_norm=None must be a number above 0"),
+        ("trainer.weight_decay=-1", "trainer.weight_decay=-1 must be a number from 0 on"),
+        ("trainer.ema_power=-1", "trainer.ema_power=-1 must be a number from 0 on"),
+        ("trainer.ema_max_decay=1.5", "trainer.ema_max_decay=1.5 must be a number from 0 to below 1"),
+        ("trainer.betas=0.9", "trainer.betas=0.9 must be a list of 2 numbers from 0 to below 1"),
+        ("trainer.betas=[0.9]", "trainer.betas=[0.9] must be a list of 2 numbers"),
+        ("trainer.betas=[0.9,1.0]", "trainer.betas=[0.9, 1.0] must be a list of 2 numbers"),
+        ("trainer.validation_steps=4", "trainer.validation_steps=4 must be a list of whole numbers"),
+        ("trainer.rollout_steps=4", "trainer.rollout_steps=4 must be a list of whole numbers"),
+        ("seed=-1", "seed=-1 must be a whole number from 0 on"),
+        ("seed=1.0", "seed=1.0 must be a whole number"),
+        ("seed=null", "seed=None must be a whole number"),
+        ("resume=no", "resume=no must be true or false"),
+        ("cpu=no", "cpu=no must be true or false"),
+        ("wandb.mode=on", "wandb.mode=on must be disabled, offline or online"),
+        ("obs_noise=abc", "obs_noise=abc must be above 0"),
         ("task.horizon=15", "horizon=15"),
         ("objective.max_steps=100", "objective.max_steps=100"),
         ("task.source.path=nowhere.zarr", "nowhere.zarr"),
@@ -292,10 +348,80 @@ def test_settings_that_cannot_work_are_refused_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
-def test_rollouts_without_an_environment_are_refused_before_any_work(compose_config: Compose, tmp_path: Path):
-    with pytest.raises(InputError, match=r"rollout_every=5 needs an environment"):
-        run(compose_config("task.env=null", "trainer.rollout_every=5", f"output={tmp_path / 'run'}"))
+def test_numbers_take_the_type_of_their_setting():
+    settings = TrainerConfig(batch_size=1e2, betas=[0, 0.5], keep_every=None, max_grad_norm=math.inf)
+    assert (settings.batch_size, type(settings.batch_size)) == (100, int)
+    assert settings.betas == (0, 0.5) and settings.keep_every is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task.env=null"], r"rollout_every=5 needs an environment"),
+        (["trainer.rollout_steps=[3]"], r"trainer.rollout_steps=\[3\] holds no step count that Shortcut can"),
+        (["trainer.rollout_steps=[]"], r"trainer.rollout_steps=\[\] holds no step count"),
+    ],
+)
+def test_rollouts_that_cannot_be_are_refused_before_any_work(
+    compose_config: Compose, tmp_path: Path, overrides: list[str], sentence: str
+):
+    with pytest.raises(InputError, match=sentence):
+        run(compose_config(*overrides, "trainer.rollout_every=5", f"output={tmp_path / 'run'}"))
     assert not (tmp_path / "run").exists()
+
+
+def test_rollouts_leave_out_the_steps_that_an_objective_cannot_take(compose_config: Compose, tmp_path: Path):
+    short = ("trainer.max_steps=2", "trainer.rollout_every=2", "trainer.rollout_episodes=1")
+    rollouts = (*short, "trainer.rollout_steps=[1,4]", "+task.env.max_steps=10", "objective=regression")
+    run(compose_config(*rollouts, f"output={tmp_path / 'run'}"))
+    (record,) = read_log(tmp_path / "run", "rollout")
+    assert record.keys() == {"kind", "step", "score_1", "success_1"}
+
+
+def test_a_file_is_no_run_folder(compose_config: Compose, tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+    for output in (file, file / "run"):
+        with pytest.raises(InputError, match=f"output={output} cannot be a run folder: {file} is a file"):
+            run(compose_config(f"output={output}"))
+
+
+def test_a_run_without_its_configuration_is_not_continued(
+    compose_config: Compose, straight: Path, tmp_path: Path
+):
+    copied = shutil.copytree(straight, tmp_path / "run")
+    (copied / "config.yaml").unlink()
+    with pytest.raises(InputError, match=r"holds checkpoints but no config.yaml"):
+        run(compose_config(*LONG, "resume=true", f"output={copied}"))
+
+
+@pytest.mark.parametrize(("resumed_step", "known"), [(0, None), (4, "earlier")])
+def test_only_a_resumed_run_goes_on_with_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed_step: int, known: str | None
+):
+    (tmp_path / "wandb_id").write_text("earlier")
+    asked = {}
+
+    def init(**settings: Any) -> SimpleNamespace:
+        asked.update(settings)
+        return SimpleNamespace(id=settings["id"] or "new")
+
+    monkeypatch.setattr("wandb.init", init)
+    RunLog(tmp_path, resumed_step, {"mode": "offline", "project": "p", "name": None}, {})
+    assert asked["id"] == known and asked["name"] == tmp_path.name
+    assert (tmp_path / "wandb_id").read_text() == (known or "new")
+
+
+@pytest.mark.parametrize(("setting", "reason"), [("mode=online", "API key"), ("name=2024", "valid string")])
+def test_what_weights_and_biases_refuses_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, reason: str
+):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "nobody"))
+    key, value = setting.split("=")
+    settings = {"mode": "offline", "project": "p", "name": None, key: int(value) if key == "name" else value}
+    with pytest.raises(InputError, match=rf"Weights & Biases cannot record .*{reason}.*wandb.mode=offline"):
+        RunLog(tmp_path, 0, settings, {})
 
 
 def test_the_command_line_prints_one_sentence(tmp_path: Path):

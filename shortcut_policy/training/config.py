@@ -1,12 +1,33 @@
 """What can be set about training."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Real
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_choice
+
+#: What a number must be, in words, and whether it is.
+Bound = tuple[str, Callable[[float], bool]]
+ANY: Bound = ("", lambda number: True)
+FROM_0: Bound = ("from 0 on", lambda number: 0 <= number < math.inf)
+FROM_1: Bound = ("from 1 on", lambda number: number >= 1)
+ABOVE_0: Bound = ("above 0", lambda number: 0 < number < math.inf)
+#: Those of all settings of a type, and of the settings that differ.
+BOUNDS: Mapping[Any, Bound] = {
+    int: FROM_1,
+    float: ABOVE_0,
+    **dict.fromkeys(("warmup_steps", "keep_best", "keep_every", "rollout_seed"), FROM_0),
+    **dict.fromkeys(("validate_every", "rollout_every"), ANY),
+    **dict.fromkeys(("weight_decay", "ema_power"), FROM_0),
+    **dict.fromkeys(("betas", "ema_max_decay"), ("from 0 to below 1", lambda number: 0 <= number < 1)),
+    "max_grad_norm": ("above 0", lambda number: number > 0),
+}
 
 
 @dataclass(frozen=True)
@@ -20,9 +41,9 @@ class TrainerConfig:
         learning_rate: Peak of AdamW's; linear warm-up over ``warmup_steps``, then a cosine to 0.
         matrix_rate: Muon's learning rate, as a multiple of that.
         warmup_steps: Updates of the warm-up.
-        betas: Of AdamW.
+        betas: Of AdamW, two.
         weight_decay: Of both.
-        max_grad_norm: Gradients are scaled down to this norm.
+        max_grad_norm: Gradients are scaled down to this norm; inf leaves them as they are.
         ema_power: The averaged weights forget with decay ``1 - (1 + n) ** -ema_power`` after n updates,
         ema_max_decay: but never slower than this.
         precision: ``bf16`` for the matrix products, ``fp32``, or ``auto``: bf16 on GPUs that have it and on
@@ -32,13 +53,14 @@ class TrainerConfig:
         log_every: Updates between lines of the log.
         validate_every: Updates between validations on held-out windows; 0 for never.
         validation_steps: Step counts whose action error is measured there.
-        validation_windows: At most this many held-out windows.
+        validation_windows: So many held-out windows are measured, or all there are if they are fewer: every
+            k-th one, with k = held out / this, rounded down. So there may be almost twice as many.
         checkpoint_every: Updates between checkpoints.
         keep_last: Newest checkpoints that are kept,
         keep_best: and the best others: by the score of the last rollouts, or without these by action error,
         keep_every: and those of updates that are a multiple of this, for curves over the training.
         rollout_every: Updates between rollouts in the task's environment; 0 for never.
-        rollout_steps: Step counts that are rolled out.
+        rollout_steps: Step counts that are rolled out; those that the objective cannot take are left out.
         rollout_episodes: Episodes of each.
         rollout_seed: Environment seed of the first; not the one of the final evaluation.
     """
@@ -49,7 +71,7 @@ class TrainerConfig:
     learning_rate: float = 1e-3
     matrix_rate: float = 2.0
     warmup_steps: int = 500
-    betas: Sequence[float] = (0.95, 0.999)
+    betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 1e-6
     max_grad_norm: float = 1.0
     ema_power: float = 0.75
@@ -71,22 +93,9 @@ class TrainerConfig:
     rollout_seed: int = 50_000
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "log_every", "checkpoint_every", "keep_last"):
-            if getattr(self, name) < 1:
-                raise InputError(f"trainer.{name}={getattr(self, name)} must be at least 1")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise InputError(f"trainer.precision={self.precision} must be auto, bf16 or fp32")
-        if self.optimizer not in ("muon", "adamw"):
-            raise InputError(f"trainer.optimizer={self.optimizer} must be muon or adamw")
-        if self.matrix_rate <= 0:
-            raise InputError(f"trainer.matrix_rate={self.matrix_rate} must be above 0")
-        if self.learning_rate <= 0 or self.max_grad_norm <= 0:
-            raise InputError(
-                f"trainer.learning_rate={self.learning_rate} and trainer.max_grad_norm={self.max_grad_norm} "
-                "must be above 0"
-            )
-        if not 0 <= self.ema_max_decay < 1:
-            raise InputError(f"trainer.ema_max_decay={self.ema_max_decay} must be at least 0 and below 1")
+        for setting in fields(self):
+            value = _checked(setting.name, setting.type, getattr(self, setting.name))
+            object.__setattr__(self, setting.name, value)  # frozen
 
     @property
     def computes_bf16(self) -> bool:
@@ -95,7 +104,8 @@ class TrainerConfig:
         return self.precision == "bf16" or (self.precision == "auto" and fast)
 
 
-#: What may differ between a run and its continuation: it does not reach the weights.
+#: What may differ between a run and its continuation. But for `cpu` it does not reach the weights: noise is
+#: drawn on the device that trains, and a run that changes between GPU and CPU goes on with other noise.
 FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trainer.cuda_graph")
 
 
@@ -122,6 +132,40 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[st
         if old.get(key) != new.get(key):
             return key, old.get(key), new.get(key)
     return None
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """A setting, its numbers as the type that it is declared with: a whole one may be written as 1e4.
+
+    Raises:
+        InputError: It is not of this type, or beyond `BOUNDS`.
+    """
+    key, form, parts = f"trainer.{name}", get_origin(kind), get_args(kind)
+    if kind is bool or form is Literal:
+        check_choice(key, value, parts or (True, False))
+        return value
+    if value is None and NoneType in parts:
+        return None
+    number, listed = parts[0] if parts else kind, form in (Sequence, tuple)
+    words, holds = BOUNDS.get(name, BOUNDS[number])
+    values = value if listed and _is_list(value) else [value]
+    formed = listed == _is_list(value) and (form is not tuple or len(values) == len(parts))
+    if formed and all(_is_number(one, number) and holds(one) for one in values):
+        return tuple(map(number, values)) if listed else number(value)
+    noun = "whole number" if number is int else "number"
+    count = f"{len(parts)} " if form is tuple else ""
+    expected = f"a list of {count}{noun}s" if listed else f"a {noun}"
+    null = ", or null" if NoneType in parts else ""
+    raise InputError(f"{key}={value} must be {f'{expected} {words}'.rstrip()}{null}")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and (kind is float or float(value).is_integer())
 
 
 def _cpu_computes_bf16() -> bool:

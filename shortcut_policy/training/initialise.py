@@ -71,8 +71,13 @@ def check_fits(spec: Mapping[str, Any], task: str, old: Model, given: str) -> No
         given: How the user named it, as ``key=value``.
 
     Raises:
-        InputError: It differs; the sentence names the first setting that does.
+        InputError: It differs; the sentence names the first setting that does. Or its task is not known.
     """
+    if "task" not in old.metadata:
+        raise InputError(
+            f"{given} does not say which task it was trained on (its metadata has no task): give a "
+            "checkpoint of a run"
+        )
     trained = _traits(old.spec, old.metadata["task"]["name"])
     wanted = _traits(spec, task)
     # What only one of them states is a default of the other: a checkpoint may be older than a setting.

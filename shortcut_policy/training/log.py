@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 
 
@@ -28,14 +29,7 @@ class RunLog:
         self._file = self.path.open("a", encoding="utf-8")
         self._wandb = None
         if wandb["mode"] != "disabled":
-            import wandb as weights_and_biases
-
-            # A resumed run goes on in its own record, and folders of one name elsewhere have theirs.
-            identity = folder / "wandb_id"
-            known = identity.read_text() if identity.exists() else None
-            settings = {**wandb, "name": wandb["name"] or folder.name, "id": known}
-            self._wandb = weights_and_biases.init(dir=folder, config=dict(config), resume="allow", **settings)
-            write_atomic(identity, self._wandb.id)
+            self._wandb = _start_record(folder, resumed_step > 0, wandb, config)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add a record of ``kind`` (train, validation, rollout); written through at once."""
@@ -60,3 +54,22 @@ class RunLog:
     def _complete_lines(self) -> list[str]:
         # A process that was killed while it wrote leaves a last line without its end.
         return [line[:-1] for line in self.path.open(encoding="utf-8") if line.endswith("\n")]
+
+
+def _start_record(folder: Path, resumed: bool, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """The run's own record at Weights & Biases, with which a resumed run goes on."""
+    import wandb
+
+    # Folders of one name elsewhere have theirs, and so had an earlier run in this one that saved nothing.
+    identity = folder / "wandb_id"
+    known = identity.read_text() if resumed and identity.exists() else None
+    settings = {**settings, "name": settings["name"] or folder.name, "id": known}
+    try:
+        record = wandb.init(dir=folder, config=dict(config), resume="allow", **settings)
+    except (wandb.Error, ValueError) as error:  # the latter of a setting that is not of its type
+        raise InputError(
+            f"Weights & Biases cannot record {folder} ({' '.join(str(error).split())}); correct the settings "
+            "below wandb, log in with `wandb login`, or give wandb.mode=offline or disabled"
+        ) from error
+    write_atomic(identity, record.id)
+    return record

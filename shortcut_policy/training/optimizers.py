@@ -97,9 +97,8 @@ def make_optimizers(module: nn.Module, config: TrainerConfig) -> list[Optimizer]
     others = [p for p in parameters if id(p) not in taken]
     optimizers: list[Optimizer] = []
     if others:
-        betas = (config.betas[0], config.betas[1])
         optimizers.append(
-            AdamW(others, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+            AdamW(others, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True)
         )
     if matrices:
         rate = config.matrix_rate * config.learning_rate

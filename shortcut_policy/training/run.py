@@ -1,7 +1,7 @@
 """From a configuration to a trained policy."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,11 +19,13 @@ from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.images.checks import check_classes
 from shortcut_policy.images.dataset import ImageDataset
 from shortcut_policy.images.image_set import ImageSource
+from shortcut_policy.images.model import ImageModel
 from shortcut_policy.model import Model, build_model
-from shortcut_policy.objectives import Draws
-from shortcut_policy.objectives.base import cost_phases, teacher_phase
+from shortcut_policy.objectives import Draws, Objective
+from shortcut_policy.objectives.base import allowed_steps, cost_phases, teacher_phase
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
+from shortcut_policy.settings import check_choice, check_whole
 from shortcut_policy.training.config import TrainerConfig, compared, first_difference
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
@@ -43,6 +45,7 @@ def run(config: DictConfig) -> Path:
         InputError: Something in the configuration, the data or the run folder cannot be used.
     """
     plain = to_plain(config)
+    _check_settings(plain)
     settings: TrainerConfig = instantiate(config.trainer)
     output = output_folder(plain)
     _check_output(output, plain)
@@ -50,8 +53,10 @@ def run(config: DictConfig) -> Path:
         return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)
-    rollouts = rollouts_in(plain["task"]["env"], settings, plain["seed"]) if settings.rollout_every else None
-    pictures = pictures_in(dataset, output, settings, plain["seed"])
+    rollouts = None
+    if settings.rollout_every:
+        rollouts = rollouts_in(plain["task"]["env"], model.objective, settings, plain["seed"])
+    pictures = pictures_in(model, output, settings, plain["seed"])
     trainer = Trainer(model, dataset, settings, output, plain["seed"], rollouts, plain["cpu"], pictures)
     log = None
     trainer.resume()
@@ -191,7 +196,9 @@ def evaluations_per_update(
     return round(total)
 
 
-def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: int) -> Rollouts:
+def rollouts_in(
+    env: Mapping[str, Any] | None, objective: Objective, settings: TrainerConfig, seed: int
+) -> Rollouts:
     """Evaluation in the task's environment during training; score and success of each step count."""
     from shortcut_policy.evaluation.rollout import rollout
 
@@ -200,12 +207,13 @@ def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: in
             f"trainer.rollout_every={settings.rollout_every} needs an environment, and the task has none; "
             "set task.env, or trainer.rollout_every=0"
         )
+    counts = _usable_steps(objective, settings, "rollout_steps")
     seeds = range(settings.rollout_seed, settings.rollout_seed + settings.rollout_episodes)
 
     def evaluate(policy: Model, step: int) -> dict[str, float]:
         assert isinstance(policy, Policy)
         values: dict[str, float] = {}
-        for steps in settings.rollout_steps:
+        for steps in counts:
             results = rollout(policy, lambda: instantiate(env), seeds, steps, seed=seed)
             values[f"score_{steps}"] = sum(r.score for r in results) / len(results)
             values[f"success_{steps}"] = sum(r.success for r in results) / len(results)
@@ -214,14 +222,33 @@ def rollouts_in(env: Mapping[str, Any] | None, settings: TrainerConfig, seed: in
     return evaluate
 
 
-def pictures_in(
-    dataset: DemonstrationDataset | ImageDataset, output: Path, settings: TrainerConfig, seed: int
-) -> Pictures | None:
+def pictures_in(model: Model, output: Path, settings: TrainerConfig, seed: int) -> Pictures | None:
     """What draws the samples of a model of images during training; None for policies."""
     from shortcut_policy.images.pictures import pictures_of
 
-    images = isinstance(dataset, ImageDataset)
-    return pictures_of(output, settings.validation_steps, seed) if images else None
+    if not isinstance(model, ImageModel) or settings.validate_every <= 0:
+        return None
+    return pictures_of(output, _usable_steps(model.objective, settings, "validation_steps"), seed)
+
+
+def _usable_steps(objective: Objective, settings: TrainerConfig, name: str) -> list[int]:
+    """The step counts of a setting with which the objective can sample; refuse a setting without one."""
+    counts: Sequence[int] = getattr(settings, name)
+    usable = allowed_steps(objective, counts)
+    if not usable:
+        raise InputError(
+            f"trainer.{name}={list(counts)} holds no step count that {type(objective).__name__} can take; "
+            "give one that it can, such as [1]"
+        )
+    return usable
+
+
+def _check_settings(config: Mapping[str, Any]) -> None:
+    """Refuse what would be misread, or fail late; `TrainerConfig` checks its own part."""
+    for name in ("resume", "cpu"):
+        check_choice(name, config[name], (True, False))
+    check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
+    check_whole("seed", config["seed"], 0)
 
 
 def _check_origin(config: Mapping[str, Any]) -> None:
@@ -239,11 +266,19 @@ def _check_origin(config: Mapping[str, Any]) -> None:
 
 def _check_output(output: Path, config: Mapping[str, Any]) -> None:
     """Refuse to overwrite a run, or to go on with one under another configuration."""
+    place = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise InputError(f"output={output} cannot be a run folder: {place} is a file; give another output")
     if not list_checkpoints(output):
         return
     if not config["resume"]:
         raise InputError(
             f"{output} already holds a run; give resume=true to go on with it, or another output"
+        )
+    if not (output / "config.yaml").is_file():
+        raise InputError(
+            f"{output} holds checkpoints but no config.yaml, which says what they were trained with: put it "
+            "back, or give another output"
         )
     before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
     if difference := first_difference(compared(before), compared(config)):

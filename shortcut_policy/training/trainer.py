@@ -43,6 +43,8 @@ from shortcut_policy.training.validation import validate
 
 #: Keys that keep the random streams of the different uses of one seed apart.
 NOISE, ORDER, VALIDATION = range(3)
+#: Windows that an error names, at most.
+REPORTED = 8
 
 Weights = tuple[Tensor, ...] | list[Tensor]
 Rollouts = Callable[[Model, int], dict[str, float]]
@@ -318,17 +320,20 @@ class Trainer:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def _report_non_finite(self, losses: Tensor, rows: Tensor) -> None:
-        bad = rows[~losses.detach().isfinite().cpu()]
-        where = (
-            f"the loss of training windows {bad.tolist()}"
-            if len(bad)
-            else f"the gradient (all losses are finite) of training windows {rows.tolist()}"
-        )
+        bad = rows[~losses.detach().isfinite().cpu()].tolist()
+        if bad:
+            listed = ", ".join(map(str, bad[:REPORTED]))
+            more = f" and {len(bad) - REPORTED} more" if len(bad) > REPORTED else ""
+            where, advice = (
+                f"the loss of training windows {listed}{more}",
+                "check those rows of the data, or ",
+            )
+        else:
+            where, advice = "the gradient (all losses are finite)", ""
         saved = list_checkpoints(self.output)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
         raise TrainingError(
-            f"update {self.step}: {where} is not finite; {last}; check those rows of the data, or lower "
-            "trainer.learning_rate"
+            f"update {self.step}: {where} is not finite; {last}; {advice}lower trainer.learning_rate"
         )
 
     @torch.compiler.set_stance("force_eager")  # batches of other sizes are not worth compiling for
