@@ -122,6 +122,12 @@ def test_a_folder_is_not_the_file_in_it(server, tmp_path):
     assert server.asked == []
 
 
+def test_nobody_is_told_to_delete_a_folder(server, tmp_path, capsys):
+    download(url=server.url.replace(".hdf5", ".zip"), output=tmp_path)
+    assert "is there already; move it away, or choose another output" in capsys.readouterr().out
+    assert server.asked == []
+
+
 def test_a_connection_that_breaks_is_taken_up_again(server, target):
     server.cuts = [20_000, 10_000]
     download(url=server.url, output=target, sha256=SHA)
