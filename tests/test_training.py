@@ -327,7 +327,7 @@ def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, str
         ("trainer.betas=[0.9,1.0]", "trainer.betas=[0.9, 1.0] must be a list of 2 numbers"),
         ("trainer.validation_steps=4", "trainer.validation_steps=4 must be a list of whole numbers"),
         ("trainer.rollout_steps=4", "trainer.rollout_steps=4 must be a list of whole numbers"),
-        ("seed=-1", "seed=-1 must be a whole number from 0 on"),
+        ("seed=-1", "seed=-1 must be a whole number of at least 0"),
         ("seed=1.0", "seed=1.0 must be a whole number"),
         ("seed=null", "seed=None must be a whole number"),
         ("resume=no", "resume=no must be true or false"),
