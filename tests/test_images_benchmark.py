@@ -103,7 +103,7 @@ def test_benchmark_says_what_it_cannot_use(tmp_path: Path):
     other = "{name: flow, overrides: ['objective=flow_matching', 'task.flip=true'], steps: [1]}"
     for overrides, sentence in (
         ([f"entries=[{entry}]"], "steps=3 cannot be sampled"),
-        ([f"entries=[{entry.replace('[1, 3]', '1')}]"], r"'shortcut' needs a list of step counts"),
+        ([f"entries=[{entry.replace('[1, 3]', '1')}]"], r"'shortcut' has steps=1: give a list"),
         (
             [f"entries=[{entry.replace('[1, 3]', '[1]')}, {other}]"],
             "'shortcut' and 'flow' learn from different",
