@@ -26,7 +26,7 @@ from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.training import TrainerConfig, run
 from shortcut_policy.training.batches import BatchStream
 from shortcut_policy.training.log import RunLog
-from shortcut_policy.training.run import make_dataset, make_model
+from shortcut_policy.training.run import make_dataset, make_model, output_folder
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import TINY, Compose
 
@@ -322,9 +322,9 @@ def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, str
         ("trainer.weight_decay=-1", "trainer.weight_decay=-1 must be a number from 0 on"),
         ("trainer.ema_power=-1", "trainer.ema_power=-1 must be a number from 0 on"),
         ("trainer.ema_max_decay=1.5", "trainer.ema_max_decay=1.5 must be a number from 0 to below 1"),
-        ("trainer.betas=0.9", "trainer.betas=0.9 must be a list of 2 numbers from 0 to below 1"),
-        ("trainer.betas=[0.9]", "trainer.betas=[0.9] must be a list of 2 numbers"),
-        ("trainer.betas=[0.9,1.0]", "trainer.betas=[0.9, 1.0] must be a list of 2 numbers"),
+        ("trainer.betas=0.9", "trainer.betas=0.9 must be a list of two numbers from 0 to below 1"),
+        ("trainer.betas=[0.9]", "trainer.betas=[0.9] must be a list of two numbers"),
+        ("trainer.betas=[0.9,1.0]", "trainer.betas=[0.9, 1.0] must be a list of two numbers"),
         ("trainer.validation_steps=4", "trainer.validation_steps=4 must be a list of whole numbers"),
         ("trainer.rollout_steps=4", "trainer.rollout_steps=4 must be a list of whole numbers"),
         ("seed=-1", "seed=-1 must be a whole number of at least 0"),
@@ -384,6 +384,10 @@ def test_a_file_is_no_run_folder(compose_config: Compose, tmp_path: Path):
     for output in (file, file / "run"):
         with pytest.raises(InputError, match=f"output={output} cannot be a run folder: {file} is a file"):
             run(compose_config(f"output={output}"))
+
+
+def test_a_run_folder_may_be_named_by_a_number():
+    assert output_folder({"output": 2024}) == Path("2024")
 
 
 def test_a_run_without_its_configuration_is_not_continued(

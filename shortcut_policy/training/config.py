@@ -15,9 +15,9 @@ from shortcut_policy.settings import check_choice
 #: What a number must be, in words, and whether it is.
 Bound = tuple[str, Callable[[float], bool]]
 ANY: Bound = ("", lambda number: True)
-FROM_0: Bound = ("from 0 on", lambda number: 0 <= number < math.inf)
-FROM_1: Bound = ("from 1 on", lambda number: number >= 1)
-ABOVE_0: Bound = ("above 0", lambda number: 0 < number < math.inf)
+FROM_0: Bound = (" from 0 on", lambda number: 0 <= number < math.inf)
+FROM_1: Bound = (" from 1 on", lambda number: number >= 1)
+ABOVE_0: Bound = (" above 0", lambda number: 0 < number < math.inf)
 #: Those of all settings of a type, and of the settings that differ.
 BOUNDS: Mapping[Any, Bound] = {
     int: FROM_1,
@@ -25,8 +25,8 @@ BOUNDS: Mapping[Any, Bound] = {
     **dict.fromkeys(("warmup_steps", "keep_best", "keep_every", "rollout_seed"), FROM_0),
     **dict.fromkeys(("validate_every", "rollout_every"), ANY),
     **dict.fromkeys(("weight_decay", "ema_power"), FROM_0),
-    **dict.fromkeys(("betas", "ema_max_decay"), ("from 0 to below 1", lambda number: 0 <= number < 1)),
-    "max_grad_norm": ("above 0", lambda number: number > 0),
+    **dict.fromkeys(("betas", "ema_max_decay"), (" from 0 to below 1", lambda number: 0 <= number < 1)),
+    "max_grad_norm": (" above 0", lambda number: number > 0),
 }
 
 
@@ -153,10 +153,10 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     if formed and all(_is_number(one, number) and holds(one) for one in values):
         return tuple(map(number, values)) if listed else number(value)
     noun = "whole number" if number is int else "number"
-    count = f"{len(parts)} " if form is tuple else ""
-    expected = f"a list of {count}{noun}s" if listed else f"a {noun}"
+    if listed:
+        noun = f"list of {'two ' if form is tuple else ''}{noun}s"
     null = ", or null" if NoneType in parts else ""
-    raise InputError(f"{key}={value} must be {f'{expected} {words}'.rstrip()}{null}")
+    raise InputError(f"{key}={value} must be a {noun}{words}{null}")
 
 
 def _is_list(value: Any) -> bool:

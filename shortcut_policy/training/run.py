@@ -129,7 +129,7 @@ def make_model(config: DictConfig, dataset: DemonstrationDataset | ImageDataset)
 
 def output_folder(config: Mapping[str, Any]) -> Path:
     """The run folder of a configuration."""
-    return Path(config["output"] or default_output(config))
+    return Path(str(config["output"] or default_output(config)))
 
 
 def default_output(config: Mapping[str, Any]) -> str:

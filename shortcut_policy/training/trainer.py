@@ -81,7 +81,8 @@ class Trainer:
     """Fits a model to its data: warm-up and cosine, clipping, averaged weights, checkpoints.
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
-    (seed, step), so a run that was stopped, however, goes on exactly as if it had not been.
+    (seed, step), so a run that was stopped, however, goes on exactly as if it had not been
+    (on a device of the same kind: a GPU and a CPU draw other noise).
 
     An objective may divide a run into phases (`Objective.teacher_phases`). Each is a training of its own, as
     in progressive distillation (Salimans and Ho 2022): the averaged model so far becomes the frozen teacher,
@@ -324,10 +325,8 @@ class Trainer:
         if bad:
             listed = ", ".join(map(str, bad[:REPORTED]))
             more = f" and {len(bad) - REPORTED} more" if len(bad) > REPORTED else ""
-            where, advice = (
-                f"the loss of training windows {listed}{more}",
-                "check those rows of the data, or ",
-            )
+            where = f"the loss of training windows {listed}{more}"
+            advice = "check those rows of the data, or "
         else:
             where, advice = "the gradient (all losses are finite)", ""
         saved = list_checkpoints(self.output)
