@@ -75,14 +75,14 @@ def compute_rows(
 ) -> list[dict[str, Any]]:
     """What an update of each method costs, counted and timed in turns.
 
+    All are timed in one number format, that of the baseline's training, or of the first method's.
+
     Args:
         methods: Name -> a policy with the metadata of the trained one; its weights do not matter.
         phases: Name -> `phase_costs`.
         claims: Name -> what a paper says of it.
         baseline: Name of the method that the others are relative to; they have no relative cost without it.
         rounds: Updates that are timed of each.
-
-    All are timed in one number format, that of the baseline's training, or of the first method's.
 
     Returns:
         A row each, as JSON holds it; costs that change from phase to phase are means over the training.

@@ -114,7 +114,7 @@ def _check(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], config: 
         if tasks[-1] != tasks[0]:
             raise InputError(
                 f"benchmark entries '{entries[0].name}' and '{entry.name}' learn from different images or "
-                f"settings of task: images are compared with one set, give all entries the same"
+                "settings of task: images are compared with one set, give all entries the same"
             )
         objective: Objective = build(plain["objective"])
         for steps in entry.steps:
