@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.checks import check_positive
-from envs.robosuite_setup import Actions, default_args, make_env, quiet
+from envs.robosuite_setup import Actions, default_args, drop_repeated_forwards, make_env, quiet
 from envs.rotation_6d import from_6d
 from shortcut_policy.data import EnvArgs
 from shortcut_policy.data.object_state import CURRENT, EEF, OBJECT, ObjectState
@@ -115,6 +115,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             with quiet():
                 self.simulation.reset_from_xml_string(self.simulation.edit_model_xml(options["model"]))
             self.simulation.sim.reset()
+        drop_repeated_forwards(self.simulation)
         if options:
             self._set_states(options["states"])
         self._steps = 0

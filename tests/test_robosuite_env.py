@@ -74,6 +74,25 @@ def test_gymnasium_s_own_check_passes(can):
     assert truncated == [False] * 19 + [True]
 
 
+@pytest.mark.parametrize("task", [*TASKS.values(), "ToolHang"])
+def test_dropped_evaluations_of_the_dynamics_change_no_bit(task):
+    ours = RobosuiteEnv(task)
+    theirs = make_env(default_args(task), "delta", (), 84, False)
+    assert not theirs.lite_physics
+    ours.reset(seed=4)
+    np.random.seed(4)
+    theirs.reset()
+    touched = 0
+    for action in moves(ours, 2, 40):
+        action[2::7] -= 0.3  # down, until something is touched
+        reward, states = ours.step(action)[1], ours.simulation.sim.get_state().flatten()
+        assert reward == theirs.step(action)[1]
+        assert np.array_equal(states, theirs.sim.get_state().flatten())
+        touched = max(touched, theirs.sim.data.ncon)
+    assert ours.simulation.lite_physics and touched
+    theirs.close()
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("robomimic") is None, reason="robomimic is not installed (make robomimic)"
 )
