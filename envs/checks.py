@@ -8,12 +8,6 @@ import numpy as np
 from shortcut_policy.errors import InputError
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Raise `InputError` unless ``value`` is a whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be a positive integer.")
-
-
 def check_deviation(name: str, value: Any) -> None:
     """Raise `InputError` unless ``value`` can be a standard deviation."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.checks import check_positive, finite_vector
+from envs.checks import finite_vector
 from envs.pusht_physics import (
     CONTROL_HZ,
     GOAL_POSE,
@@ -22,6 +22,7 @@ from envs.pusht_physics import (
 )
 from envs.pusht_render import dataset_image, smooth_image
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_whole
 
 IMAGE_SIZE = 96
 """Side of the image observation in pixels, that of the human data set."""
@@ -82,8 +83,8 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             )
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"Push-T render_mode is {render_mode!r}; choose 'rgb_array' or None.")
-        check_positive("Push-T render_size", render_size)
-        check_positive("Push-T max_steps", max_steps)
+        check_whole("render_size", render_size, 1)
+        check_whole("max_steps", max_steps, 1)
         self.observation = observation
         self.observation_space = space
         self.action_space = spaces.Box(0.0, WORKSPACE, (2,), np.float32)

@@ -8,13 +8,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.checks import check_positive
 from envs.robosuite_setup import Actions, default_args, drop_repeated_forwards, make_env, quiet
 from envs.rotation_6d import from_6d
 from shortcut_policy.data import EnvArgs
 from shortcut_policy.data.object_state import CURRENT, EEF, OBJECT, ObjectState
 from shortcut_policy.data.robomimic_source import read_env_args
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_whole
 
 LONG_TASKS = ("TwoArmTransport", "ToolHang")
 DELTA_SIZE, ABSOLUTE_SIZE = 7, 10
@@ -78,7 +78,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             max_steps = 700 if args.name in LONG_TASKS else 400
         sizes = {"image_size": image_size, "render_size": render_size, "max_steps": max_steps}
         for name, size in sizes.items():
-            check_positive(name, size)
+            check_whole(name, size, 1)
         self.args, self.actions, self.render_mode, self.render_size = args, actions, render_mode, render_size
         self.max_steps = max_steps
         self._cameras = tuple(cameras)

@@ -290,13 +290,17 @@ def test_an_existing_run_is_neither_overwritten_nor_continued_otherwise(
         run(compose_config(*LONG, f"output={straight}"))
     with pytest.raises(InputError, match=r"was trained with trainer.batch_size=16, not 8"):
         run(compose_config(*LONG, "trainer.batch_size=8", "resume=true", f"output={straight}"))
+    swapped = compose_config(*LONG, "resume=true", f"output={straight}")
+    swapped.task.obs = dict(reversed(list(swapped.task.obs.items())))
+    with pytest.raises(InputError, match=r"observations in the order (\w+), (\w+), not \2, \1: list them"):
+        run(swapped)
 
 
 def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, straight: Path, tmp_path: Path):
     older = shutil.copytree(straight, tmp_path / "run")
     config = yaml.safe_load((older / "config.yaml").read_text())
     del config["trainer"]["cuda_graph"]
-    (older / "config.yaml").write_text(yaml.safe_dump(config))
+    (older / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     assert run(compose_config(*LONG, "resume=true", f"output={older}")) == older
 
 

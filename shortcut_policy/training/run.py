@@ -287,6 +287,12 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} was trained with {key}={old}, not {new}; a run goes on with its own configuration: "
             "drop the change or give another output"
         )
+    listed = [list(each["task"].get("obs") or {}) for each in (before, config)]
+    if listed[0] != listed[1]:  # a network that reads them in another order would take one for another
+        raise InputError(
+            f"{output} was trained with observations in the order {', '.join(listed[0])}, not "
+            f"{', '.join(listed[1])}: list them in that order or give another output"
+        )
 
 
 def _snake_case(target: str) -> str:
