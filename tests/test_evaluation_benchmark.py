@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import subprocess
@@ -374,6 +375,17 @@ def test_a_legend_of_many_methods_is_not_cut_off(plot, tmp_path: Path, monkeypat
         (legend,) = figure.legends
         assert legend.get_window_extent().width <= figure.bbox.width
         assert len(legend.get_texts()) == len({row["name"] for row in rows})
+
+
+def test_numbers_in_a_crowd_of_methods_do_not_cover_each_other(tmp_path: Path, monkeypatch):
+    rows = json.loads((ROOT / "results/pusht/results.json").read_text())
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    plots.plot_latency(rows, tmp_path / "figure.png")
+    figures[0].draw_without_rendering()
+    numbers = [text.get_window_extent() for text in figures[0].axes[0].texts]
+    assert len(rows) / 4 < len(numbers) < len(rows)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(numbers, 2))
 
 
 def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypatch):

@@ -23,8 +23,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":")
 #: Panels of a figure side by side.
 COLUMNS = 4
-#: Where the number at a point goes, in points; methods take turns, so that neighbours stay apart.
+#: Where the number at a point may go, in points, and how much room it takes.
 LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
+LABEL_ROOM = (13, 11)
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -72,29 +73,19 @@ def plot_steps(rows: Rows, path: Path) -> None:
 
 
 def plot_latency(rows: Rows, path: Path) -> None:
-    """Score against the time that one action chunk takes, batch 1; numbers are sampling steps."""
+    """Score against the time that one action chunk takes, batch 1; numbers, where there is room: steps."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         axes = figure.subplots()
         _lines(axes, rows, x="latency_ms_p50", y="score")
-        for number, own in enumerate(_by_name(rows).values()):
-            for row in own:
-                axes.annotate(
-                    str(row["steps"]),
-                    (row["latency_ms_p50"], row["score"]),
-                    xytext=LABEL_OFFSETS[number % len(LABEL_OFFSETS)],
-                    textcoords="offset points",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color=COLOURS[number % len(COLOURS)],
-                )
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
         _stretch_towards_one(axes)
         axes.set_xlabel(f"latency of one action chunk, median, ms ({rows[0]['device']})")
         axes.set_title(f"{'Score' if is_graded(rows) else 'Success'}, axis stretched towards 1")
         _legend(figure, axes)
+        figure.draw_without_rendering()  # from here on places on the axes are those of the file
+        _steps_beside_points(axes, rows)
         save(figure, path)
 
 
@@ -207,6 +198,30 @@ def save(figure: Figure, path: Path) -> None:
     kind = path.suffix.removeprefix(".")
     with atomic_path(path) as part:
         figure.savefig(part, format=kind, metadata=_NO_METADATA if kind == "svg" else None)
+
+
+def _steps_beside_points(axes: Axes, rows: Rows) -> None:
+    """Write each row's steps beside its point, or not at all where other points and numbers leave no room."""
+    points = axes.transData.transform([(row["latency_ms_p50"], row["score"]) for row in rows])
+    points *= 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    taken = list(points)
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(_by_name(rows))}
+    for row, point in zip(rows, points, strict=True):
+        for offset in LABEL_OFFSETS:
+            if (np.abs(point + offset - taken) < LABEL_ROOM).all(axis=1).any():
+                continue
+            taken.append(point + offset)
+            axes.annotate(
+                str(row["steps"]),
+                (row["latency_ms_p50"], row["score"]),
+                xytext=offset,
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=colours[row["name"]],
+            )
+            break
 
 
 def _by_name(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
