@@ -1,14 +1,17 @@
-"""Turn a film of rollouts into the GIF of the README.
+"""Turn a film of rollouts, or several of one size side by side, into a GIF of the documentation.
 
 python benchmarks/film_to_gif.py outputs/pusht/shortcut_1_step.mp4 docs/figures/pusht_one_step.gif
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image
+
+from shortcut_policy.evaluation.recorder import tile_videos
 
 
 def main() -> None:
@@ -16,14 +19,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("film", type=Path)
+    parser.add_argument("films", type=Path, nargs="+")
     parser.add_argument("gif", type=Path)
     parser.add_argument("--width", type=int, default=720)
     parser.add_argument("--every", type=int, default=3, help="keep each n-th frame")
     parser.add_argument("--frames", type=int, default=70, help="at most")
     parser.add_argument("--colours", type=int, default=32)
     arguments = parser.parse_args()
-    frames = iio.imread(arguments.film, plugin="FFMPEG")[:: arguments.every][: arguments.frames]
+    with tempfile.TemporaryDirectory() as folder:
+        (film, *others) = arguments.films
+        if others:
+            film = Path(folder) / "film.mp4"
+            tile_videos(arguments.films, film)
+        frames = iio.imread(film, plugin="FFMPEG")[:: arguments.every][: arguments.frames]
     images = [_shrink(frame, arguments.width) for frame in frames]
     palette = images[0].quantize(arguments.colours)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]

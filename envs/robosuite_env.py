@@ -16,7 +16,8 @@ from shortcut_policy.data.robomimic_source import read_env_args
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
-LONG_TASKS = ("TwoArmTransport", "ToolHang")
+TWO_ARMS = "TwoArmTransport"
+LONG_TASKS = (TWO_ARMS, "ToolHang")
 DELTA_SIZE, ABSOLUTE_SIZE = 7, 10
 
 
@@ -46,6 +47,8 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         image_size: Their side in pixels.
         render_mode: ``rgb_array`` or None.
         render_size: Side in pixels of what `render` returns.
+        render_camera: Whose picture that is; if None, ``agentview``, and ``frontview`` for Transport, which
+            shows both arms.
         max_steps: Length at which an episode is truncated; robomimic's, 400 or 700, if None.
 
     Raises:
@@ -64,6 +67,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         image_size: int = 84,
         render_mode: str | None = None,
         render_size: int = 256,
+        render_camera: str | None = None,
         max_steps: int | None = None,
     ) -> None:
         if actions not in ("delta", "absolute"):
@@ -84,6 +88,11 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._cameras = tuple(cameras)
         self._object_state = ObjectState(args.name, CURRENT, f"the environment {args.name}")
         self.simulation = make_env(args, actions, self._cameras, image_size, render_mode is not None)
+        self.render_camera = render_camera or ("frontview" if args.name == TWO_ARMS else "agentview")
+        if self.render_camera not in (known := self.simulation.sim.model.camera_names):
+            raise InputError(
+                f"render_camera={render_camera} is none of {args.name}'s cameras: {', '.join(known)}"
+            )
         self._robots = len(self.simulation.robots)
         self._raw = self.simulation._get_observations(force_update=True)
         first = self._all_observations()
@@ -144,7 +153,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self.render_mode is None:
             return None
         frame = self.simulation.sim.render(
-            height=self.render_size, width=self.render_size, camera_name="agentview"
+            height=self.render_size, width=self.render_size, camera_name=self.render_camera
         )
         return np.ascontiguousarray(frame[::-1])
 

@@ -282,6 +282,8 @@ def test_images_are_seen_and_rendered_the_right_way_up():
     # The same picture at two sizes, so both are the right way up if one is; the table is bright and below.
     small = frame.reshape(32, 2, 32, 2, 3).mean((1, 3))
     assert np.abs(small - image).mean() < np.abs(small - image[::-1]).mean() / 2
+    env.render_camera = "birdview"
+    assert np.abs(env.render().astype(float) - frame).mean() > 10
     env.close()
 
 
@@ -297,6 +299,8 @@ def test_mistakes_get_a_sentence(can, lift, monkeypatch):
     for name, value in (("max_steps", 0), ("max_steps", "10"), ("image_size", 0), ("render_size", -1)):
         with pytest.raises(InputError, match=f"{name}={value} must be a whole number of at least 1"):
             RobosuiteEnv("Lift", **{name: value})
+    with pytest.raises(InputError, match="front is none of Lift's cameras: frontview, birdview, "):
+        RobosuiteEnv("Lift", render_camera="front")
     with pytest.raises(InputError, match=r"cameras=agentview must be a list, such as \[agentview\]"):
         RobosuiteEnv("Lift", cameras="agentview")
     with pytest.raises(InputError, match=r"and the cameras \['agentvew'\]"):
