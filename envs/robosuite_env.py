@@ -16,8 +16,7 @@ from shortcut_policy.data.robomimic_source import read_env_args
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
-TWO_ARMS = "TwoArmTransport"
-LONG_TASKS = (TWO_ARMS, "ToolHang")
+LONG_TASKS = ("TwoArmTransport", "ToolHang")
 DELTA_SIZE, ABSOLUTE_SIZE = 7, 10
 
 
@@ -88,12 +87,12 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._cameras = tuple(cameras)
         self._object_state = ObjectState(args.name, CURRENT, f"the environment {args.name}")
         self.simulation = make_env(args, actions, self._cameras, image_size, render_mode is not None)
-        self.render_camera = render_camera or ("frontview" if args.name == TWO_ARMS else "agentview")
+        self._robots = len(self.simulation.robots)
+        self.render_camera = render_camera or ("frontview" if self._robots > 1 else "agentview")
         if self.render_camera not in (known := self.simulation.sim.model.camera_names):
             raise InputError(
                 f"render_camera={render_camera} is none of {args.name}'s cameras: {', '.join(known)}"
             )
-        self._robots = len(self.simulation.robots)
         self._raw = self.simulation._get_observations(force_update=True)
         first = self._all_observations()
         self._keys = tuple(keys) if keys is not None else tuple(sorted(first))

@@ -21,7 +21,7 @@ def listed(name: str, value: Any) -> list[Any]:
 def check_whole(name: str, value: Any, lowest: int) -> None:
     """Raise `InputError` unless ``value`` is a whole number from ``lowest`` on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise InputError(f"{name}={value} must be a whole number of at least {lowest}")
+        raise InputError(f"{name}={value!r} must be a whole number of at least {lowest}")
 
 
 def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

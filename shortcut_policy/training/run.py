@@ -281,17 +281,15 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             "back, or give another output"
         )
     before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
-    if difference := first_difference(compared(before), compared(config)):
-        key, old, new = difference
+    # As for `init_from`, the order of the observations counts: the encoder puts them end to end.
+    old, new = (
+        compared(each) | {"task.obs": list(each["task"].get("obs") or ())} for each in (before, config)
+    )
+    if difference := first_difference(old, new):
+        key, was, wanted = difference
         raise InputError(
-            f"{output} was trained with {key}={old}, not {new}; a run goes on with its own configuration: "
+            f"{output} was trained with {key}={was}, not {wanted}; a run goes on with its own configuration: "
             "drop the change or give another output"
-        )
-    listed = [list(each["task"].get("obs") or {}) for each in (before, config)]
-    if listed[0] != listed[1]:  # a network that reads them in another order would take one for another
-        raise InputError(
-            f"{output} was trained with observations in the order {', '.join(listed[0])}, not "
-            f"{', '.join(listed[1])}: list them in that order or give another output"
         )
 
 
