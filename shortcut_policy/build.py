@@ -5,11 +5,13 @@ trained with. In a Hydra configuration the same mapping is what ``hydra.utils.in
 """
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_keys
 
 
 def build(spec: Mapping[str, Any], **extra: Any) -> Any:
@@ -27,6 +29,7 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
     target = find_target(path)
     if spec.get("_partial_"):
         return partial(target, **arguments, **extra)
+    _check_arguments(path, target, arguments, extra)
     try:
         return target(**arguments, **extra)
     except TypeError as error:
@@ -46,6 +49,20 @@ def find_target(path: str) -> Any:
         raise InputError(
             f"cannot import {path} ({error}); check its spelling or install its package"
         ) from error
+
+
+def _check_arguments(path: str, target: Any, given: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # some classes written in C do not tell
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+    own = [parameter for parameter in named if parameter.name not in extra]
+    required = [parameter.name for parameter in own if parameter.default is parameter.empty]
+    optional = [parameter.name for parameter in own if parameter.default is not parameter.empty]
+    check_keys(path, given, required, optional)
 
 
 def _nested(value: Any) -> Any:

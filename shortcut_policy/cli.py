@@ -68,7 +68,7 @@ def _sweep_job() -> str | None:
 
 
 def plain_sentence(error: BaseException | None) -> str | None:
-    """The message meant for the user in the chain of causes (Hydra wraps what `instantiate` raises)."""
+    """The message meant for the user in the chain of causes."""
     while error is not None:
         if isinstance(error, InputError | TrainingError):
             return str(error)

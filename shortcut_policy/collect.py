@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from shortcut_policy.build import build
 from shortcut_policy.data.robomimic_source import ENV_ARGS, HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
 from shortcut_policy.data.source import expand
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
         InputError: The store holds demonstrations of another expert or seed, or a number is out of range.
     """
     _check(config)
-    expert: Expert = instantiate(config.expert)
+    expert: Expert = build(dict(config.expert))
     attributes = {**expert.attributes, "seed": config.seed}
     if ENV_ARGS in attributes and expand(config.output).suffix not in HDF5_SUFFIXES:
         raise InputError(
@@ -75,7 +75,7 @@ def run(config: DictConfig) -> None:
 
 def record(config: DictConfig, index: int) -> tuple[dict[str, Any], int]:
     """Demonstration `index` and its failed tries: a function of the expert, `config.seed` and `index`."""
-    expert: Expert = instantiate(config.expert)
+    expert: Expert = build(dict(config.expert))
     for attempt in range(MAX_TRIES):
         random = np.random.default_rng(np.random.SeedSequence([config.seed, index, attempt]))
         episode = expert.episode(random)

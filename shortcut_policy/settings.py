@@ -1,6 +1,7 @@
 """Checks of settings as they come from a command line or a configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from shortcut_policy.errors import InputError
@@ -29,3 +30,30 @@ def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
     if value not in choices:
         *others, last = (str(choice).lower() if isinstance(choice, bool) else choice for choice in choices)
         raise InputError(f"{key}={value} must be {', '.join(others)} or {last}")
+
+
+def check_keys(
+    owner: str,
+    given: Collection[str],
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    elsewhere: Collection[str] = (),
+) -> None:
+    """Raise `InputError` if ``owner`` was given a setting that it does not have, or not one that it needs.
+
+    Args:
+        owner: What has the settings, in the sentence.
+        given: Names of the settings that it was given.
+        required: Those that it needs.
+        optional: Others that it has.
+        elsewhere: Dotted names of settings that are not its own, which may have been meant.
+    """
+    known = [*required, *optional]
+    for key in given:
+        if key not in known:
+            meant = [name for name in elsewhere if name.endswith(f".{key}")] or get_close_matches(key, known)
+            hint = f"did you mean '{meant[0]}'?" if meant else f"it has {', '.join(known)}"
+            raise InputError(f"{owner} has no setting '{key}': {hint}")
+    for key in required:
+        if key not in given:
+            raise InputError(f"{owner} lacks the setting '{key}'; it has {', '.join(known)}")

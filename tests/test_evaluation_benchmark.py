@@ -247,7 +247,10 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
             r"last_k=2 checkpoints .* of benchmark entry 'a' leaves 1: lower",
         ),
         ("[{name: a, checkpoint: x}]", "at least 'name' and 'steps'"),
-        ("[{name: a, steps: [1], checkpoint: x, colour: red}]", "'a' has an unknown key 'colour'"),
+        (
+            "[{name: a, steps: [1], checkpoint: x, colour: red}]",
+            "'a' has no setting 'colour': it has name, steps, checkpoint",
+        ),
         ("[{name: a, steps: [1], checkpoint: x}, {name: a, steps: [1], checkpoint: y}]", "are named 'a'"),
         ("[{name: a, steps: [1], checkpoint: /nowhere}]", "no checkpoint at /nowhere"),
     ],

@@ -296,7 +296,7 @@ def test_damaged_checkpoints_get_a_sentence(checkpoint, damage, sentence):
         ({}, "no _target_"),
         ({"_target_": "shortcut_policy.nothing.Here"}, "cannot import shortcut_policy.nothing.Here"),
         ({"_target_": "shortcut_policy.backbones.Nothing"}, "cannot import"),
-        ({"_target_": UNET, "colour": "red"}, "does not take .*colour"),
+        ({"_target_": UNET, "colour": "red"}, "has no setting 'colour': it has action_dim, .*"),
     ],
 )
 def test_specifications_that_cannot_be_built(spec, sentence):

@@ -126,7 +126,7 @@ def test_a_diffusion_that_becomes_a_shortcut_model_has_none(compose_config, tiny
     ("override", "sentence"),
     [
         ("precondition=true", "precondition=True must be null or a mapping"),
-        ("+precondition.std=1", r"Preconditioned does not take \['data_std', 'network', 'path', .*'std'\]"),
+        ("+precondition.std=1", "Preconditioned has no setting 'std': it has data_std, residual_std"),
         (SKIP.format(0, 0.1), "precondition.data_std=0 must be above 0"),
         (SKIP.format(0.5, -1), "precondition.residual_std=-1 must be above 0"),
     ],

@@ -26,6 +26,7 @@ from shortcut_policy.evaluation.published import (
     slug,
 )
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.settings import check_keys
 
 SOURCES = ("checkpoint", "runs", "overrides", "published")
 
@@ -240,11 +241,9 @@ def _trained_run(entry: Entry, seed: int, shared: Sequence[str], output: Path, p
 
 def _entry(item: Any) -> Entry:
     values = OmegaConf.to_container(item, resolve=True) if OmegaConf.is_config(item) else None
-    if not isinstance(values, dict) or not {"name", "steps"} <= values.keys():
+    required = ["name", "steps"]
+    if not isinstance(values, dict) or not values.keys() >= {*required}:
         raise InputError(f"benchmark entry {item} must be a mapping with at least 'name' and 'steps'")
-    unknown = values.keys() - {field.name for field in fields(Entry)}
-    if unknown:
-        raise InputError(
-            f"benchmark entry '{values['name']}' has an unknown key '{sorted(map(str, unknown))[0]}'"
-        )
+    optional = [field.name for field in fields(Entry) if field.name not in required]
+    check_keys(f"benchmark entry '{values['name']}'", list(map(str, values)), required, optional)
     return Entry(**{str(key): value for key, value in values.items()})

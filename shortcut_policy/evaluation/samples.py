@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from envs.pusht_physics import transform_points
@@ -57,7 +56,7 @@ def draw_fans(config: DictConfig) -> None:
     Raises:
         InputError: a checkpoint cannot be used in Push-T.
     """
-    env, columns = instantiate(config.env), _columns(config)
+    env, columns = build(dict(config.env)), _columns(config)
     observation, info = env.reset(options={"state": list(config.state)})
     scene = env.render()
     origin, tip = transform_points(BLOCK_AXIS, info["block_pose"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -66,7 +65,7 @@ def run(config: DictConfig) -> None:
         features = make_features(
             config.features,
             source,
-            instantiate(config.classifier),
+            build(dict(config.classifier)),
             Path(config.cache),
             config.inception_weights,
             config.device,

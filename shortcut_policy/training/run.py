@@ -8,7 +8,6 @@ from unittest.mock import patch
 
 import torch
 import yaml
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.build import build
@@ -23,10 +22,10 @@ from shortcut_policy.images.model import ImageModel
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.objectives import Draws, Objective
 from shortcut_policy.objectives.base import allowed_steps, cost_phases, teacher_phase
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.settings import check_choice, check_whole
-from shortcut_policy.training.config import TrainerConfig, compared, first_difference
+from shortcut_policy.settings import check_choice, check_keys, check_whole
+from shortcut_policy.training.config import TrainerConfig, compared, first_difference, flatten
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.teacher import taught_by
@@ -46,7 +45,7 @@ def run(config: DictConfig) -> Path:
     """
     plain = to_plain(config)
     _check_settings(plain)
-    settings: TrainerConfig = instantiate(config.trainer)
+    settings: TrainerConfig = build(plain["trainer"])
     output = output_folder(plain)
     _check_output(output, plain)
     if has_reached(output, settings.max_steps):
@@ -55,7 +54,7 @@ def run(config: DictConfig) -> Path:
     model = make_model(config, dataset)
     rollouts = None
     if settings.rollout_every:
-        rollouts = rollouts_in(plain["task"]["env"], model.objective, settings, plain["seed"])
+        rollouts = rollouts_in(plain["task"].get("env"), model.objective, settings, plain["seed"])
     pictures = pictures_in(model, output, settings, plain["seed"])
     trainer = Trainer(model, dataset, settings, output, plain["seed"], rollouts, plain["cpu"], pictures)
     log = None
@@ -85,7 +84,7 @@ def make_dataset(config: DictConfig) -> DemonstrationDataset | ImageDataset:
     source = build(task["source"])
     if isinstance(source, ImageSource):
         check_classes(source, guided=plain["objective"].get("guidance") is not None)
-        return ImageDataset(source, task["flip"])
+        return ImageDataset(source, task.get("flip", False))
     return DemonstrationDataset(
         source,
         {name: build(field) for name, field in task["obs"].items()},
@@ -123,7 +122,7 @@ def make_model(config: DictConfig, dataset: DemonstrationDataset | ImageDataset)
     else:
         model = initialise(spec, plain["task"]["name"], plain["init_from"])
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
-    model.metadata = describe(plain, model, instantiate(config.trainer), dataset) | origin
+    model.metadata = describe(plain, model, build(plain["trainer"]), dataset) | origin
     return model
 
 
@@ -156,7 +155,7 @@ def describe(
         "objective": _snake_case(config["objective"]["_target_"]),
         "backbone": _snake_case(config["backbone"]["_target_"]),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "task": {"name": task["name"], "env": task["env"]},
+        "task": {"name": task["name"], "env": task.get("env")},
         "dataset": Path(dataset.source.path).name,
         **dataset.size,
         "batch_size": settings.batch_size,
@@ -214,7 +213,7 @@ def rollouts_in(
         assert isinstance(policy, Policy)
         values: dict[str, float] = {}
         for steps in counts:
-            results = rollout(policy, lambda: instantiate(env), seeds, steps, seed=seed)
+            results = rollout(policy, lambda: build(env), seeds, steps, seed=seed)
             values[f"score_{steps}"] = sum(r.score for r in results) / len(results)
             values[f"success_{steps}"] = sum(r.success for r in results) / len(results)
         return values
@@ -244,7 +243,17 @@ def _usable_steps(objective: Objective, settings: TrainerConfig, name: str) -> l
 
 
 def _check_settings(config: Mapping[str, Any]) -> None:
-    """Refuse what would be misread, or fail late; `TrainerConfig` checks its own part."""
+    """Refuse what would be misread, ignored or fail late; what is built checks its own part."""
+    layout = yaml.safe_load((CONFIG_DIR / "train.yaml").read_text(encoding="utf-8"))
+    groups = [group for default in layout.pop("defaults") if isinstance(default, dict) for group in default]
+    known = [name for name in (*groups, *layout) if "hydra" not in name]
+    check_keys("the configuration", config, (), known, elsewhere=flatten(config))
+    for name in ("data", "wandb"):
+        check_keys(name, config[name] or (), (), list(layout[name]))
+    if {"obs", "action"} & config["task"].keys():
+        check_keys("task", config["task"], ("name", "source", "obs", "action", *SIZES), ("env",))
+    else:
+        check_keys("task", config["task"], ("name", "source"), ("flip", "env"))
     for name in ("resume", "cpu"):
         check_choice(name, config[name], (True, False))
     check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
