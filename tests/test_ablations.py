@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from shortcut_policy import cli, toy
 from shortcut_policy.backbones import Mlp
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation.ablations import Run, make_rows, read_log, read_sweep, settings_of
+from shortcut_policy.evaluation.ablations import (
+    Run,
+    make_caption,
+    make_rows,
+    read_log,
+    read_sweep,
+    settings_of,
+)
 from shortcut_policy.evaluation.ablations import run as summarise
 from shortcut_policy.evaluation.pictures import on_the_left
 from shortcut_policy.evaluation.samples import draw_fans, draw_toy
@@ -183,6 +191,14 @@ def test_summary_is_written(sweeps: Path, tmp_path: Path):
     text = (tmp_path / "results.md").read_text()
     assert "| objective.bootstrap_every |" in text and "training seeds 0, 1" in text
     assert (tmp_path / "sweeps.png").stat().st_size > 10_000
+
+
+def test_caption_says_what_was_measured(sweeps: Path):
+    (first, *_) = read_sweep(sweeps / "methods")
+    assert "perfect samples have" in make_caption([first])
+    measured = {"score": {1: 0.9}, "success": {1: 0.5}, "action_error": {1: 3.0}}
+    caption = make_caption([replace(first, values=measured)])
+    assert "success: of the last update, 20 starts." in caption and "Action error: mean" in caption
 
 
 def test_unfinished_runs_and_empty_folders_are_refused(sweeps: Path, tmp_path: Path):

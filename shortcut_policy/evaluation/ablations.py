@@ -20,6 +20,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.compute import phase_costs, phase_mean
 from shortcut_policy.evaluation.pictures import plot_sweeps
 from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.evaluation.published import portable_training
 from shortcut_policy.evaluation.text_table import Rows, TextTable
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.training.config import FREE_TO_CHANGE, compared
@@ -217,6 +218,11 @@ def make_caption(runs: Sequence[Run]) -> str:
         "(smallest to largest). Evaluations are those of the network for a training row, targets included, "
         "mean over the training; the number behind a quantity is that of the sampling steps."
     )
+    if "score" in runs[0].values:
+        starts = _listed({config["trainer"]["rollout_episodes"] for config in configs})
+        text += f" Score and strict success: of the last update, {starts} starts."
+    if "action_error" in runs[0].values:
+        text += " Action error: mean distance on held-out windows, in units of the action."
     if "distance" in runs[0].values:
         error = toy.sampling_error(build(configs[0]["task"]["source"]))
         text += f" Distance: sliced Wasserstein-1 to the data; perfect samples have {error:.3f}."
@@ -229,14 +235,14 @@ def title_of(sweep: str) -> str:
 
 
 def _describe(one: Run) -> dict[str, Any]:
-    kept = ("commit", "command", "train_steps", "train_seconds", "parameters")
+    kept = ("commit", "command", "train_steps", "train_seconds", "parameters", "dataset", "precision")
     return {
         "sweep": one.folder.parent.name,
         "run": one.folder.name,
         "seed": one.config["seed"],
         **{key: one.metadata.get(key) for key in kept},
         "values": one.values,
-        "config": one.config,
+        "config": portable_training(one.config),
     }
 
 
