@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from shortcut_policy.backbones import ImageDit
 from shortcut_policy.backbones.dit import DitSize, dit_size
@@ -113,20 +115,37 @@ def speed(size: str, bf16: bool, compiled: bool, arguments: argparse.Namespace) 
 
 
 def memory(size: str, rows: int, recompute: bool, arguments: argparse.Namespace) -> float:
-    """Most memory on the GPU that a forward and backward pass of ours in bf16 takes, in GiB."""
+    """Most memory that a forward and backward pass of ours in bf16 takes, in GiB.
+
+    Measured on a GPU. For a CPU the tensors that are alive at once are counted, without computing anything;
+    what kernels need for themselves is not in it.
+    """
+    if torch.device(arguments.device).type == "cpu":
+        tracker = MemTracker()
+        with FakeTensorMode():
+            network, forward = ours(named_size(size), arguments, recompute)
+            tracker.track_external(network)
+            with tracker:
+                _pass(network, forward, rows, arguments)
+        return sum(peak["Total"] for peak in tracker.get_tracker_snapshot("peak").values()) / 2**30
     gc.collect()
     torch.cuda.empty_cache()
     network, forward = ours(named_size(size), arguments, recompute)
-    network.to(arguments.device).train()
-    batch = make_batch(rows, arguments)
+    network.to(arguments.device)
     torch.cuda.reset_peak_memory_stats()
     try:
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = forward(batch).float().square().mean()
-        loss.backward()
+        _pass(network, forward, rows, arguments)
     except torch.cuda.OutOfMemoryError:
         return float("nan")
     return torch.cuda.max_memory_allocated() / 2**30
+
+
+def _pass(network: nn.Module, forward: Forward, rows: int, arguments: argparse.Namespace) -> None:
+    network.train()
+    batch = make_batch(rows, arguments)
+    with torch.autocast(batch["x"].device.type, torch.bfloat16):
+        loss = forward(batch).float().square().mean()
+    loss.backward()
 
 
 def named_size(text: str) -> DitSize:
@@ -168,7 +187,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--modes", nargs="+", choices=["eager", "compiled"], default=["eager"])
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--memory-batches", type=int, nargs="*", default=[64, 256], help="on a GPU")
+    parser.add_argument("--memory-batches", type=int, nargs="*", default=[64, 256])
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--patch", type=int, default=2)
@@ -197,15 +216,15 @@ def main() -> None:
         f"patch {arguments.patch}, batch {arguments.batch}; ours against diffusers' "
         f"DiTTransformer2DModel\n\n{speed_table(speeds)}"
     )
-    batches = arguments.memory_batches if device.type == "cuda" else []
     memories = [
         {"size": size, "batch": rows}
         | {name: memory(size, rows, name == "recomputed", arguments) for name in ("kept", "recomputed")}
         for size in arguments.sizes
-        for rows in batches
+        for rows in arguments.memory_batches
     ]
     if memories:
-        print(f"\nMemory of a forward and backward pass in bf16:\n\n{memory_table(memories)}")
+        how = "measured" if device.type == "cuda" else "tensors alive at once, counted by torch's MemTracker"
+        print(f"\nMemory of a forward and backward pass in bf16, {how}:\n\n{memory_table(memories)}")
     if arguments.output:
         record = {
             "speed": speeds,

@@ -198,7 +198,8 @@ def test_caption_says_what_was_measured(sweeps: Path):
     assert "perfect samples have" in make_caption([first])
     measured = {"score": {1: 0.9}, "success": {1: 0.5}, "action_error": {1: 3.0}}
     caption = make_caption([replace(first, values=measured)])
-    assert "success: of the last update, 20 starts." in caption and "Action error: mean" in caption
+    assert "success: of the last update, 20 starts, so" in caption and "by up to 20 points" in caption
+    assert "Action error: mean" in caption
 
 
 def test_unfinished_runs_and_empty_folders_are_refused(sweeps: Path, tmp_path: Path):

@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from rich.console import Console
 
 from shortcut_policy import save_policy
 from shortcut_policy.errors import InputError
@@ -16,7 +18,7 @@ from shortcut_policy.evaluation.entries import all_checkpoints, parse_entries
 from shortcut_policy.evaluation.evaluate import Protocol
 from shortcut_policy.evaluation.rollout import run as roll_out
 from shortcut_policy.evaluation.table import results_table
-from shortcut_policy.evaluation.text_table import place_in, write_into
+from shortcut_policy.evaluation.text_table import TextTable, place_in, write_into
 from shortcut_policy.paths import CONFIG_DIR
 from tests.conftest import TINY, with_objective
 
@@ -400,3 +402,14 @@ def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypat
         pictures = artifacts.tile_films(tmp_path, "lift", 1, Protocol(episodes=2), 2, tmp_path)
         found.append([picture.path.name for picture in pictures])
     assert found == [["lift_1_step.mp4"], ["lift_1_step.mp4", "paths.png"]]
+
+
+def test_table_is_whole_in_a_narrow_terminal():
+    header = ["method", *(f"quantity{number}" for number in range(8))]
+    lines = [["shortcut", *(f"0.{number}2345678" for number in range(8))]]
+    console = Console(width=60, file=io.StringIO())
+    console.print(TextTable(header, lines, caption="").rich())
+    rows = [line for line in console.file.getvalue().splitlines() if line[0] in "┃│"]
+    cells = zip(*(re.split("[┃│]", row)[1:-1] for row in rows), strict=True)
+    columns = ["".join(part.strip() for part in column) for column in cells]
+    assert columns == [title + cell for title, cell in zip(header, lines[0], strict=True)]

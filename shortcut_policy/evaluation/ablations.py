@@ -21,6 +21,7 @@ from shortcut_policy.evaluation.compute import phase_costs, phase_mean
 from shortcut_policy.evaluation.pictures import plot_sweeps
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.evaluation.published import portable_training
+from shortcut_policy.evaluation.statistics import wilson_interval
 from shortcut_policy.evaluation.text_table import Rows, TextTable
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.training.config import FREE_TO_CHANGE, compared
@@ -219,8 +220,12 @@ def make_caption(runs: Sequence[Run]) -> str:
         "mean over the training; the number behind a quantity is that of the sampling steps."
     )
     if "score" in runs[0].values:
-        starts = _listed({config["trainer"]["rollout_episodes"] for config in configs})
-        text += f" Score and strict success: of the last update, {starts} starts."
+        starts = min(config["trainer"]["rollout_episodes"] for config in configs)
+        low, high = wilson_interval(starts // 2, starts)
+        text += (
+            f" Score and strict success: of the last update, {starts} starts, so that one success rate is "
+            f"uncertain by up to {50 * (high - low):.0f} points either way (95%)."
+        )
     if "action_error" in runs[0].values:
         text += " Action error: mean distance on held-out windows, in units of the action."
     if "distance" in runs[0].values:

@@ -38,7 +38,8 @@ class TextTable:
         """The table for `rich.print`."""
         table = Table(caption=self.caption, caption_justify="left")
         for number, title in enumerate(self.header):
-            table.add_column(title, justify="right" if number else "left")
+            # Where the terminal is narrow, a broken number can still be read, and a cut one cannot.
+            table.add_column(title, justify="right" if number else "left", overflow="fold")
         grouped = len({line[0] for line in self.lines}) < len(self.lines)
         for line, following in zip(self.lines, [*self.lines[1:], self.lines[-1]], strict=True):
             table.add_row(*line, end_section=grouped and line[0] != following[0])
