@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from shortcut_policy.backbones import ActionDit, ImageDit, Preconditioned
 from shortcut_policy.backbones.dit import SIZES, sine_cosine
@@ -154,6 +155,21 @@ def test_forward_mode_derivatives_are_those_of_differences(name):
             for sign in (1, -1)
         )
     torch.testing.assert_close(slope, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+def test_attention_of_a_cpu_is_in_bf16_where_there_is_no_backward_pass(name, monkeypatch):
+    seen = []
+    attend = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *qkv: seen.append(qkv[0].dtype) or attend(*qkv)
+    )
+    network, given = VARIANTS[name](), inputs(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(*given)
+        with torch.no_grad():
+            network(*given)
+    depth = len(network.core.blocks)
+    assert seen == [torch.float32] * depth + [torch.bfloat16] * depth
 
 
 def test_bf16_is_near_fp32(name):

@@ -20,13 +20,13 @@ import yaml
 from hydra.utils import instantiate
 
 from shortcut_policy import load_policy
-from shortcut_policy.checkpoint import list_checkpoints, read_description
+from shortcut_policy.checkpoint import has_reached, list_checkpoints, read_description
 from shortcut_policy.cli import plain_sentence
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.training import TrainerConfig, run
 from shortcut_policy.training.batches import BatchStream
 from shortcut_policy.training.log import RunLog
-from shortcut_policy.training.run import make_dataset, make_model, output_folder
+from shortcut_policy.training.run import make_dataset, make_model, only_training, output_folder
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import TINY, Compose
 
@@ -369,6 +369,18 @@ def test_settings_that_cannot_work_are_refused_before_any_work(
         run(compose_config(override, f"output={tmp_path / 'run'}"))
     assert sentence in (plain_sentence(caught.value) or "")
     assert not (tmp_path / "run").exists()
+
+
+def test_second_training_in_a_folder_is_refused(compose_config: Compose, tmp_path: Path):
+    output = tmp_path / "run"
+    config = compose_config(
+        "trainer.max_steps=2", "trainer.checkpoint_every=1", f"output={output}", "resume=true"
+    )
+    with only_training(output), pytest.raises(InputError, match=f"another process is training in {output}"):
+        run(config)
+    assert [path.name for path in output.iterdir()] == [".lock"]
+    run(config)  # the other one is done
+    assert has_reached(output, 2)
 
 
 def test_numbers_take_the_type_of_their_setting():

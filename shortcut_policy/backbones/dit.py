@@ -331,11 +331,13 @@ def sine_cosine(lengths: Sequence[int], dim: int) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+    forward_mode = forward_ad.unpack_dual(q).tangent is not None
+    differentiated = torch.is_grad_enabled() or forward_mode
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and differentiated:
         # Whose backward pass on a CPU takes twenty times as long as that of float32.
         with torch.autocast("cpu", enabled=False):
             return _attend(q.float(), k.float(), v.float()).to(v.dtype)
-    if forward_ad.unpack_dual(q).tangent is None:
+    if not forward_mode:
         return F.scaled_dot_product_attention(q, k, v)
     # The fused kernels have no forward-mode derivative.
     with sdpa_kernel(SDPBackend.MATH):

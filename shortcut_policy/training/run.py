@@ -1,7 +1,10 @@
 """From a configuration to a trained policy."""
 
+import fcntl
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -57,17 +60,38 @@ def run(config: DictConfig) -> Path:
         rollouts = rollouts_in(plain["task"].get("env"), model.objective, settings, plain["seed"])
     pictures = pictures_in(model, output, settings, plain["seed"])
     trainer = Trainer(model, dataset, settings, output, plain["seed"], rollouts, plain["cpu"], pictures)
-    log = None
-    trainer.resume()
-    if trainer.accelerator.is_main_process:
-        write_atomic(output / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-        log = RunLog(output, trainer.step, plain["wandb"], plain)
-    try:
-        trainer.fit(log)
-    finally:
-        if log is not None:
-            log.close()
+    log, main = None, trainer.accelerator.is_main_process
+    with only_training(output) if main else nullcontext():
+        trainer.resume()
+        if main:
+            write_atomic(output / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+            log = RunLog(output, trainer.step, plain["wandb"], plain)
+        try:
+            trainer.fit(log)
+        finally:
+            if log is not None:
+                log.close()
     return output
+
+
+@contextmanager
+def only_training(output: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder: each would overwrite what the other logs and saves.
+
+    Raises:
+        InputError: One is at work there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is training in {output}: wait for it, end it, or give another output"
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            print(f"{output} cannot be locked ({error}): start no second training there", file=sys.stderr)
+        yield
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
