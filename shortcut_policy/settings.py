@@ -1,6 +1,6 @@
 """Checks of settings as they come from a command line or a configuration."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -34,7 +34,7 @@ def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
 
 def check_keys(
     owner: str,
-    given: Collection[str],
+    given: Any,
     required: Sequence[str],
     optional: Sequence[str] = (),
     elsewhere: Collection[str] = (),
@@ -43,13 +43,15 @@ def check_keys(
 
     Args:
         owner: What has the settings, in the sentence.
-        given: Names of the settings that it was given.
+        given: The settings that it was given; anything but a mapping is refused.
         required: Those that it needs.
         optional: Others that it has.
         elsewhere: Dotted names of settings that are not its own, which may have been meant.
     """
     known = [*required, *optional]
-    for key in given:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{owner}={given} must be a mapping; its settings are {', '.join(known)}")
+    for key in map(str, given):
         if key not in known:
             meant = [name for name in elsewhere if name.endswith(f".{key}")] or get_close_matches(key, known)
             hint = f"did you mean '{meant[0]}'?" if meant else f"it has {', '.join(known)}"

@@ -346,6 +346,10 @@ def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, str
         ("+colour=red", "the configuration has no setting 'colour': it has objective, backbone, encoder,"),
         ("+data.fraction=1", "data has no setting 'fraction': did you mean 'val_fraction'?"),
         ("+wandb.colour=1", "wandb has no setting 'colour': it has mode, project, name"),
+        ("wandb=offline", "wandb=offline must be a mapping; its settings are mode, project, name"),
+        ("~wandb.mode", "wandb lacks the setting 'mode'"),
+        ("data=null", "data=None must be a mapping"),
+        ("task.obs=null", "task.obs=None must be a mapping of names to fields"),
         ("+task.n_action_step=4", "task has no setting 'n_action_step': did you mean 'n_action_steps'?"),
         (
             "~task.n_action_steps",

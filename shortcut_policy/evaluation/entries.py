@@ -245,5 +245,5 @@ def _entry(item: Any) -> Entry:
     if not isinstance(values, dict) or not values.keys() >= {*required}:
         raise InputError(f"benchmark entry {item} must be a mapping with at least 'name' and 'steps'")
     optional = [field.name for field in fields(Entry) if field.name not in required]
-    check_keys(f"benchmark entry '{values['name']}'", list(map(str, values)), required, optional)
+    check_keys(f"benchmark entry '{values['name']}'", values, required, optional)
     return Entry(**{str(key): value for key, value in values.items()})

@@ -272,12 +272,15 @@ def _check_settings(config: Mapping[str, Any]) -> None:
     groups = [group for default in layout.pop("defaults") if isinstance(default, dict) for group in default]
     known = [name for name in (*groups, *layout) if "hydra" not in name]
     check_keys("the configuration", config, (), known, elsewhere=flatten(config))
-    for name in ("data", "wandb"):
-        check_keys(name, config[name] or (), (), list(layout[name]))
-    if {"obs", "action"} & config["task"].keys():
-        check_keys("task", config["task"], ("name", "source", "obs", "action", *SIZES), ("env",))
+    check_keys("wandb", config["wandb"], list(layout["wandb"]))
+    task = config["task"]
+    if {"obs", "action"} & task.keys():
+        check_keys("task", task, ("name", "source", "obs", "action", *SIZES), ("env",))
+        check_keys("data", config["data"], (), list(layout["data"]))
+        if not isinstance(task["obs"], Mapping):
+            raise InputError(f"task.obs={task['obs']} must be a mapping of names to fields")
     else:
-        check_keys("task", config["task"], ("name", "source"), ("flip", "env"))
+        check_keys("task", task, ("name", "source"), ("flip", "env"))
     for name in ("resume", "cpu"):
         check_choice(name, config[name], (True, False))
     check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
