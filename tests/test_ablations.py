@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from itertools import product
@@ -165,11 +166,30 @@ def test_rows_put_seeds_together_and_tell_what_differs(sweeps: Path):
     assert list(methods[0]["values"]["distance"]) == [1]
 
 
+def test_runs_with_results_in_their_log_need_no_weights(sweeps: Path, tmp_path: Path):
+    run = tmp_path / "sweep" / "run"
+    shutil.copytree(sweeps / "methods" / "shortcut_seed_0", run)
+    for weights in run.glob("checkpoints/*/policy.safetensors"):
+        weights.unlink()
+    with (run / "log.jsonl").open("a") as log:
+        print(json.dumps({"kind": "rollout", "step": 4, "score_1": 0.5, "success_1": 0.25}), file=log)
+    (row,) = make_rows(read_sweep(tmp_path / "sweep"))
+    assert row["values"]["score"][1]["mean"] == 0.5 and row["evaluations_per_row"] == pytest.approx(3.5)
+
+
 def test_a_part_that_a_run_does_without_has_no_settings(tmp_path: Path):
     parts = [None, {"data_std": 0.5, "residual_std": 0.1}, {"data_std": 0.5, "residual_std": 0.5}]
     configs = [{"objective": {"_target_": "a.B"}, "precondition": part} for part in parts]
     settings = settings_of([Run(tmp_path, config, {}, {}) for config in configs])
     assert [list(setting.values()) for setting in settings] == [[None, None], [0.5, 0.1], [0.5, 0.5]]
+
+
+def test_the_place_of_the_data_is_no_setting_and_their_name_is_one(tmp_path: Path):
+    paths = ["/a/demos.zarr", "/b/demos.zarr", "/b/others.zarr"]
+    configs = [{"objective": {"_target_": "a.B"}, "task": {"source": {"path": path}}} for path in paths]
+    runs = [Run(tmp_path, config, {}, {}) for config in configs]
+    assert settings_of(runs[:2]) == [{}, {}]
+    assert settings_of(runs)[2] == {"task.source.path": "others.zarr"}
 
 
 def test_methods_that_differ_in_something_else_are_not_put_together(tmp_path: Path):

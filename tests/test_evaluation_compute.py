@@ -136,11 +136,14 @@ def test_curves_average_training_seeds_and_know_the_flops(tmp_path):
         return RunResults(number, {}, None, ["step_10", "step_20"], {}, cells)
 
     phases = [PhaseCost(0, 0.5, 1, 0, 1, flops=1e9), PhaseCost(0.5, 1, 3, 0, 1, flops=2e9)]
-    runs = [results(0, {10: 0.2, 20: 0.4}), results(1, {20: 0.6})]
+    runs = [results(0, {10: 0.2, 20: 0.4}), results(1, {10: 0.4, 20: 0.6}), results(2, {20: 0.9})]
     rows = curve_rows(Entry("flow", [1, 2], runs=["a", "b"]), runs, phases, 2, [1, 4])
-    assert [(row["train_flops"], row["seeds"]) for row in rows] == [(1e10, 1), (3e10, 2)]
-    assert [row["score"] for row in rows] == pytest.approx([0.25, 0.55])
+    assert [(row["train_flops"], row["seeds"]) for row in rows] == [(1e10, 2), (3e10, 2)]
+    assert [row["score"] for row in rows] == pytest.approx([0.35, 0.55])
     assert rows[1]["success"] == pytest.approx(0.5)
     assert rows[1]["score_ci"][0] <= 0.45 < 0.65 <= rows[1]["score_ci"][1]
     plot_compute(rows, tmp_path / "compute.png")
     assert (tmp_path / "compute.png").stat().st_size > 1000
+    partial = [results(0, {10: 0.2}), runs[2]]
+    rows = curve_rows(Entry("flow", [1], runs=["a", "b"]), partial, phases, 2, [1])
+    assert [(row["seeds"], row["score"]) for row in rows] == [(1, pytest.approx(x)) for x in (0.25, 0.95)]

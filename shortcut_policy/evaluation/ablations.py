@@ -17,7 +17,7 @@ from shortcut_policy import toy
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_policy, read_description
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation.compute import phase_costs, phase_mean
+from shortcut_policy.evaluation.compute import phase_costs, phase_mean, untrained
 from shortcut_policy.evaluation.pictures import plot_sweeps
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.evaluation.published import portable_training
@@ -173,7 +173,7 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Raises:
         InputError: Runs of one method differ in something else, too.
     """
-    configs = [compared(one.config, IGNORED) for one in runs]
+    configs = [_comparable(one.config) for one in runs]
     keys = list(dict.fromkeys(chain(*configs)))
     methods = {config["objective._target_"] for config in configs}
     if len(methods) > 1:
@@ -251,8 +251,17 @@ def _describe(one: Run) -> dict[str, Any]:
     }
 
 
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are compared; data by the name of their file, whose place is a machine's affair."""
+    settings = compared(config, IGNORED)
+    if path := settings.get("task.source.path"):
+        settings["task.source.path"] = Path(path).name
+    return settings
+
+
 def _evaluations(one: Run) -> float:
-    phases = phase_costs(load_policy(one.folder))
+    spec = read_description(list_checkpoints(one.folder)[-1])["policy"]
+    phases = phase_costs(untrained(spec, one.metadata))
     return phase_mean(phases, [phase.forward for phase in phases])
 
 

@@ -13,7 +13,7 @@ from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.artifacts import draw_figures, publish, tile_films, write_results
-from shortcut_policy.evaluation.compute import compute_rows, compute_table, phase_costs
+from shortcut_policy.evaluation.compute import compute_rows, compute_table, phase_costs, untrained
 from shortcut_policy.evaluation.curves import curve_cells, curve_rows
 from shortcut_policy.evaluation.entries import (
     Entry,
@@ -93,7 +93,7 @@ def run(config: DictConfig) -> None:
                 one.results or _evaluate_run(entry, one, rules, config, videos if number == 0 else 0)
                 for number, one in enumerate(runs[entry.name])
             ]
-    policies = {name: _untrained(own[0], config.device) for name, own in results.items()}
+    policies = {name: untrained(own[0].spec, own[0].metadata, config.device) for name, own in results.items()}
     with phases.next():
         lines = [line for entry in entries for line in _lines(entry, results[entry.name], config.last_k)]
         rows = _rows(_with_latencies(lines, policies), config.reference, config.baseline)
@@ -236,15 +236,6 @@ def _lines(entry: Entry, results: Sequence[RunResults], last_k: int) -> list[Mea
         )
         for steps in entry.steps
     ]
-
-
-def _untrained(results: RunResults, device: str) -> Policy:
-    """A policy of the same specification: what it costs to evaluate does not depend on the weights."""
-    policy = Policy.from_spec(results.spec)
-    for statistic in policy.normalizer.buffers():
-        statistic.nan_to_num_(nan=1.0)
-    policy.metadata = results.metadata
-    return policy.to(device).eval()
 
 
 def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -> list[Measured]:

@@ -54,6 +54,21 @@ def phase_costs(policy: Policy) -> list[PhaseCost]:
     return [_count(policy, _batch_size(policy), start, end) for start, end in cost_phases(policy.objective)]
 
 
+def untrained(spec: Mapping[str, Any], metadata: Mapping[str, Any], device: str = "cpu") -> Policy:
+    """A policy with random weights: what it costs to train and to evaluate does not depend on them.
+
+    Args:
+        spec: See `Policy.from_spec`.
+        metadata: Of the trained policy.
+        device: Where to put it.
+    """
+    policy = Policy.from_spec(spec)
+    for statistic in policy.normalizer.buffers():
+        statistic.nan_to_num_(nan=1.0)
+    policy.metadata = dict(metadata)
+    return policy.to(device).eval()
+
+
 def phase_mean(phases: Sequence[PhaseCost], values: Sequence[float]) -> float:
     """Mean over a training of something that each phase has a value of."""
     return sum((phase.end - phase.start) * value for phase, value in zip(phases, values, strict=True))

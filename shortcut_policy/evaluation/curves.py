@@ -40,14 +40,18 @@ def curve_rows(
 
     Args:
         entry: The entry.
-        results: Its training seeds; a point is their mean where they have the checkpoint.
+        results: Its training seeds. A curve is the mean of those that have all of its points, so that no two
+            points are of different seeds; if there are none, a point is the mean of those that have it.
         phases: What its training costs, see `phase_costs`.
         count: Points of a curve.
         steps: A curve for each.
     """
     rows = []
-    for checkpoint, number in curve_cells(entry, results[0].checkpoints, count, steps):
-        cells = [run.cells[checkpoint, number] for run in results if (checkpoint, number) in run.cells]
+    points = curve_cells(entry, results[0].checkpoints, count, steps)
+    whole = [run for run in results if run.cells.keys() >= {*points}]
+    for checkpoint, number in points:
+        having = whole or [run for run in results if (checkpoint, number) in run.cells]
+        cells = [run.cells[checkpoint, number] for run in having]
         if not cells:
             continue
         measured, policy = Measured(entry.name, [[cell] for cell in cells]), cells[0].summary["policy"]
