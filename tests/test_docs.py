@@ -1,4 +1,4 @@
-"""The pages of docs/ and the README: their commands name settings that exist, and their links lead somewhere."""
+"""The README and the pages of docs/: commands name settings that exist, and links lead somewhere."""
 
 import re
 import shlex
