@@ -53,3 +53,7 @@ def test_link_leads_somewhere(page: Path, target: str):
         headings = re.findall(r"^#+ (.+)$", PROSE[linked], flags=re.M)
         # As GitHub names them.
         assert anchor in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_page_of_images_shows_pictures():
+    assert len(re.findall(r"!\[.*?\]\(.*?\)", PROSE[ROOT / "docs" / "images.md"])) >= 3

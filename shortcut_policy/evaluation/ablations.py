@@ -15,7 +15,7 @@ from rich.console import Console
 
 from shortcut_policy import toy
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import list_checkpoints, load_policy, read_description
+from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints, load_policy, read_description
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.compute import phase_costs, phase_mean, untrained
 from shortcut_policy.evaluation.pictures import plot_sweeps
@@ -260,7 +260,7 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluations(one: Run) -> float:
-    spec = read_description(list_checkpoints(one.folder)[-1])["policy"]
+    spec = read_description(find_checkpoint(one.folder))["policy"]
     phases = phase_costs(untrained(spec, one.metadata))
     return phase_mean(phases, [phase.forward for phase in phases])
 
