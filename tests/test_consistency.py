@@ -1,4 +1,4 @@
-"""Consistency models, progressive distillation and reflow: exact targets, phases and evaluations."""
+"""Consistency models, SoFlow, progressive distillation and reflow: exact targets, phases and evaluations."""
 
 import math
 
@@ -16,6 +16,7 @@ from shortcut_policy.objectives import (
     Objective,
     ProgressiveDistillation,
     Reflow,
+    SoFlow,
 )
 from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.consistency import consistency_target
@@ -49,7 +50,9 @@ def to_point(x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
 @pytest.mark.parametrize("dt", [1.0, 0.25, 1 / 64])
 def test_perfect_straight_map_is_a_fixed_point_of_the_consistency_target(dt: float):
     t = dt * torch.floor(torch.rand(64, dtype=torch.float64) / dt)
-    target = consistency_target(straight_map, NOISE, t, dt, straight_map(NOISE, t, t, COND), COND)
+    target = consistency_target(
+        straight_map, NOISE, t, 1 - t, torch.full_like(t, dt), straight_map(NOISE, t, t, COND), COND
+    )
     torch.testing.assert_close(target, straight_map(NOISE, t, 1 - t, COND), rtol=0, atol=1e-12)
 
 
@@ -57,7 +60,7 @@ def test_consistency_target_is_the_velocity_to_the_predicted_data():
     t, dt, velocity = torch.full((64,), 0.25, dtype=torch.float64), 0.5, torch.ones_like(NOISE)
     x_later = NOISE + dt * velocity
     predicted = x_later + 0.25 * linear_flow(x_later, t + dt, 1 - t - dt, COND)
-    target = consistency_target(linear_flow, NOISE, t, dt, velocity, COND)
+    target = consistency_target(linear_flow, NOISE, t, 1 - t, torch.full_like(t, dt), velocity, COND)
     torch.testing.assert_close(target, (predicted - NOISE) / 0.75, rtol=0, atol=1e-12)
 
 
@@ -67,7 +70,7 @@ def test_error_of_a_curved_teacher_shrinks_with_its_step():
     exact = linear_flow(NOISE, t, 1 - t, COND)
     for dt in (1 / 16, 1 / 256):
         velocity = linear_flow(NOISE, t, torch.zeros_like(t), COND)
-        target = consistency_target(linear_flow, NOISE, t, dt, velocity, COND)
+        target = consistency_target(linear_flow, NOISE, t, 1 - t, torch.full_like(t, dt), velocity, COND)
         errors.append((target - exact).abs().max().item())
     assert errors[0] / errors[1] == pytest.approx(256, rel=0.15)
 
@@ -78,6 +81,14 @@ def test_perfect_map_of_one_point_is_a_fixed_point_of_consistency_training(times
     objective = ConsistencyTraining(times=times)
     losses, _ = objective.loss(to_point, POINT.expand(64, 2), COND, context(to_point, progress=progress))
     assert losses.max() < 1e-10
+
+
+@pytest.mark.parametrize("times", ["uniform", "logit_normal"])
+@pytest.mark.parametrize("progress", [0.0, 0.99])
+def test_perfect_map_of_one_point_is_a_fixed_point_of_soflow(times, progress):
+    objective = SoFlow(times=times)
+    losses, _ = objective.loss(to_point, POINT.expand(64, 2), COND, context(to_point, progress=progress))
+    assert losses.max() < 1e-6
 
 
 def test_perfect_map_is_a_fixed_point_of_consistency_distillation():
@@ -300,3 +311,63 @@ def test_settings_without_meaning_are_refused(make, arguments, name):
 def test_sample_counts_of_targets_are_checked(make, name):
     with pytest.raises(InputError, match=f"objective.{name}"):
         make(**{name: 0})
+
+
+# --- SoFlow --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "intervals"), [(0.25, 16), (0.0, 0), (1.0, 64)])
+@pytest.mark.parametrize("times", ["uniform", "logit_normal"])
+def test_rows_of_soflow_have_a_step_as_often_as_configured(share, intervals, times):
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def net(x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        asked.append((t, d))
+        return torch.zeros_like(x)
+
+    SoFlow(share, 0.25, 0.25, times).loss(net, NOISE, COND, context(net))
+    t, d = asked[-1]
+    assert (d[:intervals] > 0).all() and (d[intervals:] == 0).all()
+    assert (t >= 0).all() and (t + d <= 1 + 1e-6).all()
+    if intervals:  # a quarter of the step along the velocity, the network for the rest
+        later, rest = asked[0]
+        torch.testing.assert_close(later, (t + d / 4)[:intervals])
+        torch.testing.assert_close(rest, (d * 3 / 4)[:intervals])
+
+
+def test_the_first_part_of_a_step_is_halved_until_it_is_the_smallest():
+    objective = SoFlow(largest_part=0.1, smallest_part=0.02)
+    assert [objective.part(progress) for progress in (0.0, 0.3, 0.6, 0.9)] == [0.1, 0.05, 0.025, 0.02]
+    assert SoFlow(largest_part=0.25, smallest_part=0.25).loss_changes == []
+
+
+def test_errors_of_soflow_count_by_the_part_of_the_step_that_they_are_of():
+    """A target moves by r times what the velocity does: divided by r**2, its error is of flow rows' size."""
+
+    def net(x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    r = 0.25
+    equal, weighted = (
+        SoFlow(1.0, r, r, adaptive_power=power).loss(net, NOISE, COND, context(net))[0] for power in (0, 1)
+    )
+    torch.testing.assert_close(weighted, equal / (equal / r + 1e-2))
+    flow = SoFlow(0.0, adaptive_power=0).loss(net, NOISE, COND, context(net))[0]
+    torch.testing.assert_close(equal / r, flow)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"consistency_share": 1.5},
+        {"largest_part": 1.5},
+        {"smallest_part": 0.2},
+        {"smallest_part": 0.0},
+        {"times": "log"},
+        {"adaptive_power": -1},
+    ],
+)
+def test_settings_of_soflow_without_meaning_are_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(InputError, match=f"objective.{name}"):
+        SoFlow(**arguments)

@@ -45,6 +45,7 @@ def make(tiny_policy):
         ("Shortcut", {"bootstrap_every": 4}, [(1.5, 0, 1)]),
         ("Shortcut", {"bootstrap_every": 2}, [(2, 0, 1)]),
         ("MeanFlow", {"interval_share": 0.25}, [(1.25, 0.25, 1)]),
+        ("SoFlow", {"largest_part": 0.5, "smallest_part": 0.25}, [(1.5, 0, 1), (1.5, 0, 1)]),
         ("MIP", {}, [(2, 0, 2)]),
         ("LiveReflow", {"reflow_every": 4, "target_steps": 8}, [(3, 0, 1)]),
         ("Reflow", {"teacher_steps": 8, "first_phase": 0.5}, [(1, 0, 1), (9, 0, 1)]),

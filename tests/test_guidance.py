@@ -1,12 +1,21 @@
 """Classifier-free guidance: what the targets are made of, what the network is told, what is chosen."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor
 
+from shortcut_policy import save_policy
 from shortcut_policy.errors import InputError
+from shortcut_policy.evaluation.episode import read_episodes
+from shortcut_policy.evaluation.rollout import run as run_rollouts
 from shortcut_policy.objectives import FlowMatching, Shortcut
 from shortcut_policy.objectives.guidance import Guidance
+from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from tests.step_maps import Affine, Counting, context
 
@@ -129,13 +138,45 @@ def test_settings_without_meaning_are_refused(arguments, named):
         Guidance(**arguments)
 
 
-def test_a_policy_acts_at_the_scale_that_is_asked_for(tiny_policy: Policy):
+@pytest.fixture
+def policy(tiny_policy: Policy) -> Policy:
+    """Untrained, with a range of scales."""
     guidance = {"_target_": "shortcut_policy.objectives.guidance.Guidance", "scale": [1.0, 3.0]}
     torch.manual_seed(0)
-    policy = Policy.from_spec(
-        {**tiny_policy.spec, "objective": {**tiny_policy.spec["objective"], "guidance": guidance}}
-    )
-    policy.normalizer.load_state_dict(tiny_policy.normalizer.state_dict())
+    objective = {**tiny_policy.spec["objective"], "guidance": guidance}
+    guided = Policy.from_spec({**tiny_policy.spec, "objective": objective})
+    guided.metadata = {**tiny_policy.metadata, "train_steps": 0}
+    guided.normalizer.load_state_dict(tiny_policy.normalizer.state_dict())
+    return guided
+
+
+def test_rollouts_play_and_keep_every_scale_for_itself(policy: Policy, tmp_path: Path):
+    save_policy(policy, tmp_path / "guided")
+
+    def play(*more: str) -> dict[str, Any]:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            run_rollouts(
+                compose(
+                    "rollout",
+                    [f"checkpoint={tmp_path}/guided", f"output={tmp_path}/out", "episodes=2", "batch_size=2",
+                     "plot=false", "+env.max_steps=20", *more],
+                )
+            )  # fmt: skip
+        (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
+        return row
+
+    rows = [play(), play("guidance=1.0"), play("guidance=2.5")]
+    assert [row.get("guidance") for row in rows] == [None, 1.0, 2.5]
+    folders = sorted((tmp_path / "out" / "guided").iterdir())
+    assert [folder.name for folder in folders] == ["steps_001", "steps_001_w_1", "steps_001_w_2.5"]
+    lowest, one, strong = (read_episodes(folder) for folder in folders)
+    rewards = [[result.total_reward for result in results] for results in (lowest, one, strong)]
+    assert rewards[0] == rewards[1] != rewards[2]
+    with pytest.raises(InputError, match="guidance=5"):
+        play("guidance=5")
+
+
+def test_a_policy_acts_at_the_scale_that_is_asked_for(policy: Policy, tiny_policy: Policy):
     obs = {name: torch.full((2, 2, *shape), 256.0) for name, shape in policy.obs_shapes.items()}
 
     def act(scale: float | None) -> Tensor:

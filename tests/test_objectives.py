@@ -97,6 +97,7 @@ def test_sampling_costs_the_stated_evaluations_and_is_deterministic(name):
         "shortcut": [1, 2, 4, 16, 128],
         "mip": [1, 2],
         "meanflow": [1, 2, 3, 4, 16, 100, 128],
+        "soflow": [1, 2, 3, 4, 16, 100, 128],
         "diffusion": [1, 2, 3, 4, 16, 100],
         "regression": [1],
         "flow_matching": [1, 2, 3, 4, 16, 100, 128],

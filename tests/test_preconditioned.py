@@ -82,7 +82,10 @@ def test_the_network_sees_inputs_of_size_one_whatever_their_rank():
 @pytest.mark.parametrize(
     ("objective", "wrapped"),
     [
-        *((name, True) for name in ("shortcut", "flow_matching", "meanflow", "consistency_training")),
+        *(
+            (name, True)
+            for name in ("shortcut", "flow_matching", "meanflow", "soflow", "consistency_training")
+        ),
         *((name, False) for name in ("diffusion", "regression", "mip")),
     ],
 )

@@ -229,7 +229,9 @@ def test_a_finished_run_is_left_as_it_is(compose_config: Compose, straight: Path
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-@pytest.mark.parametrize("objective", ["shortcut", "diffusion", "consistency_training", "reflow", "meanflow"])
+@pytest.mark.parametrize(
+    "objective", ["shortcut", "diffusion", "consistency_training", "reflow", "meanflow", "soflow"]
+)
 def test_a_recorded_update_does_what_it_does_otherwise(compose_config: Compose, tmp_path: Path, objective):
     weights = []
     for recorded in (True, False):

@@ -51,22 +51,24 @@ class ChunkActor:
         steps: Sampling steps; automatic ones are decided for each row by itself.
         seed: Of the sampling noise.
         batch_size: Rows of every inference batch.
+        guidance: See `Policy.act`.
 
     Raises:
         InputError: the objective does not sample with ``steps``.
     """
 
     def __init__(
-        self, policy: Policy, episode_seeds: Sequence[int], steps: Steps, seed: int, batch_size: int
+        self,
+        policy: Policy,
+        episode_seeds: Sequence[int],
+        steps: Steps,
+        seed: int,
+        batch_size: int,
+        guidance: float | None = None,
     ) -> None:
         check_steps(policy.objective, steps)
-        self._policy = policy
-        self._episode_seeds, self._steps, self._seed, self._batch_size = (
-            episode_seeds,
-            steps,
-            seed,
-            batch_size,
-        )
+        self._policy, self._steps, self._guidance = policy, steps, guidance
+        self._episode_seeds, self._seed, self._batch_size = episode_seeds, seed, batch_size
 
     def __call__(self, obs: dict[str, np.ndarray], episodes: np.ndarray, chunk: int) -> Acted:
         """The chunks number ``chunk`` of the ``episodes`` (N,), increasing indices.
@@ -87,7 +89,7 @@ class ChunkActor:
             for row, episode in zip(rows, episodes[block], strict=True):
                 generators[row] = chunk_generator(self._seed, self._episode_seeds[episode], chunk)
             start = time.perf_counter()
-            found = self._policy.plan(batch, self._steps, generators)
+            found = self._policy.plan(batch, self._steps, generators, self._guidance)
             # Copying to the host waits for the device, so the clock stops when the actions are there.
             batch_actions = self._policy.executed(found.x).cpu().numpy()
             milliseconds[block] = 1000 * (time.perf_counter() - start)

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from shortcut_policy.adaptive import Auto, check_steps
 from shortcut_policy.build import build
@@ -80,13 +81,15 @@ class Machinery:
         check_whole("num_envs", self.num_envs, 1)
 
 
-def check(policy: Policy, steps: int | Auto, protocol: Protocol) -> None:
+def check(policy: Policy, steps: int | Auto, protocol: Protocol, guidance: float | None = None) -> None:
     """Find out in a second whether `evaluate` would refuse.
 
     Raises:
-        InputError: the objective does not sample with ``steps``, or the environment does not fit the policy.
+        InputError: the objective does not sample with ``steps`` or ``guidance``, or the environment does not
+            fit the policy.
     """
     check_steps(policy.objective, steps)
+    policy.objective.sampling_cond(torch.zeros(1, 1), guidance)
     env = ActionChunkEpisode(
         environment_maker(policy, protocol.env)(), policy.n_obs_steps, policy.n_action_steps
     )
@@ -101,12 +104,13 @@ def evaluate(
     protocol: Protocol,
     machinery: Machinery,
     title: str = "rollout",
+    guidance: float | None = None,
 ) -> dict[str, Any]:
     """Roll ``policy`` out and write ``summary.json``, ``episodes.jsonl``, films and a figure into ``folder``.
 
     A folder is *finished* when its ``summary.json``, which is written last, was made with the same settings:
-    fingerprint of the policy, steps, protocol and kind of device. A finished folder is read, not computed
-    again, unless it lacks films or the figure asked for now, or ``machinery.overwrite`` is set.
+    fingerprint of the policy, steps, guidance, protocol and kind of device. A finished folder is read, not
+    computed again, unless it lacks films or the figure asked for now, or ``machinery.overwrite`` is set.
 
     Returns:
         The summary.
@@ -117,6 +121,8 @@ def evaluate(
     settings = {"policy": fingerprint(policy), "steps": steps, "device": device, **asdict(protocol)}
     if isinstance(steps, Auto):
         settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
+    if guidance is not None:
+        settings |= {"guidance": guidance}
     finished = _finished(folder, settings, protocol, machinery)
     if finished is not None:
         return finished
@@ -139,6 +145,7 @@ def evaluate(
             seed=protocol.noise_seed,
             num_envs=machinery.num_envs,
             batch_size=protocol.batch_size,
+            guidance=guidance,
             asynchronous=machinery.asynchronous,
             on_episode=lambda result: print(result.to_json(), file=lines),
             progress=title,

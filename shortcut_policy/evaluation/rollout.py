@@ -60,10 +60,10 @@ def run(config: DictConfig) -> None:
         )
     for policy in policies:
         for steps in counts:
-            check(policy, steps, rules)
+            check(policy, steps, rules, config.guidance)
     output = Path(config.output)
     rows = [
-        measure(policy, name, steps, output / name, rules, machinery)[0]
+        measure(policy, name, steps, output / name, rules, machinery, config.guidance)[0]
         for name, policy in zip(names, policies, strict=True)
         for steps in counts
     ]
@@ -74,7 +74,13 @@ def run(config: DictConfig) -> None:
 
 
 def measure(
-    policy: Policy, name: str, steps: int | Auto, output: Path, rules: Protocol, machinery: Machinery
+    policy: Policy,
+    name: str,
+    steps: int | Auto,
+    output: Path,
+    rules: Protocol,
+    machinery: Machinery,
+    guidance: float | None = None,
 ) -> tuple[dict[str, Any], Cell, Path]:
     """Evaluate ``policy`` in a folder under ``output``.
 
@@ -86,7 +92,10 @@ def measure(
         folder, title = output / f"auto_{steps.tolerance:g}", f"{name}, auto, tolerance {steps.tolerance:g}"
     else:
         setting, folder, title = {}, output / f"steps_{steps:03d}", row_label(name, steps)
-    summary = evaluate(policy, steps, folder, rules, machinery, title=title)
+    if guidance is not None:
+        setting, folder = setting | {"guidance": guidance}, folder.with_name(f"{folder.name}_w_{guidance:g}")
+        title = f"{title}, guidance {guidance:g}"
+    summary = evaluate(policy, steps, folder, rules, machinery, title, guidance)
     cell = Cell.read(summary, folder)
     measured = Measured(name, [[cell]])
     row = make_row(measured, command_line(), commit())

@@ -26,6 +26,7 @@ def rollout(
     seed: int = 0,
     num_envs: int = 50,
     batch_size: int = 50,
+    guidance: float | None = None,
     asynchronous: bool = False,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     progress: str | None = None,
@@ -47,6 +48,7 @@ def rollout(
         seed: Of the sampling noise.
         num_envs: Episodes played side by side.
         batch_size: Rows of an inference batch.
+        guidance: See `Policy.act`.
         asynchronous: One process an environment, worth it where a step takes much longer than a message.
         on_episode: Called with each result as soon as its episode is over.
         progress: Show a progress bar with this title.
@@ -54,7 +56,7 @@ def rollout(
     Raises:
         InputError: the objective does not sample with ``steps``, or the environment does not fit the policy.
     """
-    actor = ChunkActor(policy, episode_seeds, steps, seed, batch_size)
+    actor = ChunkActor(policy, episode_seeds, steps, seed, batch_size, guidance)
 
     def make_episode() -> gymnasium.Env:
         return ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)

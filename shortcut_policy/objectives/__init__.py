@@ -12,6 +12,7 @@ from shortcut_policy.objectives.progressive_distillation import ProgressiveDisti
 from shortcut_policy.objectives.reflow import Reflow
 from shortcut_policy.objectives.regression import Regression
 from shortcut_policy.objectives.shortcut import Shortcut
+from shortcut_policy.objectives.soflow import SoFlow
 
 __all__ = [
     "MIP",
@@ -29,5 +30,6 @@ __all__ = [
     "Reflow",
     "Regression",
     "Shortcut",
+    "SoFlow",
     "StepMap",
 ]

@@ -200,6 +200,12 @@ def cost_phases(objective: Objective) -> list[tuple[float, float]]:
     return list(pairwise(sorted(edges)))
 
 
+def draw_times(draws: Draws, rows: int, logit: tuple[float, float] | None = None) -> Tensor:
+    """One time a row, (rows,): uniform in [0, 1), or with a normal logit of this mean and deviation."""
+    u = draws.uniform(rows)
+    return u if logit is None else torch.sigmoid(logit[0] + logit[1] * draws.normal_like(u))
+
+
 def allowed_steps(objective: Objective, steps: Sequence[int]) -> list[int]:
     """Those of the step counts that the objective can sample with."""
     allowed = []

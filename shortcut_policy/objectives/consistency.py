@@ -57,11 +57,11 @@ class Consistency(Objective):
             dt: Size of that step, at most 1 - t.
             velocity: Its direction, (B, ...).
         """
-        if self.target_weights == "ema":
-            target = consistency_target(context.ema, x_t, t, dt, velocity, context.ema_cond)
-        else:
-            target = consistency_target(net, x_t, t, dt, velocity, cond)
-        return self.error(net(x_t, t, 1 - t, cond), target)
+        averaged = self.target_weights == "ema"
+        trusted, trusted_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
+        d = 1 - t
+        target = consistency_target(trusted, x_t, t, d, torch.full_like(t, dt), velocity, trusted_cond)
+        return self.error(net(x_t, t, d, cond), target)
 
     def sample(
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
@@ -90,25 +90,25 @@ class Consistency(Objective):
 
 @torch.no_grad()
 def consistency_target(
-    net: StepMap, x_t: Tensor, t: Tensor, dt: float, velocity: Tensor, cond: Tensor
+    net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, dt: Tensor, velocity: Tensor, cond: Tensor
 ) -> Tensor:
-    """Average velocity over [t, 1] after a first step along ``velocity``; no gradient.
+    """Average velocity over [t, t + d] after a first step along ``velocity``; no gradient.
 
-    ``(dt v + (1 - t') net(x', t', 1 - t')) / (1 - t)`` with ``t' = t + dt``, ``x' = x_t + dt v``: the
+    ``(dt v + (d - dt) net(x', t + dt, d - dt)) / d`` with ``x' = x_t + dt v``. For ``d = 1 - t`` it is the
     velocity ``(x_1 - x_t) / (1 - t)`` to the data that the network predicts from x', without cancellation.
 
     Args:
-        net: The step map that is trusted from t' on.
+        net: The step map that is trusted from t + dt on.
         x_t: (B, ...).
-        t: (B,) in [0, 1 - dt].
-        dt: Size of the first step.
+        t: (B,) in [0, 1 - d].
+        d: (B,) above 0.
+        dt: Size of the first step, (B,), at most d.
         velocity: (B, ...).
         cond: (B, C).
     """
-    later = t + dt
-    rest = expand_like(1 - later, x_t)
-    after = net(x_t + dt * velocity, later, 1 - later, cond)
-    return (dt * velocity + rest * after) / expand_like(1 - t, x_t)
+    first, rest = expand_like(dt, x_t), d - dt
+    after = net(x_t + first * velocity, t + dt, rest, cond)
+    return (first * velocity + expand_like(rest, x_t) * after) / expand_like(d, x_t)
 
 
 def _jump_from(t: float, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
-    Draws,
     Generators,
     LossContext,
     Metrics,
@@ -15,13 +14,14 @@ from shortcut_policy.objectives.base import (
     StepMap,
     TrainingEvaluations,
     check_step_range,
+    draw_times,
     expand_like,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
 
 #: Of the paper's time distribution: mean and deviation of the logit of t, which grows towards the data.
-LOGIT_MEAN, LOGIT_STD = 0.4, 1.0
+LOGIT = (0.4, 1.0)
 #: Keeps the weight of a row without error finite; the paper's c.
 WEIGHT_OFFSET = 1e-3
 
@@ -77,7 +77,8 @@ class MeanFlow(Objective):
         """Weighted error of the average velocity of each row, (B,); paper, equations 9 to 11."""
         draws, rows = context.draws, len(x_1)
         x_0 = draws.normal_like(x_1)
-        t, end = torch.stack([self._times(draws, rows) for _ in range(2)]).sort(dim=0).values
+        logit = LOGIT if self.times == "logit_normal" else None
+        t, end = torch.stack([draw_times(draws, rows, logit) for _ in range(2)]).sort(dim=0).values
         n = draws.local(round(rows * draws.world * self.interval_share))
         d = torch.cat([(end - t)[:n], torch.zeros_like(t[n:])])
 
@@ -130,9 +131,3 @@ class MeanFlow(Objective):
     def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
         """One, and one derivative for each row with d > 0, which takes as long as several evaluations."""
         return TrainingEvaluations(1 + self.interval_share, 1)
-
-    def _times(self, draws: Draws, rows: int) -> Tensor:
-        u = draws.uniform(rows)
-        if self.times == "logit_normal":
-            u = torch.sigmoid(LOGIT_MEAN + LOGIT_STD * draws.normal_like(u))
-        return u
