@@ -169,8 +169,8 @@ def test_rollouts_play_and_keep_every_scale_for_itself(policy: Policy, tmp_path:
     assert [row.get("guidance") for row in rows] == [None, 1.0, 2.5]
     folders = sorted((tmp_path / "out" / "guided").iterdir())
     assert [folder.name for folder in folders] == ["steps_001", "steps_001_w_1", "steps_001_w_2.5"]
-    lowest, one, strong = (read_episodes(folder) for folder in folders)
-    rewards = [[result.total_reward for result in results] for results in (lowest, one, strong)]
+    lowest, one, strong = (read_episodes(folder / "episodes.jsonl") for folder in folders)
+    rewards = [[result["return"] for result in results] for results in (lowest, one, strong)]
     assert rewards[0] == rewards[1] != rewards[2]
     with pytest.raises(InputError, match="guidance=5"):
         play("guidance=5")
