@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+import zarr
 from hydra.utils import instantiate
 
 from shortcut_policy import load_policy
@@ -298,6 +299,31 @@ def test_an_existing_run_is_neither_overwritten_nor_continued_otherwise(
         InputError, match=r"was trained with task.obs=\['(\w+)', '(\w+)'\], not \['\2', '\1'\]"
     ):
         run(swapped)
+
+
+def test_a_run_goes_on_with_its_data_wherever_they_lie(
+    compose_config: Compose, straight: Path, demonstrations: Path, tmp_path: Path
+):
+    output, moved = tmp_path / "run", tmp_path / demonstrations.name
+    shutil.copytree(straight, output)
+    shutil.copytree(demonstrations, moved)
+    text = (output / "config.yaml").read_text()
+    (output / "config.yaml").write_text(text.replace(f"max_steps: {STEPS}", f"max_steps: {STEPS + 2}"))
+    longer = (*LONG, f"trainer.max_steps={STEPS + 2}", "resume=true", f"output={output}")
+    with pytest.raises(InputError, match=r"task.source.path=wandering.zarr, not other.zarr"):
+        run(compose_config(*longer, f"task.source.path={tmp_path / 'other.zarr'}"))
+
+    store = zarr.open_group(moved)
+    ends = store["meta/episode_ends"]
+    ends.resize((ends.shape[0] - 1,))
+    for array in store["data"].array_values():
+        array.resize((int(ends[-1]), *array.shape[1:]))
+    with pytest.raises(InputError, match=r"\d+ training \w+, and .*wandering.zarr has \d+ now"):
+        run(compose_config(*longer, f"task.source.path={moved}"))
+
+    shutil.copytree(demonstrations, moved, dirs_exist_ok=True)
+    run(compose_config(*longer, f"task.source.path={moved}"))
+    assert final_state(output)["step"] == STEPS + 2
 
 
 def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, straight: Path, tmp_path: Path):

@@ -173,7 +173,7 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Raises:
         InputError: Runs of one method differ in something else, too.
     """
-    configs = [_comparable(one.config) for one in runs]
+    configs = [compared(one.config, IGNORED) for one in runs]
     keys = list(dict.fromkeys(chain(*configs)))
     methods = {config["objective._target_"] for config in configs}
     if len(methods) > 1:
@@ -249,14 +249,6 @@ def _describe(one: Run) -> dict[str, Any]:
         "values": one.values,
         "config": portable_training(one.config),
     }
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are compared; data by the name of their file, whose place is a machine's affair."""
-    settings = compared(config, IGNORED)
-    if path := settings.get("task.source.path"):
-        settings["task.source.path"] = Path(path).name
-    return settings
 
 
 def _evaluations(one: Run) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -118,12 +119,18 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def compared(config: Mapping[str, Any], ignored: Sequence[str] = FREE_TO_CHANGE) -> dict[str, Any]:
-    """`flatten` a configuration, without the settings ``ignored`` and all below them."""
-    return {
+    """`flatten` a configuration, without the settings ``ignored`` and all below them.
+
+    Of the data only the name of the file is kept: where it lies is a machine's affair.
+    """
+    settings = {
         key: value
         for key, value in flatten(config).items()
         if not any(key == name or key.startswith(f"{name}.") for name in ignored)
     }
+    if isinstance(path := settings.get("task.source.path"), str):
+        settings["task.source.path"] = Path(path).name
+    return settings
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

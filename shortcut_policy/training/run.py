@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import has_reached, list_checkpoints, load_model
+from shortcut_policy.checkpoint import has_reached, list_checkpoints, load_model, read_description
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.provenance import command_line, commit
@@ -55,6 +55,7 @@ def run(config: DictConfig) -> Path:
         return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)
+    _check_data(output, dataset)
     rollouts = None
     if settings.rollout_every:
         rollouts = rollouts_in(plain["task"].get("env"), model.objective, settings, plain["seed"])
@@ -327,6 +328,19 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} was trained with {key}={was}, not {wanted}; a run goes on with its own configuration: "
             "drop the change or give another output"
         )
+
+
+def _check_data(output: Path, dataset: DemonstrationDataset | ImageDataset) -> None:
+    """Refuse to go on with a run whose data have become more or less."""
+    saved = list_checkpoints(output)
+    known = read_description(saved[-1])["metadata"] if saved else {}
+    for key, found in dataset.size.items():
+        if known.get(key, found) != found:
+            what = key.replace("train_", "training ")
+            raise InputError(
+                f"{output} was trained with {known[key]} {what}, and {dataset.source.path} has {found} now: "
+                "a run goes on with its own data, restore them or give another output"
+            )
 
 
 def _snake_case(target: str) -> str:
