@@ -203,8 +203,39 @@ def test_methods_that_differ_in_something_else_are_not_put_together(tmp_path: Pa
         settings_of(runs)
 
 
+def test_sweeps_that_are_published_stay_when_others_are_made(sweeps: Path, tmp_path: Path):
+    """So that a machine needs the runs of a new sweep alone."""
+    parts = {name: tmp_path / "parts" / name for name in ("methods", "bootstrap_fraction")}
+    for name, folder in parts.items():
+        shutil.copytree(sweeps / name, folder / name)
+    whole, first, both = (tmp_path / name for name in ("whole", "first", "both"))
+    for runs, published, output in (
+        (sweeps, None, whole),
+        (parts["methods"], None, first),
+        (parts["bootstrap_fraction"], str(first), both),
+    ):
+        summarise(OmegaConf.create({"runs": str(runs), "published": published, "output": str(output)}))
+    assert (both / "results.md").read_text() == (whole / "results.md").read_text()
+    found, expected = (json.loads((folder / "results.json").read_text()) for folder in (both, whole))
+    assert found["sweeps"] == expected["sweeps"] and len(found["runs"]) == len(expected["runs"])
+
+    again = {"runs": str(parts["methods"]), "published": str(both), "output": str(both)}
+    summarise(OmegaConf.create(again))
+    assert (both / "results.md").read_text() == (whole / "results.md").read_text()
+    for wrong, sentence in (("nowhere", "cannot be read"), ("other", "is of task other, and")):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        text = (first / "results.json").read_text().replace('"name": "two_modes"', '"name": "other"')
+        (tmp_path / "other" / "results.json").write_text(text)
+        with pytest.raises(InputError, match=sentence):
+            summarise(
+                OmegaConf.create(
+                    again | {"runs": str(parts["bootstrap_fraction"]), "published": str(tmp_path / wrong)}
+                )
+            )
+
+
 def test_summary_is_written(sweeps: Path, tmp_path: Path):
-    summarise(OmegaConf.create({"runs": str(sweeps), "output": str(tmp_path)}))
+    summarise(OmegaConf.create({"runs": str(sweeps), "published": None, "output": str(tmp_path)}))
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["sweeps"]) == {"bootstrap_fraction", "methods"}
     assert len(results["runs"]) == 8 and all(run["config"]["seed"] == run["seed"] for run in results["runs"])

@@ -64,15 +64,18 @@ def run(config: DictConfig) -> None:
             f"runs={root} holds no sweeps: give a folder as `scripts/train.py -m experiment=...` fills it, "
             "<runs>/<sweep>/<run>"
         )
-    rows = {name: make_rows(runs) for name, runs in sweeps.items()}
+    runs = [one for own in sweeps.values() for one in own]
+    rows: dict[str, Rows] = {name: make_rows(own) for name, own in sweeps.items()}
+    earlier, described = read_published(config.published, runs) if config.published else ({}, [])
+    rows = dict(sorted((earlier | rows).items()))
     results = {
         "command": command_line(),
         "commit": commit(),
         "sweeps": rows,
-        "runs": [_describe(one) for runs in sweeps.values() for one in runs],
+        "runs": described + [_describe(one) for one in runs],
     }
     write_atomic(output / "results.json", json.dumps(results, indent=2) + "\n")
-    caption = make_caption([one for runs in sweeps.values() for one in runs])
+    caption = make_caption(runs, [one["config"] for one in described])
     tables = {title_of(name): make_table(own) for name, own in rows.items()}
     sections = [caption, *(f"## {title}\n\n{table.markdown().strip()}" for title, table in tables.items())]
     write_atomic(output / "results.md", "\n\n".join(sections) + "\n")
@@ -82,6 +85,39 @@ def run(config: DictConfig) -> None:
         console.print(f"\n{title}")
         console.print(table.rich())
     console.print(f"\n{caption}\nTables and figure are in {output}", highlight=False)
+
+
+def read_published(folder: str | Path, runs: Sequence[Run]) -> tuple[dict[str, Rows], list[dict[str, Any]]]:
+    """Of results that were written before, the sweeps that none of ``runs`` belongs to.
+
+    Returns:
+        Their rows by sweep, see `make_rows`, and what is known of each of their runs.
+
+    Raises:
+        InputError: There are no such results, or they are of another task.
+    """
+    path = Path(folder) / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        described = [
+            one for one in results["runs"] if one["sweep"] not in {run.folder.parent.name for run in runs}
+        ]
+        rows = {name: results["sweeps"][name] for name in {one["sweep"] for one in described}}
+        tasks = {one["config"]["task"]["name"] for one in described}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"published={folder}: {path} cannot be read ({type(error).__name__}: {error}); name a folder "
+            "that scripts/ablations.py has written"
+        ) from error
+    task = runs[0].config["task"]["name"]
+    if tasks - {task}:
+        raise InputError(f"published={folder} is of task {tasks.pop()}, and the runs are of {task}")
+    for row in chain.from_iterable(rows.values()):
+        row["values"] = {
+            quantity: {int(steps): value for steps, value in counts.items()}
+            for quantity, counts in row["values"].items()
+        }
+    return rows, described
 
 
 def read_sweep(folder: Path) -> list[Run]:
@@ -209,9 +245,9 @@ def make_table(rows: Rows) -> TextTable:
     return TextTable(header, lines, caption="")
 
 
-def make_caption(runs: Sequence[Run]) -> str:
-    """What a reader must know to read the tables of all ``runs``."""
-    configs = [one.config for one in runs]
+def make_caption(runs: Sequence[Run], earlier: Sequence[Mapping[str, Any]] = ()) -> str:
+    """What a reader must know to read the tables of all ``runs``, and of others with these configurations."""
+    configs = [*(one.config for one in runs), *earlier]
     updates = _listed({config["trainer"]["max_steps"] for config in configs})
     seeds = _listed({config["seed"] for config in configs})
     text = (
