@@ -96,12 +96,10 @@ def read_published(folder: str | Path, runs: Sequence[Run]) -> tuple[dict[str, R
     Raises:
         InputError: There are no such results, or they are of another task.
     """
-    path = Path(folder) / "results.json"
+    path, made = Path(folder) / "results.json", {one.folder.parent.name for one in runs}
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        described = [
-            one for one in results["runs"] if one["sweep"] not in {run.folder.parent.name for run in runs}
-        ]
+        described = [one for one in results["runs"] if one["sweep"] not in made]
         rows = {name: results["sweeps"][name] for name in {one["sweep"] for one in described}}
         tasks = {one["config"]["task"]["name"] for one in described}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -6,19 +6,17 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
-    Generators,
     LossContext,
     Metrics,
-    Objective,
     StepMap,
     TrainingEvaluations,
-    check_step_range,
     draw_times,
     expand_like,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.objectives.paths import interpolate
 
 #: Of the paper's time distribution: mean and deviation of the logit of t, which grows towards the data.
 LOGIT = (0.4, 1.0)
@@ -26,7 +24,7 @@ LOGIT = (0.4, 1.0)
 WEIGHT_OFFSET = 1e-3
 
 
-class MeanFlow(Objective):
+class MeanFlow(AverageVelocity):
     """Regress on the slope of the network's own average velocity instead of on two half steps.
 
     Differentiating ``(e - t) s = integral of v over [t, e]`` in t, with the end point ``e = t + d`` fixed,
@@ -53,10 +51,6 @@ class MeanFlow(Objective):
         error: Of the average velocity, see `row_error`.
     """
 
-    path = Straight()
-    velocity_at_zero = True
-    step_conditioned = True
-
     def __init__(
         self,
         interval_share: float = 0.5,
@@ -66,11 +60,8 @@ class MeanFlow(Objective):
     ) -> None:
         if not 0 <= interval_share <= 1:
             raise InputError(f"objective.interval_share={interval_share} must be a share, from 0 to 1")
-        if times not in ("logit_normal", "uniform"):
-            raise InputError(f"objective.times={times} must be logit_normal or uniform")
-        if adaptive_power < 0:
-            raise InputError(f"objective.adaptive_power={adaptive_power} must be 0 (equal weights) or more")
-        self.interval_share, self.times, self.adaptive_power = interval_share, times, adaptive_power
+        super().__init__(times, adaptive_power)
+        self.interval_share = interval_share
         self.error = row_error(error)
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
@@ -113,20 +104,6 @@ class MeanFlow(Objective):
                 (velocity, torch.ones_like(t), -torch.ones_like(d)),
             )[1]
         return velocity + expand_like(d, x_t) * slope
-
-    def sample(
-        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
-    ) -> Tensor:
-        """Take ``steps`` steps of size 1/steps; deterministic in ``noise`` (B, ...)."""
-        return euler(net, noise, cond, steps, d=1 / steps)
-
-    def check_steps(self, steps: int) -> None:
-        """Any whole number of steps from 1 on."""
-        check_step_range(steps, None, "MeanFlow")
-
-    def network_evaluations(self, steps: int) -> int:
-        """One a step."""
-        return steps
 
     def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
         """One, and one derivative for each row with d > 0, which takes as long as several evaluations."""

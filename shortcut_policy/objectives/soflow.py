@@ -8,20 +8,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
-    Generators,
     LossContext,
     Metrics,
-    Objective,
     StepMap,
     TrainingEvaluations,
-    check_step_range,
     draw_times,
     loss_phase,
 )
 from shortcut_policy.objectives.consistency import consistency_target
 from shortcut_policy.objectives.errors import l2
-from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.objectives.paths import interpolate
 
 #: Of the paper's times, for the flow rows and the two ends of an interval: mean and standard deviation of the
 #: logit. The paper counts time from the data, so that its means have the other sign.
@@ -32,7 +30,7 @@ WEIGHT_OFFSET = 1e-2
 SHORTEST = 1e-4
 
 
-class SoFlow(Objective):
+class SoFlow(AverageVelocity):
     """Consistency of steps of every size with the velocity of the row's own data point, without derivatives.
 
     One step of d from x_t ends where a small step along the row's velocity, ``r d``, and one of ``(1 - r) d``
@@ -59,10 +57,6 @@ class SoFlow(Objective):
             (paper, section 3.3); 0 gives equal weights.
     """
 
-    path = Straight()
-    velocity_at_zero = True
-    step_conditioned = True
-
     def __init__(
         self,
         consistency_share: float = 0.5,
@@ -78,11 +72,8 @@ class SoFlow(Objective):
                 f"objective.smallest_part={smallest_part} must be above 0 and not above "
                 f"objective.largest_part={largest_part}, and that not above 1"
             )
-        if times not in ("logit_normal", "uniform"):
-            raise InputError(f"objective.times={times} must be logit_normal or uniform")
-        if adaptive_power < 0:
-            raise InputError(f"objective.adaptive_power={adaptive_power} must be 0 (equal weights) or more")
-        self.consistency_share, self.times, self.adaptive_power = consistency_share, times, adaptive_power
+        super().__init__(times, adaptive_power)
+        self.consistency_share = consistency_share
         self.largest_part, self.smallest_part = largest_part, smallest_part
         stages = 1 + ceil(log2(largest_part / smallest_part))
         self.loss_changes = [stage / stages for stage in range(1, stages)]
@@ -115,20 +106,6 @@ class SoFlow(Objective):
     def part(self, progress: float) -> float:
         """r at this point of the training."""
         return max(self.largest_part / 2 ** loss_phase(self, progress), self.smallest_part)
-
-    def sample(
-        self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
-    ) -> Tensor:
-        """Take ``steps`` steps of size 1/steps; deterministic in ``noise`` (B, ...)."""
-        return euler(net, noise, cond, steps, d=1 / steps)
-
-    def check_steps(self, steps: int) -> None:
-        """Any whole number of steps from 1 on."""
-        check_step_range(steps, None, "SoFlow")
-
-    def network_evaluations(self, steps: int) -> int:
-        """One a step."""
-        return steps
 
     def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
         """One, and one without a gradient for each consistency row."""
