@@ -117,10 +117,10 @@ def test_perfect_straight_flow_is_a_fixed_point_of_reflow(steps: int):
         straight_map, NOISE, COND, context(straight_map, straight_map)
     )
     assert losses.max() < 1e-12
-    losses, _ = LiveReflow(reflow_every=1, target_steps=steps).loss(
+    losses, _ = LiveReflow(reflow_every=2, target_steps=steps).loss(
         straight_map, NOISE, COND, context(straight_map)
     )
-    assert losses.max() < 1e-12
+    assert losses[: len(losses) // 2].max() < 1e-12  # the reflowed rows
 
 
 def test_samplers_follow_perfect_maps():
@@ -300,6 +300,7 @@ def test_targets_carry_no_gradient(objective: Objective):
         (ProgressiveDistillation, {"first_phase": -0.1}, "first_phase"),
         (Reflow, {"first_phase": 2}, "first_phase"),
         (LiveReflow, {"reflow_every": 0.5}, "reflow_every"),
+        (LiveReflow, {"reflow_every": 1}, "reflow_every"),
     ],
 )
 def test_settings_without_meaning_are_refused(make, arguments, name):

@@ -261,6 +261,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(compose_config: Compose, tmp_pa
     assert all(value.isfinite().all() for value in load_policy(last).state_dict().values())
 
 
+@pytest.mark.parametrize("warmup", [STEPS - 1, STEPS])
+def test_a_training_that_ends_in_its_warm_up_says_so(
+    compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture, warmup: int
+):
+    run(compose_config(f"trainer.warmup_steps={warmup}", f"output={tmp_path / 'run'}"))
+    said = f"trainer.warmup_steps={warmup} updates" in capsys.readouterr().err
+    assert said == (warmup == STEPS)
+
+
 @pytest.fixture
 def trainer(compose_config: Compose, tmp_path: Path) -> Trainer:
     """One that has not begun."""

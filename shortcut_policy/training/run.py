@@ -67,6 +67,13 @@ def run(config: DictConfig) -> Path:
         if main:
             write_atomic(output / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
             log = RunLog(output, trainer.step, plain["wandb"], plain)
+            if settings.warmup_steps >= settings.max_steps:
+                print(
+                    f"the learning rate rises for trainer.warmup_steps={settings.warmup_steps} updates, and "
+                    f"the training ends at trainer.max_steps={settings.max_steps}, before its peak: for more "
+                    "than a try, warm up for a tenth of the updates or less",
+                    file=sys.stderr,
+                )
         try:
             trainer.fit(log)
         finally:
