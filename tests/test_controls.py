@@ -51,7 +51,7 @@ def test_euler_walks_from_noise_to_data():
     ("arguments", "sentence"),
     [
         ({"train_steps": 0}, "objective.train_steps=0 must be a whole number"),
-        ({"timestep_spacing": "uniform"}, "objective.timestep_spacing=uniform must be one of trailing"),
+        ({"timestep_spacing": "uniform"}, "objective.timestep_spacing=uniform must be trailing, leading or linspace"),
         ({"beta_schedule": "cosine"}, "objective.beta_schedule=cosine is not a schedule of diffusers"),
     ],
 )
@@ -70,7 +70,7 @@ def test_clipping_is_refused_for_data_that_reach_beyond(compose_config):
     make_model(compose_config(*overrides, "objective.clip_sample=false"), dataset)
 
 
-@pytest.mark.parametrize("steps", [1, 10, 100])
+@pytest.mark.parametrize("steps", [1, 10, 29, 51, 100])
 def test_diffusion_with_the_exact_noise_recovers_the_data(steps):
     """For one data point c the best noise prediction is known at every level; DDPM and DDIM must return c."""
     objective, point = Diffusion(), torch.tensor([0.3, -0.6])
@@ -85,6 +85,21 @@ def test_diffusion_with_the_exact_noise_recovers_the_data(steps):
     torch.testing.assert_close(sample, point.expand(8, 2), atol=2e-3, rtol=0)
     cond = torch.zeros(64, 1)
     assert objective.loss(net, point.expand(64, 2), cond, context(net, cond))[0].max() < 1e-6
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_more_ddim_steps_come_closer_whether_they_divide_the_levels_or_not(spacing):
+    """For Gaussian data the best noise prediction is known, and each step makes samples narrower."""
+    objective, std = Diffusion(clip_sample=False, timestep_spacing=spacing), 0.3
+    alphas = objective.ddpm.alphas_cumprod
+
+    def net(x, t, d, cond):
+        alpha = alphas[torch.round((1 - t) * objective.train_steps - 1).long()][:, None]
+        return x * (1 - alpha).sqrt() / (alpha * std**2 + 1 - alpha)
+
+    one = torch.ones(1, 1)  # samples are proportional to their noise
+    found = [float(objective.sample(net, one, one, steps)) for steps in (10, 16, 29, 30, 40, 51, 60, 80, 99)]
+    assert found == sorted(found) and std - 0.1 < found[0] and std - 0.01 < found[-1] < std
 
 
 def test_regression_sees_neither_noise_nor_data():

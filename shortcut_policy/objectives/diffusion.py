@@ -14,6 +14,7 @@ from shortcut_policy.objectives.base import (
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.settings import check_choice
 
 #: Which levels DDIM visits, by diffusers' names.
 SPACINGS = ("trailing", "leading", "linspace")
@@ -49,10 +50,8 @@ class Diffusion(Objective):
     ) -> None:
         if not isinstance(train_steps, int) or train_steps < 1:
             raise InputError(f"objective.train_steps={train_steps} must be a whole number of noise levels")
-        if timestep_spacing not in SPACINGS:
-            raise InputError(
-                f"objective.timestep_spacing={timestep_spacing} must be one of {', '.join(SPACINGS)}"
-            )
+        check_choice("objective.timestep_spacing", timestep_spacing, SPACINGS)
+        check_choice("objective.clip_sample", clip_sample, (True, False))
         shared = {
             "num_train_timesteps": train_steps,
             "beta_schedule": beta_schedule,
@@ -84,12 +83,18 @@ class Diffusion(Objective):
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
     ) -> Tensor:
         """DDPM at ``train_steps`` steps, its noise drawn from ``generator``; DDIM, without any, below."""
-        scheduler = self.ddpm if steps == self.train_steps else self.ddim
+        ancestral = steps == self.train_steps
+        scheduler = self.ddpm if ancestral else self.ddim
         scheduler.set_timesteps(steps)
         x = noise * scheduler.init_noise_sigma
-        for level in scheduler.timesteps.tolist():
+        # Where the number of levels is no multiple of the steps, rounding can make diffusers list one more.
+        levels = scheduler.timesteps[:steps].tolist()
+        for level, after in zip(levels, [*levels[1:], -1], strict=True):
             predicted = self._predict(net, x, torch.full(x.shape[:1], level, device=x.device), cond)
-            x = scheduler.step(predicted, level, x, generator=generator).prev_sample
+            if ancestral:
+                x = self.ddpm.step(predicted, level, x, generator=generator).prev_sample
+            else:
+                x = self._ddim_step(predicted, x, level, after)
         return x
 
     def check_steps(self, steps: int) -> None:
@@ -99,6 +104,19 @@ class Diffusion(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def _ddim_step(self, predicted: Tensor, x: Tensor, level: int, after: int) -> Tensor:
+        """From one noise level to a cleaner one, -1 for the data (Song et al. 2021, equation 12, eta = 0).
+
+        The step of diffusers ends ``train_steps // steps`` levels on, which is not the next level that its
+        own list visits if ``steps`` does not divide ``train_steps``: from 51 of 100 on, samples stay noise.
+        """
+        signal = self.ddim.alphas_cumprod[level]
+        signal_after = self.ddim.alphas_cumprod[after] if after >= 0 else self.ddim.final_alpha_cumprod
+        data = (x - (1 - signal) ** 0.5 * predicted) / signal**0.5
+        if self.bounded:
+            data = data.clamp(-1, 1)
+        return signal_after**0.5 * data + (1 - signal_after) ** 0.5 * predicted
 
     def _predict(self, net: StepMap, x: Tensor, level: Tensor, cond: Tensor) -> Tensor:
         t = self.told_time(level).to(x.dtype)
