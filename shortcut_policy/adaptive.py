@@ -81,7 +81,8 @@ def check_steps(objective: Objective, steps: Steps) -> None:
                 'steps="auto" needs a network that knows steps of every size, such as a shortcut policy\'s; '
                 f"{type(objective).__name__} does not train one: give a number of steps"
             )
-        objective.check_steps(2)
+        for count in (1, 2):  # whose samples the gap lies between
+            objective.check_steps(count)
     else:
         objective.check_steps(steps)
 
@@ -133,8 +134,10 @@ class StepTimes:
             setting: What the time depends on beside the steps: device, batch size.
 
         Raises:
-            InputError: the fewest steps take longer.
+            InputError: the fewest steps take longer, or the deadline is no time.
         """
+        if not (isinstance(deadline_ms, int | float) and deadline_ms > 0):
+            raise InputError(f"deadline_ms={deadline_ms} must be a number of milliseconds above 0")
         most = 0
         for steps in allowed_steps(objective, DOUBLINGS):
             if (setting, steps) not in self._milliseconds:

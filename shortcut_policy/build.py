@@ -22,8 +22,8 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
     Raises:
         InputError: There is no ``_target_``, it cannot be imported, or it does not take these arguments.
     """
-    if "_target_" not in spec:
-        raise InputError(f"cannot build an object from {dict(spec)}: it has no _target_ (package.Class)")
+    if not isinstance(spec, Mapping) or "_target_" not in spec:
+        raise InputError(f"cannot build an object from {spec}: it has no _target_ (package.Class)")
     path = str(spec["_target_"])
     arguments = {key: _nested(value) for key, value in spec.items() if not key.startswith("_")}
     target = find_target(path)
@@ -32,8 +32,13 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
     _check_arguments(path, target, arguments, extra)
     try:
         return target(**arguments, **extra)
-    except TypeError as error:
-        raise InputError(f"{path} does not take {sorted({*arguments, *extra})}: {error}") from error
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        plain = {key: value for key, value in spec.items() if isinstance(value, str | int | float | list)}
+        plain.pop("_target_")
+        named = ", ".join(f"{key}={value}" for key, value in plain.items()) or "these settings"
+        raise InputError(f"{path} cannot be built with {named}: {error}") from error
 
 
 def find_target(path: str) -> Any:

@@ -7,6 +7,7 @@ which training goes on. A checkpoint appears under its name only when it is comp
 import importlib.metadata
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -104,8 +105,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def list_checkpoints(run: str | Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    found = (Path(run) / "checkpoints").glob("step_*")
-    return sorted(folder for folder in found if re.fullmatch(r"step_\d+", folder.name))
+    found = (Path(run) / "checkpoints").glob(f"step_*/{DESCRIPTION}")
+    return sorted(file.parent for file in found if re.fullmatch(r"step_\d+", file.parent.name))
 
 
 def checkpoint_step(folder: str | Path) -> int:
@@ -126,6 +127,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); take another checkpoint") from error
+    if not isinstance(description, dict) or not {"policy", "metadata"} <= description.keys():
+        raise InputError(f"{path} describes no policy; take another checkpoint")
     if description.get("format") != FORMAT:
         raise InputError(
             f"{path} has checkpoint format {description.get('format')}, this version reads {FORMAT}; "
@@ -156,7 +159,14 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
     path = folder / TRAINING_STATE
     if not path.is_file():
         raise InputError(f"{path} is missing: only the newest checkpoint of a run can be resumed")
-    return torch.load(path, map_location=device, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} is damaged ({str(error).splitlines()[0]}), so that this run cannot go on; copy it "
+            f"again, or begin another from its policy with init_from={folder} and a new output"
+        ) from error
+    return state
 
 
 def remove_folder(folder: Path) -> None:

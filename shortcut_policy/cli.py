@@ -5,6 +5,7 @@ the input ends in one sentence on stderr and exit status 2, never in a traceback
 alone: the others run, and the exit status says afterwards that one failed.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,19 @@ from omegaconf import DictConfig
 
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.paths import CONFIG_DIR
+
+#: A file where a folder has to be, or the other way round; no rights; no space.
+UNUSABLE_PLACE = {
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+}
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -68,10 +82,12 @@ def _sweep_job() -> str | None:
 
 
 def plain_sentence(error: BaseException | None) -> str | None:
-    """The message meant for the user in the chain of causes."""
+    """The message meant for the user in the chain of causes, or about a place that cannot be written."""
     while error is not None:
         if isinstance(error, InputError | TrainingError):
             return str(error)
+        if isinstance(error, OSError) and error.filename and error.errno in UNUSABLE_PLACE:
+            return f"{error.filename} cannot be used ({error.strerror}): give another path"
         error = error.__cause__
     return None
 

@@ -245,8 +245,8 @@ class Policy(Model):
                 "use the environment and observation mode that it was trained for"
             )
         tensors = {name: torch.as_tensor(obs[name], device=self.device) for name in self.obs_shapes}
-        # NumPy's numbers are float64 by default, which layers of float32 do not take.
-        tensors = {name: x.float() if x.is_floating_point() else x for name, x in tensors.items()}
+        # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.
+        tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
         for name, shape in self.obs_shapes.items():
             expected = (self.n_obs_steps, *shape)
             if tuple(tensors[name].shape[1:]) != expected:
@@ -254,4 +254,7 @@ class Policy(Model):
                     f"observation '{name}' has shape {tuple(tensors[name].shape)}, expected (B, "
                     f"{', '.join(map(str, expected))}): batch, n_obs_steps, then one step's shape"
                 )
+        if not torch.stack([x.isfinite().all() for x in tensors.values()]).all():
+            bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
+            raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
         return tensors

@@ -1,10 +1,15 @@
 """Checks of settings as they come from a command line or a configuration."""
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 from shortcut_policy.errors import InputError
+
+#: What torch's generators take.
+LARGEST_SEED = 2**63 - 1
 
 
 def listed(name: str, value: Any) -> list[Any]:
@@ -15,14 +20,23 @@ def listed(name: str, value: Any) -> list[Any]:
     """
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values or values == [None]:
-        raise InputError(f"{name}={value} names nothing: give at least one value, such as {name}=[1]")
+        raise InputError(f"{name}={value} names nothing: give a value, or several as {name}=[...,...]")
     return values
 
 
-def check_whole(name: str, value: Any, lowest: int) -> None:
-    """Raise `InputError` unless ``value`` is a whole number from ``lowest`` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise InputError(f"{name}={value!r} must be a whole number of at least {lowest}")
+def check_whole(name: str, value: Any, lowest: int, largest: int | None = None) -> None:
+    """Raise `InputError` unless ``value`` is a whole number from ``lowest`` on, up to ``largest`` if any."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < lowest or (largest is not None and value > largest):
+        most = "" if largest is None else f" and at most {largest}"
+        raise InputError(f"{name}={value!r} must be a whole number of at least {lowest}{most}")
+
+
+def check_number(key: str, value: Any, holds: Callable[[float], bool], words: str) -> None:
+    """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and holds(value)):
+        raise InputError(f"{key}={value} must be {words}")
 
 
 def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

@@ -25,9 +25,9 @@ from shortcut_policy.backbones import Mlp
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.ablations import (
     Run,
+    logged,
     make_caption,
     make_rows,
-    read_log,
     read_sweep,
     settings_of,
 )
@@ -271,7 +271,7 @@ def test_log_gives_the_last_rollouts_and_validation(tmp_path: Path):
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     expected = {"score": {1: 0.9}, "success": {1: 0.5}, "action_error": {1: 3.0, 16: 2.0}}
-    assert read_log(tmp_path) == expected
+    assert logged(tmp_path) == expected
 
 
 def test_distance_is_the_mean_length_of_the_shadows_of_a_shift(source: toy.Mixture):

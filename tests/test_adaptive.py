@@ -128,6 +128,19 @@ def test_settings_that_make_no_sense_are_refused(arguments, named):
         Auto(**arguments)
 
 
+def test_a_gap_needs_both_of_its_samples(policy: Policy):
+    objective = {**policy.spec["objective"], "level_weights": [0, 1, 1], "target_steps": 2}
+    other = Policy.from_spec(policy.spec | {"objective": objective})
+    with pytest.raises(InputError, match="steps=1 cannot be sampled"):
+        other.act(observations(policy, 1), "auto")
+
+
+@pytest.mark.parametrize("deadline", [math.nan, 0, "soon"])
+def test_a_deadline_is_a_time(policy: Policy, deadline):
+    with pytest.raises(InputError, match=f"deadline_ms={deadline} must be a number of milliseconds above 0"):
+        policy.act(observations(policy, 1), deadline_ms=deadline)
+
+
 def test_other_words_are_refused(policy: Policy):
     with pytest.raises(InputError, match="steps=fast"):
         policy.act(observations(policy, 1), "fast")

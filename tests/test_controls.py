@@ -51,7 +51,10 @@ def test_euler_walks_from_noise_to_data():
     ("arguments", "sentence"),
     [
         ({"train_steps": 0}, "objective.train_steps=0 must be a whole number"),
-        ({"timestep_spacing": "uniform"}, "objective.timestep_spacing=uniform must be trailing, leading or linspace"),
+        (
+            {"timestep_spacing": "uniform"},
+            "timestep_spacing=uniform must be trailing, leading or linspace",
+        ),
         ({"beta_schedule": "cosine"}, "objective.beta_schedule=cosine is not a schedule of diffusers"),
     ],
 )

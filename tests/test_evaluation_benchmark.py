@@ -248,7 +248,14 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
             "[{name: a, steps: [1], overrides: ['trainer.keep_last=1', 'trainer.checkpoint_every=9']}]",
             r"last_k=2 checkpoints .* of benchmark entry 'a' leaves 1: lower",
         ),
+        (
+            "[{name: a, steps: [1], overrides: ['trainer.keep_last=1', 'trainer.keep_every=7000']}]",
+            r"last_k=2 checkpoints .* of benchmark entry 'a' leaves 1: lower",
+        ),
+        ("[{name: a, steps: [1], overrides: ['trainer.max_steps=abc']}]", "trainer.max_steps=abc must be"),
         ("[{name: a, checkpoint: x}]", "at least 'name' and 'steps'"),
+        ("[{name: a b, steps: [1], checkpoint: x}, {name: a_b, steps: [1], checkpoint: y}]", "rename one"),
+        ("[{name: a/b, steps: [1], checkpoint: x}]", "name=a/b must be a word or more, without '/'"),
         (
             "[{name: a, steps: [1], checkpoint: x, colour: red}]",
             "'a' has no setting 'colour': it has name, steps, checkpoint",
@@ -271,7 +278,10 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
         benchmark.run(short(runs, output, "last_k=3"))
     with pytest.raises(InputError, match="no place for the table"):
         benchmark.run(short(runs, output, f"readme='{tmp_path}/README.md'"))
-    for wrong in ("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"):
+    for wrong in (
+        *("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"),
+        *("videos=-1", "overwrite=no", "trained_only=no", "curve_checkpoints=-1", "published=/nowhere"),
+    ):
         with pytest.raises(InputError, match=wrong):
             benchmark.run(short(runs, output, wrong))
     save_copy(tiny_policy, tmp_path / "lift", task={**tiny_policy.metadata["task"], "name": "lift"})
@@ -288,6 +298,17 @@ def test_checkpoints_of_a_run_and_of_a_checkpoint_folder(runs):
     names = [path.name for path in all_checkpoints(runs / "shortcut", last_k=1)]
     assert names == ["step_00000010", "step_00000020"]
     assert all_checkpoints(runs / "diffusion", last_k=5) == [runs / "diffusion"]
+
+
+def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path):
+    """In a process of its own, because the folder is an argument of Hydra's command line."""
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task/mine.yaml").write_text("defaults: [pusht]\nname: my_task\nenv: null\n")
+    entries = "entries=[{name: a, steps: [1], overrides: ['task=mine']}]"
+    command = [sys.executable, "scripts/benchmark.py", "--config-dir", str(tmp_path), entries]
+    root = benchmark.__file__.rsplit("/shortcut_policy/", 1)[0]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (found.returncode, "trains on task 'my_task'" in found.stderr) == (2, True), found.stderr
 
 
 def test_demo_compares_equal_budgets():

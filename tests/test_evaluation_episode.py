@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.episode import ActionChunkEpisode, EpisodeResult
 
 
@@ -31,6 +32,17 @@ class CountingEnv(gymnasium.Env):
 
     def _obs(self):
         return {"count": np.array([self.count], np.float32)}
+
+
+def test_an_environment_that_reports_no_success_is_refused():
+    class Silent(CountingEnv):
+        def step(self, action):
+            return *super().step(action)[:4], {"coverage": 0.5}
+
+    episode = ActionChunkEpisode(Silent(), n_obs_steps=1, n_action_steps=2)
+    episode.reset(seed=0)
+    with pytest.raises(InputError, match="must hold is_success after every step, and holds coverage"):
+        episode.step(chunk(1.0))
 
 
 def chunk(*rewards):

@@ -117,6 +117,8 @@ def test_evaluate_writes_everything_and_resumes(tiny_policy, tmp_path):
     assert rewritten(machinery=Machinery(overwrite=True))
     assert not list(tmp_path.glob("episode_*.mp4")), "films of before would pass for films of these numbers"
     assert rewritten(steps=2)
+    (tmp_path / "episodes.jsonl").unlink()
+    assert rewritten(steps=2), "the episodes are missing"
     assert rewritten(protocol=Protocol(episodes=2, batch_size=4, env={"max_steps": 20}))
 
 

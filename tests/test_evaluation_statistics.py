@@ -34,6 +34,11 @@ def test_bootstrap_is_repeatable_and_survives_degenerate_samples():
         bootstrap_interval(np.array([]))
 
 
+def test_one_start_tells_nothing_from_chance():
+    for test in (paired_scores, paired_successes):
+        assert test(np.array([1.0]), np.array([0.0]))[:2] == (1.0, 1.0)
+
+
 def test_differences_between_training_seeds_widen_the_interval():
     starts = np.random.default_rng(0).normal(0.8, 0.02, size=50)
     seeds = np.stack([starts - 0.1, starts, starts + 0.1])

@@ -264,7 +264,10 @@ def test_samples_are_written_with_the_same_noise_for_every_step_count(flow, tmp_
     [
         ("classes=[cat]", "classes: cat is not one of the 10"),
         ("classes=[]", r"classes=\[\] names nothing"),
-        ("n=0", "n=0 must be at least 1"),
+        ("n=0", "n=0 must be a whole number of at least 1"),
+        ("n=1.5", "n=1.5 must be a whole number"),
+        ("seed=-1", "seed=-1 must be a whole number"),
+        ("bf16=no", "bf16=no must be true or false"),
         ("classes=cat", "classes: cat is not one of the 10"),
         ("steps=[0]", "steps=0 cannot be sampled"),
         ("steps=[auto]", "steps=auto cannot be sampled"),

@@ -219,6 +219,7 @@ def test_without_statistics_it_refuses_to_act(tiny_policy: Policy):
             {"keypoint": np.zeros((3, 1, 9, 2))},
             r"'keypoint' has shape \(3, 1, 9, 2\), expected \(B, 2, 9, 2\)",
         ),
+        ({"keypoint": np.full((3, 2, 9, 2), np.nan)}, "observation keypoint holds NaN or infinity"),
     ],
 )
 def test_observations_of_another_task_are_refused(tiny_policy: Policy, change, sentence):

@@ -21,7 +21,12 @@ import zarr
 from hydra.utils import instantiate
 
 from shortcut_policy import load_policy
-from shortcut_policy.checkpoint import has_reached, list_checkpoints, read_description
+from shortcut_policy.checkpoint import (
+    has_reached,
+    list_checkpoints,
+    load_training_state,
+    read_description,
+)
 from shortcut_policy.cli import plain_sentence
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.training import TrainerConfig, run
@@ -152,6 +157,81 @@ def test_two_processes_train_as_one(
     assert all(torch.allclose(a[name], b[name], atol=error) for name in a)
 
 
+def test_two_processes_without_a_gpu_log_what_only_one_of_them_has(
+    compose_config: Compose, demonstrations: Path, tmp_path: Path
+):
+    """Of four rows one is self-consistency, and only torchrun says that the processes belong together."""
+    launcher = ("env", "CUDA_VISIBLE_DEVICES=", sys.executable, "-m", "torch.distributed.run")
+    overrides = ("objective=shortcut_paper", "trainer.batch_size=4", "trainer.log_every=2", "cpu=false")
+    shared = Subprocess(
+        demonstrations,
+        tmp_path / "two",
+        *overrides,
+        launcher=(*launcher, "--standalone", "--nproc_per_node=2"),
+    )
+    run(compose_config(*overrides, "cpu=true", f"output={tmp_path / 'one'}"))
+    assert "Traceback" not in shared.finish()
+    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
+    for name in ("loss", "loss_consistency"):
+        assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("task.env.id=Nowhere-v0", "the environment .* cannot be made: .*Nowhere"),
+        ("+task.env.colour=red", "colour"),
+        ("task.env=null", "needs an environment, and the task has none"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_found_before_training(
+    compose_config: Compose, tmp_path: Path, override: str, sentence: str
+):
+    with pytest.raises(InputError, match=sentence):
+        run(compose_config("trainer.rollout_every=10", override, f"output={tmp_path / 'run'}"))
+    assert not (tmp_path / "run/log.jsonl").exists()
+
+
+def test_a_failing_simulator_does_not_cost_the_training(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*arguments: Any, **more: Any) -> None:
+        raise OSError("the display is gone")
+
+    monkeypatch.setattr("shortcut_policy.evaluation.simulation.rollout", fail)
+    overrides = ("trainer.rollout_every=7", "trainer.checkpoint_every=100")
+    with pytest.raises(OSError, match="the display is gone"):
+        run(compose_config(*overrides, f"output={tmp_path / 'run'}"))
+    assert final_state(tmp_path / "run")["step"] == 7
+
+
+def test_damaged_files_of_a_run_are_named(compose_config: Compose, straight: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    shutil.copytree(straight, output)
+    (output / f"checkpoints/step_{2 * STEPS:08d}").mkdir()
+    assert not has_reached(output, STEPS + 1), "an empty folder is no checkpoint"
+    checkpoint = list_checkpoints(output)[-1]
+    for file, text, sentence in (
+        ("log.jsonl", '{"step": 1}\n', "line 1 of .*log.jsonl is no record of a training"),
+        ("config.yaml", "[", "config.yaml is no configuration of a training"),
+        ("config.yaml", "a: 1", "config.yaml is no configuration of a training"),
+        (f"checkpoints/{checkpoint.name}/policy.json", "[]", "policy.json describes no policy"),
+        (f"checkpoints/{checkpoint.name}/training_state.pt", "x", "training_state.pt is damaged"),
+    ):
+        kept = (output / file).read_bytes()
+        (output / file).write_text(text)
+        with pytest.raises(InputError, match=sentence):
+            if file == "log.jsonl":
+                RunLog(output, STEPS, {"mode": "disabled"}, {})
+            elif file.endswith("policy.json"):
+                load_policy(output)
+            elif file.endswith(".pt"):
+                load_training_state(checkpoint, torch.device("cpu"))
+            else:
+                run(compose_config(*LONG, "resume=true", f"output={output}"))
+        (output / file).write_bytes(kept)
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_batches_visit_every_row_once_an_epoch(world: int):
     streams = [BatchStream(n=10, batch_size=4, seed=3, rank=rank, world=world) for rank in range(world)]
@@ -261,13 +341,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(compose_config: Compose, tmp_pa
     assert all(value.isfinite().all() for value in load_policy(last).state_dict().values())
 
 
-@pytest.mark.parametrize("warmup", [STEPS - 1, STEPS])
+@pytest.mark.parametrize("warmup", [3, 4])
 def test_a_training_that_ends_in_its_warm_up_says_so(
     compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture, warmup: int
 ):
-    run(compose_config(f"trainer.warmup_steps={warmup}", f"output={tmp_path / 'run'}"))
+    short = ("trainer.max_steps=4", f"trainer.warmup_steps={warmup}")
+    run(compose_config(*short, f"output={tmp_path / 'run'}"))
     said = f"trainer.warmup_steps={warmup} updates" in capsys.readouterr().err
-    assert said == (warmup == STEPS)
+    assert said == (warmup == 4)
 
 
 @pytest.fixture
@@ -371,6 +452,14 @@ def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, str
         ("trainer.validation_steps=4", "trainer.validation_steps=4 must be a list of whole numbers"),
         ("trainer.rollout_steps=4", "trainer.rollout_steps=4 must be a list of whole numbers"),
         ("seed=-1", "seed=-1 must be a whole number of at least 0"),
+        ("seed=99999999999999999999", "must be a whole number of at least 0 and at most"),
+        ("task.source=null", "task.source=None must be a mapping with the class to build"),
+        ("task.action=null", "task.action=None must be a mapping with the class to build"),
+        (
+            "backbone.embedding_dim=abc",
+            "ConditionalUnet1D cannot be built with down_dims=[16, 32], kernel_size=3",
+        ),
+        ("objective.consistency_weight=abc", "objective.consistency_weight=abc must be above 0"),
         ("seed=1.0", "seed=1.0 must be a whole number"),
         ("seed=null", "seed=None must be a whole number"),
         ("resume=no", "resume=no must be true or false"),
@@ -502,6 +591,17 @@ def test_what_weights_and_biases_refuses_is_told_in_a_sentence(
     settings = {"mode": "offline", "project": "p", "name": None, key: int(value) if key == "name" else value}
     with pytest.raises(InputError, match=rf"Weights & Biases cannot record .*{reason}.*wandb.mode=offline"):
         RunLog(tmp_path, 0, settings, {})
+
+
+def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "file/folder").mkdir()
+    assert (
+        plain_sentence(caught.value)
+        == f"{tmp_path}/file/folder cannot be used (Not a directory): give another path"
+    )
+    assert plain_sentence(FileNotFoundError(2, "No such file", "x")) is None, "it may be our own mistake"
 
 
 def test_the_command_line_prints_one_sentence(tmp_path: Path):

@@ -9,6 +9,7 @@ from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.paths import GaussianPath
+from shortcut_policy.settings import check_number
 
 
 class Preconditioned(nn.Module):
@@ -38,8 +39,9 @@ class Preconditioned(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("data_std", data_std), ("residual_std", residual_std)):
-            if value <= 0:
-                raise InputError(f"precondition.{name}={value} must be above 0: it is a standard deviation")
+            check_number(
+                f"precondition.{name}", value, lambda std: std > 0, "above 0: it is a standard deviation"
+            )
         self.network, self.path = network, path
         self.data_variance, self.residual_variance = data_std**2, residual_std**2
 

@@ -106,6 +106,7 @@ def choose(config: DictConfig) -> Download:
     sha256 = config.sha256 or source.get("sha256")
     if sha256 is not None and not SHA256.fullmatch(str(sha256).lower()):
         raise InputError(f"sha256={sha256} must be 64 hexadecimal digits")
+    url = str(url)
     if not url.startswith(("http://", "https://")):
         raise InputError(f"url={url} must begin with http:// or https://")
     packed = _suffix(url) == ".zip" and expand(path).suffix != ".zip"

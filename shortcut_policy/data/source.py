@@ -116,7 +116,13 @@ def find_row(source: EpisodeSource, row: int) -> tuple[int, int]:
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` and environment variables written out."""
+    """The path with ``~`` and environment variables written out.
+
+    Raises:
+        InputError: It is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path} is given where the path of a file or folder has to be")
     return Path(os.path.expandvars(os.fspath(path))).expanduser()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -25,7 +24,8 @@ from shortcut_policy.evaluation.statistics import wilson_interval
 from shortcut_policy.evaluation.text_table import Rows, TextTable
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.training.config import FREE_TO_CHANGE, compared
-from shortcut_policy.training.run import method_name
+from shortcut_policy.training.log import read_log
+from shortcut_policy.training.run import method_name, read_config
 
 #: Quantity ("score", "distance") -> sampling steps -> value.
 Values = dict[str, dict[int, float]]
@@ -126,7 +126,7 @@ def read_sweep(folder: Path) -> list[Run]:
     """
     runs = []
     for path in sorted(path.parent for path in folder.glob("*/config.yaml")):
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        config = read_config(path)
         checkpoints = list_checkpoints(path)
         metadata = read_description(checkpoints[-1])["metadata"] if checkpoints else {"train_steps": 0}
         if metadata["train_steps"] < config["trainer"]["max_steps"]:
@@ -140,7 +140,7 @@ def read_sweep(folder: Path) -> list[Run]:
 
 def measure(folder: Path, config: Mapping[str, Any]) -> Values:
     """What a run reached: what its log says in the end; on a toy task, its distance to the data."""
-    values = read_log(folder)
+    values = logged(folder)
     if values:
         return values
     source = build(config["task"]["source"])
@@ -152,12 +152,9 @@ def measure(folder: Path, config: Mapping[str, Any]) -> Values:
     return {"distance": toy.distances(load_policy(folder), source)}
 
 
-def read_log(folder: Path) -> Values:
+def logged(folder: Path) -> Values:
     """Score and strict success of the last rollouts, and action error of the last validation."""
-    last = {}
-    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        last[record["kind"]] = record
+    last = {record["kind"]: record for record in read_log(folder)}
     values: Values = {}
     for kind in ("rollout", "validation"):
         for key, value in last.get(kind, {}).items():

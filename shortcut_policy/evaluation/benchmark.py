@@ -45,7 +45,8 @@ from shortcut_policy.evaluation.table import (
 from shortcut_policy.evaluation.text_table import place_in
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy
-from shortcut_policy.settings import check_whole
+from shortcut_policy.settings import check_choice, check_whole, listed
+from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.run import to_plain
 
 Runs = Mapping[str, Sequence[Run]]
@@ -63,11 +64,12 @@ def run(config: DictConfig) -> None:
     for marker in (config.marker, config.compute_marker) if config.readme else ():
         if marker:
             place_in(Path(config.readme), marker)
-    published = Path(config.published) if config.published else None
+    published = _published(config)
     runs = {
         entry.name: find_runs(entry, config.training, output, published, rules, config.last_k)
         for entry in entries
     }
+    check_choice("trained_only", config.trained_only, (True, False))
     if config.trained_only:
         runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
         entries = [entry for entry in entries if runs[entry.name]]
@@ -121,8 +123,11 @@ def run(config: DictConfig) -> None:
 def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictConfig) -> None:
     """Refuse before the work starts what would fail after hours."""
     usable_device(config.device)
-    for key in ("last_k", "compute_rounds"):
-        check_whole(key, config[key], 1)
+    Machinery(config.num_envs, config.asynchronous, config.videos, overwrite=config.overwrite)
+    for key, lowest in {"last_k": 1, "compute_rounds": 1, "curve_checkpoints": 0}.items():
+        check_whole(key, config[key], lowest)
+    for steps in listed("curve_steps", config.curve_steps):
+        check_whole("curve_steps", steps, 1)
     for key in ("reference", "baseline"):
         if config[key] and config[key] not in runs:
             print(f"{key}={config[key]} is none of the entries, so that nothing is compared with it")
@@ -156,8 +161,9 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
 
 def _check_training(entry: Entry, training: DictConfig, rules: Protocol, last_k: int) -> None:
     """Refuse a training whose policy could not be evaluated as the table asks for."""
-    plain, trainer = to_plain(training), training.trainer
+    plain = to_plain(training)
     objective: Objective = build(plain["objective"])
+    trainer: TrainerConfig = build(plain["trainer"])
     for steps in entry.steps:
         objective.check_steps(steps)
     if "_target_" not in {**(plain["task"].get("env") or {}), **rules.env}:
@@ -165,13 +171,28 @@ def _check_training(entry: Entry, training: DictConfig, rules: Protocol, last_k:
             f"benchmark entry '{entry.name}' trains on task '{plain['task']['name']}', which has no "
             "environment to roll out in: name one with +env._target_=..."
         )
-    saved = -(-trainer.max_steps // trainer.checkpoint_every)
-    kept = saved if trainer.keep_every else min(saved, trainer.keep_last)
+    every = range(trainer.checkpoint_every, trainer.max_steps, trainer.checkpoint_every)
+    saved = [*every, trainer.max_steps]
+    regular = [step for step in saved if trainer.keep_every and step % trainer.keep_every == 0]
+    kept = len({*saved[-trainer.keep_last :], *regular})
     if kept < last_k:
         raise InputError(
             f"last_k={last_k} checkpoints are to be averaged, and the training of benchmark entry "
             f"'{entry.name}' leaves {kept}: lower trainer.checkpoint_every or raise trainer.keep_last"
         )
+
+
+def _published(config: DictConfig) -> Path | None:
+    """The folder of published results that stand in for trainings, where one is named."""
+    if not config.published:
+        return None
+    folder = Path(config.published)
+    if not (folder / "cells").is_dir():
+        raise InputError(
+            f"published={folder} holds no results (no folder cells): give what a benchmark has written to "
+            "its publish, or null to train everything"
+        )
+    return folder
 
 
 def _tell_published(runs: Runs, console: Console) -> None:

@@ -1,14 +1,13 @@
 """The entries of a benchmark: checkpoints, training configurations to run first, published results."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -27,6 +26,8 @@ from shortcut_policy.evaluation.published import (
 )
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.settings import check_keys
+from shortcut_policy.training.log import read_log
+from shortcut_policy.training.run import read_config
 
 SOURCES = ("checkpoint", "runs", "overrides", "published")
 
@@ -64,6 +65,11 @@ class Entry:
     rollout_minutes: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name:
+            raise InputError(
+                f"benchmark entry name={self.name} must be a word or more, without '/': files are named "
+                "after it"
+            )
         if sum(getattr(self, source) is not None for source in SOURCES) != 1:
             raise InputError(f"benchmark entry '{self.name}' must have exactly one of {', '.join(SOURCES)}")
         for key in ("steps", "newest_only", "seeds"):
@@ -165,9 +171,12 @@ def parse_entries(config: ListConfig | None) -> list[Entry]:
         )
     entries = [_entry(item) for item in config]
     names = [entry.name for entry in entries]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    slugs = [slug(name) for name in names]
+    twice = next((name for name in names if slugs.count(slug(name)) > 1), None)
     if twice is not None:
-        raise InputError(f"two benchmark entries are named '{twice}': rename one")
+        raise InputError(
+            f"two benchmark entries are named '{twice}', or so that their files would be: rename one"
+        )
     return entries
 
 
@@ -195,6 +204,8 @@ def train_entry(config: DictConfig) -> Path:
 def training_config(overrides: Sequence[str]) -> DictConfig:
     """``configs/train.yaml`` with ``overrides``, as ``scripts/train.py`` would compose it.
 
+    What ``--config-dir`` of this command holds is there for it, too.
+
     Raises:
         InputError: Hydra cannot do that.
     """
@@ -202,23 +213,29 @@ def training_config(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            return compose("train", overrides=list(overrides))
+            return compose("train", overrides=[*_own_configs(), *overrides])
     except HydraException as error:
         raise InputError(f"the overrides {list(overrides)} are not of a training: {error}") from error
 
 
+def _own_configs() -> list[str]:
+    """The override that adds the folder of the command's ``--config-dir``, if it was given one."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [f"file://{one.path}" for one in sources if one.provider == "command-line"]
+    return [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+
+
 def read_training(folder: Path) -> dict[str, Any] | None:
     """The configuration that a run was trained with, without what belongs to a machine; None if unknown."""
-    path = folder / "config.yaml"
-    return portable_training(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return portable_training(read_config(folder)) if (folder / "config.yaml").is_file() else None
 
 
 def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Kind of record ("train", "validation") -> (updates, losses), from a run's log if it has one."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
-    log = run / "log.jsonl"
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-        record = json.loads(line)
+    for record in read_log(run):
         if "loss" in record:
             updates, losses = curves.setdefault(record["kind"], ([], []))
             updates.append(record["step"])

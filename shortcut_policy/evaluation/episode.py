@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
+from shortcut_policy.errors import InputError
+
 
 @dataclass(frozen=True)
 class EpisodeResult:
@@ -106,6 +108,11 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._total_reward += float(reward)
         self._score = max(self._score, float(info.get("score", reward)))
+        if "is_success" not in info:
+            raise InputError(
+                f"{self.env.unwrapped} reports no success: its info must hold is_success after every step, "
+                f"and holds {', '.join(sorted(info)) or 'nothing'}"
+            )
         self._success |= bool(info["is_success"])
         self._length += 1
         self._finished = bool(terminated or truncated)

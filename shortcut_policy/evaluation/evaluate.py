@@ -16,17 +16,16 @@ import torch
 from shortcut_policy.adaptive import Auto, check_steps
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation.acting import check_environment
-from shortcut_policy.evaluation.episode import ActionChunkEpisode, EpisodeResult
+from shortcut_policy.evaluation.episode import EpisodeResult
 from shortcut_policy.evaluation.latency import Latency, measure_latency, summarise_calls
 from shortcut_policy.evaluation.plots import plot_paths
 from shortcut_policy.evaluation.provenance import command_line, commit, fingerprint
 from shortcut_policy.evaluation.recorder import EpisodeRecorder
-from shortcut_policy.evaluation.simulation import rollout
+from shortcut_policy.evaluation.simulation import rollout, try_environment
 from shortcut_policy.evaluation.statistics import bootstrap_interval, wilson_interval
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.settings import check_whole
+from shortcut_policy.settings import check_choice, check_whole
 
 PATHS_SHOWN = 8
 
@@ -79,6 +78,9 @@ class Machinery:
 
     def __post_init__(self) -> None:
         check_whole("num_envs", self.num_envs, 1)
+        check_whole("videos", self.videos, 0)
+        for name in ("asynchronous", "plot", "overwrite"):
+            check_choice(name, getattr(self, name), (True, False))
 
 
 def check(policy: Policy, steps: int | Auto, protocol: Protocol, guidance: float | None = None) -> None:
@@ -90,11 +92,7 @@ def check(policy: Policy, steps: int | Auto, protocol: Protocol, guidance: float
     """
     check_steps(policy.objective, steps)
     policy.objective.sampling_cond(torch.zeros(1, 1), guidance)
-    env = ActionChunkEpisode(
-        environment_maker(policy, protocol.env)(), policy.n_obs_steps, policy.n_action_steps
-    )
-    check_environment(policy, env.observation_space, env.action_space)
-    env.close()
+    try_environment(policy, environment_maker(policy, protocol.env))
 
 
 def evaluate(
@@ -203,7 +201,7 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
     """Makes the environment of the policy's task, from the ``_target_`` in its metadata.
 
     Raises:
-        InputError: the task has no environment.
+        InputError: the task has no environment; when it is called, this one cannot be made.
     """
     spec = {**(policy.metadata["task"].get("env") or {}), **overrides, **extra}
     if "_target_" not in spec:
@@ -211,7 +209,15 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
             f"task '{policy.metadata['task']['name']}' has no environment to roll out in: "
             "name one with +env._target_=..."
         )
-    return lambda: build(spec)
+
+    def make() -> gymnasium.Env:
+        try:
+            env: gymnasium.Env = build(spec)
+        except gymnasium.error.Error as error:
+            raise InputError(f"the environment {spec} cannot be made: {error}") from error
+        return env
+
+    return make
 
 
 def _has_paths(policy: Policy, protocol: Protocol) -> bool:
@@ -237,6 +243,7 @@ def _finished(
     path = folder / "summary.json"
     expected = [folder / f"episode_{seed}.mp4" for seed in protocol.episode_seeds[: machinery.videos]]
     expected += [folder / "paths.png"] if machinery.plot else []
+    expected.append(folder / "episodes.jsonl")
     if machinery.overwrite or not path.is_file() or not all(file.is_file() for file in expected):
         return None
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

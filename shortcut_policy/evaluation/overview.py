@@ -23,7 +23,7 @@ def run(config: DictConfig) -> None:
         InputError: results cannot be read or there are none, a line is no method and steps or in none of
             them, or the document has no place for the table.
     """
-    lines = [_line(line) for line in config.lines]
+    lines = [_line(line) for line in config.lines or ()]  # none: all that there are
     if not config.results:
         raise InputError("results is empty: give a title and a folder of results for each column")
     if config.readme:

@@ -1,6 +1,7 @@
 """The rollout command: checkpoints x step counts, each in its own folder, and one table."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from shortcut_policy.adaptive import Auto
 from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.evaluation.provenance import command_line, commit
@@ -61,7 +63,7 @@ def run(config: DictConfig) -> None:
     for policy in policies:
         for steps in counts:
             check(policy, steps, rules, config.guidance)
-    output = Path(config.output)
+    output = expand(config.output)
     rows = [
         measure(policy, name, steps, output / name, rules, machinery, config.guidance)[0]
         for name, policy in zip(names, policies, strict=True)
@@ -105,7 +107,11 @@ def measure(
 
 def protocol(config: DictConfig) -> Protocol:
     """The evaluation protocol of a rollout or benchmark configuration."""
-    env = OmegaConf.to_container(config.env, resolve=True)
+    if not isinstance(config.env, Mapping | None):
+        raise InputError(
+            f"env={config.env} must be a mapping, whose keys are laid over the task's environment"
+        )
+    env = OmegaConf.to_container(config.env or OmegaConf.create({}), resolve=True)
     assert isinstance(env, dict)
     return Protocol(
         config.episodes,

@@ -12,6 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from tqdm import tqdm
 
 from shortcut_policy.adaptive import Steps
+from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.acting import Acted, ChunkActor, check_environment
 from shortcut_policy.evaluation.episode import ActionChunkEpisode, EpisodeResult
 from shortcut_policy.policy import Policy
@@ -54,8 +55,11 @@ def rollout(
         progress: Show a progress bar with this title.
 
     Raises:
-        InputError: the objective does not sample with ``steps``, or the environment does not fit the policy.
+        InputError: there is no start, the objective does not sample with ``steps``, or the environment does
+            not fit the policy.
     """
+    if not len(episode_seeds):
+        raise InputError("episode_seeds is empty: give the seed of one start at least")
     actor = ChunkActor(policy, episode_seeds, steps, seed, batch_size, guidance)
 
     def make_episode() -> gymnasium.Env:
@@ -78,6 +82,22 @@ def rollout(
     finally:
         envs.close()
     return results
+
+
+def try_environment(policy: Policy, make_env: Callable[[], gymnasium.Env]) -> None:
+    """Find out in a second whether `rollout` would refuse or fail: make an environment and play one action.
+
+    Raises:
+        InputError: it cannot be made, does not fit the policy or does not say what `rollout` has to know.
+    """
+    episode = ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
+    try:
+        check_environment(policy, episode.observation_space, episode.action_space)
+        episode.reset(seed=0)
+        episode.action_space.seed(0)
+        episode.step(episode.action_space.sample()[:1])
+    finally:
+        episode.close()
 
 
 def _play_group(

@@ -83,8 +83,8 @@ def success_interval(successes: np.ndarray, seed: int = 0) -> tuple[Interval, st
 def paired_scores(a: np.ndarray, b: np.ndarray, seed: int = 0) -> PairedTest:
     """Paired permutation test (swaps within a start) of the mean of ``a`` - ``b``, (starts,) each."""
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    if not difference.any():
-        return PairedTest(0.0, 1.0, "paired permutation")
+    if not difference.any() or len(difference) == 1:  # one difference has one sign or the other
+        return PairedTest(float(difference.mean()), 1.0, "paired permutation")
     # With one sample, "samples" flips the sign of each difference: the same as swapping the pair.
     result = stats.permutation_test(
         (difference,),

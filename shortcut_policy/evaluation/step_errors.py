@@ -35,7 +35,11 @@ def run(config: DictConfig) -> None:
         InputError: a policy cannot be used, or draws noise while it samples.
     """
     rows, counts = [], listed("steps", config.steps)
-    check_whole("episodes", config.episodes, 1)
+    lowest = {"episodes": 1, "states": 1, "first_episode": 0, "noises": 2, "seed": 0}
+    for key, least in lowest.items():
+        check_whole(key, config[key], least)
+    if not config.policies:
+        raise InputError("policies names nothing: give a checkpoint or run under a name, policies.mine=...")
     for name, path in config.policies.items():
         policy = load_policy(path, config.device)
         for steps in (*counts, config.reference_steps):
@@ -65,7 +69,7 @@ def step_errors(
         conditions: Encoded observations, (N, C).
         steps: Step counts.
         reference_steps: The step count that is taken for the truth.
-        noises: Samples for each condition, at least 2.
+        noises: Samples for each condition, at least 2, to tell bias from chance.
         seed: Of the noise.
 
     Returns:
@@ -77,8 +81,7 @@ def step_errors(
     Raises:
         InputError: the sampler draws noise on the way, so that samples do not belong to each other.
     """
-    if noises < 2:
-        raise InputError(f"noises={noises} must be at least 2, to tell bias from chance")
+    check_whole("noises", noises, 2)  # with one, bias could not be told from chance
     generator = torch.Generator(policy.device).manual_seed(seed)
     cond = policy.objective.sampling_cond(conditions.repeat_interleave(noises, 0))
     shape = (len(cond), policy.horizon, policy.action_dim)

@@ -29,12 +29,13 @@ from shortcut_policy.evaluation.published import slug
 from shortcut_policy.evaluation.text_table import place_in, write_into
 from shortcut_policy.images.features import Features, make_features
 from shortcut_policy.images.image_set import ImageSource
-from shortcut_policy.images.metrics import Quality, Reference, measure, reference
+from shortcut_policy.images.metrics import FEWEST, Quality, Reference, measure, reference
 from shortcut_policy.images.pictures import save_grid
 from shortcut_policy.images.sampling import class_labels, draw, load_image_model
 from shortcut_policy.images.table import Judged, make_row, make_table
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.paths import atomic_path, write_atomic
+from shortcut_policy.settings import check_choice, check_whole
 from shortcut_policy.training.run import to_plain
 
 #: What the table calls the images that no method was trained on.
@@ -53,6 +54,7 @@ def run(config: DictConfig) -> None:
     if config.document:
         place_in(Path(config.document), config.marker)
     runs = {entry.name: _runs(entry, config) for entry in entries}
+    check_choice("trained_only", config.trained_only, (True, False))
     if config.trained_only:
         runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
         entries = [entry for entry in entries if runs[entry.name]]
@@ -104,6 +106,10 @@ def _runs(entry: Entry, config: DictConfig) -> list[Run]:
 def _check(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], config: DictConfig) -> ImageSource:
     """Refuse before the trainings what would fail after them; the images that all of them learn from."""
     usable_device(config.device)
+    lowest = {"samples": FEWEST, "noise_seed": 0, "batch_size": 1, "shown": 1}
+    for key, least in lowest.items():
+        check_whole(key, config[key], least)
+    check_choice("bf16", config.bf16, (True, False))
     tasks = []
     for entry in entries:
         training = runs[entry.name][0].training
@@ -145,6 +151,12 @@ def _source(one: Run) -> ImageSource:
             f"task={one.training.task.name} has no pixels to compare with: the benchmark takes tasks of "
             "images, such as task=digits"
         )
+    for name, images in (("training", source.train), ("held-out", source.test)):
+        if 0 < len(images) < FEWEST:
+            raise InputError(
+                f"task={one.training.task.name} has {len(images)} {name} images, too few to compare with: "
+                f"{FEWEST} at least, or no held-out ones"
+            )
     return source
 
 
@@ -252,4 +264,8 @@ def _real(source: ImageSource, n: int) -> np.ndarray:
         return images.images[:n]
     labels = class_labels(None, images.class_names, n).tolist()
     rows = {label: np.flatnonzero(images.labels == label) for label in set(labels)}
-    return images.images[[rows[label][labels[:place].count(label)] for place, label in enumerate(labels)]]
+    turns = [labels[:place].count(label) for place, label in enumerate(labels)]
+    # Of a small class each image is shown again in its turn.
+    return images.images[
+        [rows[label][turn % len(rows[label])] for label, turn in zip(labels, turns, strict=True)]
+    ]

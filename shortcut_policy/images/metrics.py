@@ -18,6 +18,8 @@ from shortcut_policy.paths import atomic_path
 
 #: Nearest neighbours that bound the support of a distribution (Kynkäänniemi et al. 2019, section 4).
 NEIGHBOURS = 3
+#: Images that have so many others.
+FEWEST = NEIGHBOURS + 1
 #: Features of each side that precision and recall are computed from, at most.
 MOST_NEIGHBOURHOODS = 10_000
 #: Resamples of the Frechet distance: each is a covariance of all features.

@@ -13,13 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_policy.checkpoint import load_model
+from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.latency import device_name
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.images.model import ImageModel
 from shortcut_policy.images.pictures import save_grid, to_pixels
 from shortcut_policy.paths import atomic_path, write_atomic
-from shortcut_policy.settings import check_whole, listed
+from shortcut_policy.settings import LARGEST_SEED, check_choice, check_whole, listed
 from shortcut_policy.training.batches import seeded_generator
 
 #: A grid shows at most so many of the samples.
@@ -56,15 +57,18 @@ def run(config: DictConfig) -> Path:
     model = load_image_model(config.checkpoint, config.device)
     steps = listed("steps", config.steps)
     check_whole("batch_size", config.batch_size, 1)
+    check_whole("seed", config.seed, 0, LARGEST_SEED)
+    check_choice("bf16", config.bf16, (True, False))
     for count in steps:
         model.objective.check_steps(count)
     classes = None if config.classes is None else listed("classes", config.classes)
     labels = class_labels(classes, model.class_names, config.n)
-    output, rows, throughput = Path(config.output), {}, {}
+    output, rows, throughput = expand(config.output), {}, {}
     # The first call of a process chooses kernels.
-    draw(model, labels[: config.batch_size], 1, config.seed, config.batch_size, config.guidance, config.bf16)
+    how = (config.seed, config.batch_size, config.guidance, config.bf16)
+    draw(model, labels[: config.batch_size], steps[0], *how)
     for count in steps:
-        found = draw(model, labels, count, config.seed, config.batch_size, config.guidance, config.bf16)
+        found = draw(model, labels, count, *how)
         throughput[count] = found.throughput
         shown = found.samples[:SHOWN]
         rows[str(count)] = to_pixels(model, shown.to(model.device))
@@ -115,8 +119,7 @@ def class_labels(wanted: Sequence[int | str] | None, names: Sequence[str], n: in
     Raises:
         InputError: There is no such class, or no sample is asked for.
     """
-    if n < 1:
-        raise InputError(f"n={n} must be at least 1")
+    check_whole("n", n, 1)
     by_name = {name: number for number, name in enumerate(names)}
     numbers = []
     for one in range(len(names)) if wanted is None else wanted:

@@ -4,9 +4,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Generators, Objective, StepMap, check_step_range
 from shortcut_policy.objectives.paths import Straight, euler
+from shortcut_policy.settings import check_choice, check_number
 
 
 class AverageVelocity(Objective):
@@ -22,10 +22,10 @@ class AverageVelocity(Objective):
     step_conditioned = True
 
     def __init__(self, times: Literal["uniform", "logit_normal"], adaptive_power: float) -> None:
-        if times not in ("logit_normal", "uniform"):
-            raise InputError(f"objective.times={times} must be logit_normal or uniform")
-        if adaptive_power < 0:
-            raise InputError(f"objective.adaptive_power={adaptive_power} must be 0 (equal weights) or more")
+        check_choice("objective.times", times, ("logit_normal", "uniform"))
+        check_number(
+            "objective.adaptive_power", adaptive_power, lambda power: power >= 0, "0 (equal weights) or more"
+        )
         self.times, self.adaptive_power = times, adaptive_power
 
     def sample(

@@ -10,7 +10,6 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
@@ -22,6 +21,7 @@ from shortcut_policy.objectives.base import (
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, interpolate
+from shortcut_policy.settings import check_choice
 
 
 class Consistency(Objective):
@@ -37,8 +37,7 @@ class Consistency(Objective):
 
     def __init__(self, max_steps: int, error: ErrorName, target_weights: Literal["ema", "online"]) -> None:
         check_power_of_two(max_steps)
-        if target_weights not in ("ema", "online"):
-            raise InputError(f"objective.target_weights={target_weights} must be ema or online")
+        check_choice("objective.target_weights", target_weights, ("ema", "online"))
         self.max_steps, self.error, self.target_weights = max_steps, row_error(error), target_weights
 
     def consistency_losses(

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import LossContext, Metrics, StepMap, TrainingEvaluations
 from shortcut_policy.objectives.consistency import Consistency
 from shortcut_policy.objectives.errors import ErrorName
 from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.settings import check_choice
 
 #: Mean and standard deviation of the logarithm of the noise level (Song and Dhariwal 2024, section 3.5).
 LOG_NOISE_MEAN, LOG_NOISE_STD = -1.1, 2.0
@@ -41,8 +41,7 @@ class ConsistencyTraining(Consistency):
         target_weights: Literal["ema", "online"] = "ema",
     ) -> None:
         super().__init__(max_steps, error, target_weights)
-        if times not in ("uniform", "lognormal"):
-            raise InputError(f"objective.times={times} must be uniform or lognormal")
+        check_choice("objective.times", times, ("uniform", "lognormal"))
         self.times = times
         stages = max_steps.bit_length()
         self.loss_changes = [stage / stages for stage in range(1, stages)]

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
@@ -15,6 +14,7 @@ from shortcut_policy.objectives.base import (
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.settings import check_number
 
 
 class LiveReflow(Objective):
@@ -34,11 +34,13 @@ class LiveReflow(Objective):
     velocity_at_zero = True
 
     def __init__(self, reflow_every: float = 4, target_steps: int = 8, error: ErrorName = "l2") -> None:
-        if reflow_every <= 1:
-            raise InputError(
-                f"objective.reflow_every={reflow_every} must be above 1: one row in k is reflowed, and the "
-                "samples that it learns from come from the flow that the others train"
-            )
+        check_number(
+            "objective.reflow_every",
+            reflow_every,
+            lambda k: k > 1,
+            "above 1: one row in k is reflowed, and the samples that it learns from come from the flow that "
+            "the others train",
+        )
         check_step_range(target_steps, None, "the targets, as objective.target_steps")
         self.reflow_every, self.target_steps = reflow_every, target_steps
         self.error, self.flow_error = row_error(error), row_error("l2")

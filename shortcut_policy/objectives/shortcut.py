@@ -1,5 +1,6 @@
 """Shortcut models (Frans, Hafner, Levine, Abbeel: "One Step Diffusion via Shortcut Models", ICLR 2025)."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,6 +24,7 @@ from shortcut_policy.objectives.base import (
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.guidance import Guidance
 from shortcut_policy.objectives.paths import GaussianPath, Straight, euler
+from shortcut_policy.settings import check_choice, check_number, check_whole
 
 
 class Shortcut(Objective):
@@ -91,35 +93,33 @@ class Shortcut(Objective):
         guidance: Guidance | None = None,
     ) -> None:
         check_power_of_two(max_steps)
-        if bootstrap_every < 1:
-            raise InputError(f"objective.bootstrap_every={bootstrap_every} must be at least 1: one row in k")
-        if bootstrap_rows not in ("taken", "added"):
-            raise InputError(f"objective.bootstrap_rows={bootstrap_rows} must be taken or added")
+        check_number(
+            "objective.bootstrap_every", bootstrap_every, lambda k: k >= 1, "at least 1: one row in k"
+        )
+        check_choice("objective.bootstrap_rows", bootstrap_rows, ("taken", "added"))
         if bootstrap_rows == "taken" and bootstrap_every == 1:
             raise InputError(
                 "objective.bootstrap_every=1 with objective.bootstrap_rows=taken leaves no row to flow "
                 "matching, which self-consistency rests on: give bootstrap_every=2 or more, or "
                 "bootstrap_rows=added"
             )
-        if target_weights not in ("ema", "online"):
-            raise InputError(f"objective.target_weights={target_weights} must be ema or online")
-        if flow_times not in ("continuous", "discrete"):
-            raise InputError(f"objective.flow_times={flow_times} must be continuous or discrete")
-        if target_steps < 2 or target_steps & (target_steps - 1):
+        check_choice("objective.target_weights", target_weights, ("ema", "online"))
+        check_choice("objective.flow_times", flow_times, ("continuous", "discrete"))
+        check_whole("objective.target_steps", target_steps, 2)
+        if target_steps & (target_steps - 1):
             raise InputError(f"objective.target_steps={target_steps} must be 2, 4, 8 or another power of two")
-        if not 0 <= bootstrap_from < 1:
-            raise InputError(
-                f"objective.bootstrap_from={bootstrap_from} must be a share of the training, from 0 to "
-                "below 1"
-            )
-        if consistency_weight <= 0:
-            raise InputError(f"objective.consistency_weight={consistency_weight} must be above 0")
-        if consistency_share is not None and consistency_share <= 0:
-            raise InputError(
-                f"objective.consistency_share={consistency_share} must be above 0, or null for no limit"
-            )
-        if target_clip is not None and target_clip <= 0:
-            raise InputError(f"objective.target_clip={target_clip} must be above 0, or null for no limit")
+        check_number(
+            "objective.bootstrap_from",
+            bootstrap_from,
+            lambda share: 0 <= share < 1,
+            "a share of the training, from 0 to below 1",
+        )
+        check_number("objective.consistency_weight", consistency_weight, lambda weight: weight > 0, "above 0")
+        for name, limit in (("consistency_share", consistency_share), ("target_clip", target_clip)):
+            if limit is not None:
+                check_number(
+                    f"objective.{name}", limit, lambda number: number > 0, "above 0, or null for no limit"
+                )
         for name, part, kind in (("path", path, GaussianPath), ("guidance", guidance, Guidance)):
             if not isinstance(part, kind | None):
                 raise InputError(
@@ -127,12 +127,15 @@ class Shortcut(Objective):
                     f"{kind.__module__}"
                 )
         levels = max_steps.bit_length()
-        weights = torch.tensor(list(level_weights) if level_weights is not None else [1.0] * levels)
-        if not 1 <= len(weights) <= levels or weights.min() < 0 or weights.sum() <= 0:
+        given = [1.0] * levels if level_weights is None else level_weights
+        listed = isinstance(given, Sequence) and not isinstance(given, str)
+        numbers = listed and all(isinstance(one, int | float) and 0 <= one < math.inf for one in given)
+        if not numbers or not 1 <= len(given) <= levels or not any(given):
             raise InputError(
                 f"objective.level_weights must be up to {levels} numbers from 0 on, for d = 1, 1/2, ... "
-                f"1/{max_steps}, and not all 0; got {weights.tolist()}"
+                f"1/{max_steps}, and not all 0; got {level_weights}"
             )
+        weights = torch.tensor([float(one) for one in given])
         self.bootstrap_every, self.bootstrap_rows, self.max_steps = bootstrap_every, bootstrap_rows, max_steps
         self.target_steps, self.bootstrap_from = target_steps, bootstrap_from
         self.consistency_weight, self.consistency_share = consistency_weight, consistency_share

@@ -24,8 +24,8 @@ class RunLog:
     ) -> None:
         self.path = folder / "log.jsonl"
         if self.path.exists():
-            kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= resumed_step]
-            write_atomic(self.path, "".join(f"{line}\n" for line in kept))
+            kept = [record for record in read_log(folder) if record["step"] <= resumed_step]
+            write_atomic(self.path, "".join(f"{json.dumps(record)}\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._wandb = None
         if wandb["mode"] != "disabled":
@@ -51,9 +51,27 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.finish()
 
-    def _complete_lines(self) -> list[str]:
-        # A process that was killed while it wrote leaves a last line without its end.
-        return [line[:-1] for line in self.path.open(encoding="utf-8") if line.endswith("\n")]
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's ``log.jsonl``, oldest first; none if it has no log.
+
+    Raises:
+        InputError: A line of it is damaged.
+    """
+    path, records = folder / "log.jsonl", []
+    # A process that was killed while it wrote leaves a last line without its end.
+    lines = [line for line in path.open(encoding="utf-8") if line.endswith("\n")] if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["step"], record["kind"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"line {number} of {path} is no record of a training ({type(error).__name__}: {error}): "
+                "remove the line"
+            ) from error
+        records.append(record)
+    return records
 
 
 def _start_record(folder: Path, resumed: bool, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:

@@ -27,7 +27,7 @@ from shortcut_policy.objectives import Draws, Objective
 from shortcut_policy.objectives.base import allowed_steps, cost_phases, teacher_phase
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.settings import check_choice, check_keys, check_whole
+from shortcut_policy.settings import LARGEST_SEED, check_choice, check_keys, check_whole
 from shortcut_policy.training.config import TrainerConfig, compared, first_difference, flatten
 from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
@@ -35,6 +35,8 @@ from shortcut_policy.training.teacher import taught_by
 from shortcut_policy.training.trainer import Pictures, Rollouts, Trainer
 
 SIZES = ("horizon", "n_obs_steps", "n_action_steps")
+#: Groups of the configuration that are each an object.
+BUILT = ("encoder", "backbone", "objective", "trainer")
 
 
 def run(config: DictConfig) -> Path:
@@ -58,7 +60,7 @@ def run(config: DictConfig) -> Path:
     _check_data(output, dataset)
     rollouts = None
     if settings.rollout_every:
-        rollouts = rollouts_in(plain["task"].get("env"), model.objective, settings, plain["seed"])
+        rollouts = rollouts_in(model, settings, plain["seed"])
     pictures = pictures_in(model, output, settings, plain["seed"])
     trainer = Trainer(model, dataset, settings, output, plain["seed"], rollouts, plain["cpu"], pictures)
     log, main = None, trainer.accelerator.is_main_process
@@ -227,25 +229,30 @@ def evaluations_per_update(
     return round(total)
 
 
-def rollouts_in(
-    env: Mapping[str, Any] | None, objective: Objective, settings: TrainerConfig, seed: int
-) -> Rollouts:
-    """Evaluation in the task's environment during training; score and success of each step count."""
-    from shortcut_policy.evaluation.rollout import rollout
+def rollouts_in(model: Model, settings: TrainerConfig, seed: int) -> Rollouts:
+    """Evaluation in the task's environment during training; score and success of each step count.
 
-    if not env:
+    Raises:
+        InputError: The task has no environment, or one that does not fit.
+    """
+    from shortcut_policy.evaluation.evaluate import environment_maker
+    from shortcut_policy.evaluation.simulation import rollout, try_environment
+
+    if not isinstance(model, Policy) or not model.metadata["task"]["env"]:
         raise InputError(
             f"trainer.rollout_every={settings.rollout_every} needs an environment, and the task has none; "
             "set task.env, or trainer.rollout_every=0"
         )
-    counts = _usable_steps(objective, settings, "rollout_steps")
+    counts = _usable_steps(model.objective, settings, "rollout_steps")
+    make_env = environment_maker(model, {})
+    try_environment(model, make_env)
     seeds = range(settings.rollout_seed, settings.rollout_seed + settings.rollout_episodes)
 
     def evaluate(policy: Model, step: int) -> dict[str, float]:
         assert isinstance(policy, Policy)
         values: dict[str, float] = {}
         for steps in counts:
-            results = rollout(policy, lambda: build(env), seeds, steps, seed=seed)
+            results = rollout(policy, make_env, seeds, steps, seed=seed)
             values[f"score_{steps}"] = sum(r.score for r in results) / len(results)
             values[f"success_{steps}"] = sum(r.success for r in results) / len(results)
         return values
@@ -282,17 +289,32 @@ def _check_settings(config: Mapping[str, Any]) -> None:
     check_keys("the configuration", config, (), known, elsewhere=flatten(config))
     check_keys("wandb", config["wandb"], list(layout["wandb"]))
     task = config["task"]
+    if not isinstance(task, Mapping):
+        raise InputError(f"task={task} must be a mapping, such as those in {CONFIG_DIR / 'task'}")
     if {"obs", "action"} & task.keys():
         check_keys("task", task, ("name", "source", "obs", "action", *SIZES), ("env",))
         check_keys("data", config["data"], (), list(layout["data"]))
-        if not isinstance(task["obs"], Mapping):
-            raise InputError(f"task.obs={task['obs']} must be a mapping of names to fields")
+        named = isinstance(task["obs"], Mapping) and all(isinstance(name, str) for name in task["obs"])
+        if not named or not task["obs"]:
+            raise InputError(
+                f"task.obs={task['obs']} must be a mapping of names to fields, one observation at least"
+            )
+        parts = {f"task.obs.{name}": field for name, field in task["obs"].items()}
+        parts["task.action"] = task["action"]
     else:
         check_keys("task", task, ("name", "source"), ("flip", "env"))
+        parts = {}
+    parts |= {"task.source": task["source"]} | {name: config[name] for name in BUILT}
+    for key, part in parts.items():
+        if not isinstance(part, Mapping) or "_target_" not in part:
+            raise InputError(
+                f"{key}={part} must be a mapping with the class to build, {{_target_: package.Class, ...}}; "
+                f"{CONFIG_DIR} holds examples"
+            )
     for name in ("resume", "cpu"):
         check_choice(name, config[name], (True, False))
     check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
-    check_whole("seed", config["seed"], 0)
+    check_whole("seed", config["seed"], 0, LARGEST_SEED)
 
 
 def _check_origin(config: Mapping[str, Any]) -> None:
@@ -324,7 +346,7 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} holds checkpoints but no config.yaml, which says what they were trained with: put it "
             "back, or give another output"
         )
-    before = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
+    before = read_config(output)
     # As for `init_from`, the order of the observations counts: the encoder puts them end to end.
     old, new = (
         compared(each) | {"task.obs": list(each["task"].get("obs") or ())} for each in (before, config)
@@ -335,6 +357,25 @@ def _check_output(output: Path, config: Mapping[str, Any]) -> None:
             f"{output} was trained with {key}={was}, not {wanted}; a run goes on with its own configuration: "
             "drop the change or give another output"
         )
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run was trained with.
+
+    Raises:
+        InputError: Its ``config.yaml`` is damaged.
+    """
+    path = run / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        damage = "" if isinstance(config, dict) and isinstance(config.get("task"), dict) else "no mapping"
+    except yaml.YAMLError as error:
+        damage = str(error).splitlines()[0]
+    if damage:
+        raise InputError(
+            f"{path} is no configuration of a training ({damage}): put it back, or take another run"
+        )
+    return config
 
 
 def _check_data(output: Path, dataset: DemonstrationDataset | ImageDataset) -> None:

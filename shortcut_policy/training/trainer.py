@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -114,7 +115,8 @@ class Trainer:
     ) -> None:
         self.config, self.output, self.seed = config, output, seed
         self.rollouts, self.pictures = rollouts, pictures
-        self.accelerator = Accelerator(cpu=cpu)
+        # Without a GPU accelerate would take the processes of torchrun for as many trainings.
+        self.accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         if config.batch_size % world:
             raise InputError(
@@ -359,7 +361,11 @@ class Trainer:
 
     def _roll_out(self, log: RunLog | None) -> None:
         if self.accelerator.is_main_process and self.rollouts is not None:
-            values = self.rollouts(self.ema_model, self.step)
+            try:
+                values = self.rollouts(self.ema_model, self.step)
+            except Exception:  # a simulator's failure must not cost the training
+                self._save()
+                raise
             self.selection = {"score": next(iter(values.values()))}
             self._write(log, "rollout", values)
 
@@ -410,10 +416,15 @@ class Trainer:
         return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device)).item())
 
     def _reduce(self, records: list[dict[str, Tensor]]) -> dict[str, float]:
-        names = records[0].keys()
-        means = torch.stack([torch.stack([r[name].float() for r in records]).mean() for name in names])
-        means = self.accelerator.reduce(means, reduction="mean")
-        values = dict(zip(names, means.tolist(), strict=True))
+        """Means over the updates, in all processes, that have a value: some rows are not in every batch."""
+        own = list(dict.fromkeys(name for record in records for name in record))
+        names = list(dict.fromkeys(gather_object(own)))
+        none = torch.zeros((), device=self.device)
+        found = [[record[name].float() for record in records if name in record] for name in names]
+        sums = torch.stack([sum(values, none) for values in found])
+        counts = torch.tensor([float(len(values)) for values in found], device=self.device)
+        sums, counts = self.accelerator.reduce(torch.stack([sums, counts]), reduction="sum")
+        values = dict(zip(names, (sums / counts).tolist(), strict=True))
         return values | {
             "learning_rate": float(self.schedules[0].get_last_lr()[0]),
             "seconds": round(self.seconds, 2),
