@@ -11,10 +11,12 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test robomimic lint clean
+.PHONY: help install demo test robomimic lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(READY) ## Create .venv and nothing more
 
 demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (15 minutes)
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)

@@ -9,7 +9,7 @@ from policies import untrained_policy
 from rich.console import Console
 from rich.table import Table
 
-from shortcut_policy.evaluation.latency import measure_latency
+from shortcut_policy.evaluation.latency import latencies_in_turns
 
 CASES = (
     ("shortcut", 1),
@@ -33,7 +33,8 @@ def main() -> None:
         name: untrained_policy(f"objective={name}", *arguments.overrides, device=arguments.device)
         for name in dict(CASES)
     }
-    results = {(name, steps): measure_latency(policies[name], steps) for name, steps in CASES}
+    found = latencies_in_turns([(policies[name], steps) for name, steps in CASES])
+    results = dict(zip(CASES, found, strict=True))
     slowest = results["diffusion", 100]
     parameters = sum(p.numel() for p in policies["shortcut"].parameters()) / 1e6
     table = Table(

@@ -10,7 +10,7 @@ import torch
 from shortcut_policy.errors import InputError
 from shortcut_policy.evaluation.acting import ChunkActor, chunk_generator
 from shortcut_policy.evaluation.evaluate import Machinery, Protocol, check, evaluate
-from shortcut_policy.evaluation.latency import measure_latency
+from shortcut_policy.evaluation.latency import latencies_in_turns, measure_latency
 from shortcut_policy.evaluation.rollout import checkpoint_name, rollout
 
 SEEDS = range(100000, 100053)
@@ -147,6 +147,8 @@ def test_latency_is_measured_at_batch_size_one(tiny_policy):
     assert 0 < latency.p50 <= latency.p95
     assert latency.repeats == 12
     assert latency.device and re.search(r"\w", latency.device)
+    one, two = latencies_in_turns([(tiny_policy, 1), (tiny_policy, 2)], rounds=2, repeats=10)
+    assert one.repeats == two.repeats == 20
 
 
 def test_checkpoint_names(tmp_path):

@@ -20,7 +20,20 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-COMMANDS = ("train", "rollout", "benchmark", "collect", "convert", "download", "view")
+COMMANDS = (
+    *(
+        "train",
+        "rollout",
+        "benchmark",
+        "collect",
+        "convert",
+        "download",
+        "view",
+        "sample",
+        "benchmark-images",
+    ),
+    *("encode-latents", "ablations", "step-errors", "auto-steps"),
+)
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -87,5 +87,6 @@ def test_commands_run_in_the_order_of_the_readme(folder: Path):
 
 
 def test_python_of_the_readme_runs(folder: Path):
-    (code,) = (text for language, text in BLOCKS if language == "python" and "load_policy(" in text)
-    run([sys.executable, "-c", code + "\nassert actions.shape == (1, 8, 2)"], folder)
+    acts, plays = (text for language, text in BLOCKS if language == "python" and "load_policy(" in text)
+    run([sys.executable, "-c", acts + "\nassert actions.shape == (1, 8, 2)"], folder)
+    assert run([sys.executable, "-c", plays], folder) in ("True\n", "False\n")

@@ -455,6 +455,7 @@ def test_a_run_from_before_recorded_updates_goes_on(compose_config: Compose, str
         ("seed=99999999999999999999", "must be a whole number of at least 0 and at most"),
         ("task.source=null", "task.source=None must be a mapping with the class to build"),
         ("task.action=null", "task.action=None must be a mapping with the class to build"),
+        ("task.obs.keypoint.normalize=image", "task.obs.keypoint is an image, whose pixels encoder=lowdim"),
         (
             "backbone.embedding_dim=abc",
             "ConditionalUnet1D cannot be built with down_dims=[16, 32], kernel_size=3",

@@ -28,7 +28,7 @@ from shortcut_policy.evaluation.entries import (
     wanted_cells,
 )
 from shortcut_policy.evaluation.evaluate import Machinery, Protocol, check, evaluate
-from shortcut_policy.evaluation.latency import measure_latency
+from shortcut_policy.evaluation.latency import latencies_in_turns
 from shortcut_policy.evaluation.phases import Phases
 from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.evaluation.published import RunResults, slug
@@ -260,10 +260,9 @@ def _lines(entry: Entry, results: Sequence[RunResults], last_k: int) -> list[Mea
 
 
 def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -> list[Measured]:
-    """Time all lines one after the other: evaluations may date from other days, machines and loads."""
-    return [
-        replace(line, latency=measure_latency(policies[line.name], line.steps, seconds=5.0)) for line in lines
-    ]
+    """Time all lines in turns: evaluations may date from other days, machines and loads."""
+    found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
+    return [replace(line, latency=latency) for line, latency in zip(lines, found, strict=True)]
 
 
 def _cell_folder(config: DictConfig, entry: Entry, number: int, checkpoint: str, steps: int) -> Path:

@@ -1,7 +1,7 @@
 """How long a robot waits for an action chunk."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +43,34 @@ def measure_latency(
         warm_up: Calls before the clock starts (allocator, kernel choice).
         seconds: Stop after this long, but never before 10 calls.
     """
+    return summarise_calls(time_calls(_call(policy, steps), repeats, warm_up, seconds), policy.device)
+
+
+def latencies_in_turns(
+    policies: Sequence[tuple[Policy, int]], rounds: int = 5, repeats: int = 20
+) -> list[Latency]:
+    """`measure_latency` of several policies and their steps, a few calls of each in its turn, several times.
+
+    What slows the machine for a while slows some calls of all of them, and not all calls of some.
+    """
+    calls = [_call(policy, steps) for policy, steps in policies]
+    milliseconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, own in zip(calls, milliseconds, strict=True):
+            own += time_calls(call, repeats, seconds=1.0)
+    return [
+        summarise_calls(own, policy.device) for own, (policy, _) in zip(milliseconds, policies, strict=True)
+    ]
+
+
+def _call(policy: Policy, steps: int) -> Callable[[], torch.Tensor]:
+    """Acts on one observation."""
     obs = {
         name: torch.zeros(1, policy.n_obs_steps, *shape, device=policy.device)
         for name, shape in policy.obs_shapes.items()
     }
     generator = torch.Generator().manual_seed(0)
-    return summarise_calls(
-        time_calls(
-            lambda: policy.act(obs, steps=steps, generator=[generator]).cpu(), repeats, warm_up, seconds
-        ),
-        policy.device,
-    )
+    return lambda: policy.act(obs, steps=steps, generator=[generator]).cpu()
 
 
 def summarise_calls(milliseconds: Sequence[float], device: torch.device) -> Latency:

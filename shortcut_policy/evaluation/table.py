@@ -192,6 +192,11 @@ def _caption(rows: Rows, compared: bool) -> str:
         f"action chunk. Latency of one action chunk at batch size 1 on {first['device']}, "
         f"{count_of(first['threads'], 'thread')}."
     )
+    if any(row["score_peak"] is not None for row in rows):
+        text += (
+            " Peak = the best of these checkpoints, chosen on the starts that it is reported for, and so too "
+            "favourable; papers often report it."
+        )
     if compared:
         measures = "score and in percentage points of strict success" if is_graded(rows) else "points"
         text += (

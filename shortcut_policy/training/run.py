@@ -311,6 +311,13 @@ def _check_settings(config: Mapping[str, Any]) -> None:
                 f"{key}={part} must be a mapping with the class to build, {{_target_: package.Class, ...}}; "
                 f"{CONFIG_DIR} holds examples"
             )
+    if config["encoder"]["_target_"].endswith(".LowDimEncoder"):
+        for key, part in parts.items():
+            if part.get("normalize") == "image" and key != "task.action":
+                raise InputError(
+                    f"{key} is an image, whose pixels encoder=lowdim would put end to end: give an encoder "
+                    "for cameras (README, Add your own)"
+                )
     for name in ("resume", "cpu"):
         check_choice(name, config[name], (True, False))
     check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
