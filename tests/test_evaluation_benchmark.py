@@ -281,6 +281,7 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
     for wrong in (
         *("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"),
         *("videos=-1", "overwrite=no", "trained_only=no", "curve_checkpoints=-1", "published=/nowhere"),
+        "publish=/etc/passwd",
     ):
         with pytest.raises(InputError, match=wrong):
             benchmark.run(short(runs, output, wrong))

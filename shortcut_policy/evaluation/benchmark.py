@@ -128,6 +128,8 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
         check_whole(key, config[key], lowest)
     for steps in listed("curve_steps", config.curve_steps):
         check_whole("curve_steps", steps, 1)
+    if config.publish and Path(config.publish).exists() and not Path(config.publish).is_dir():
+        raise InputError(f"publish={config.publish} is a file: give a folder for the results")
     for key in ("reference", "baseline"):
         if config[key] and config[key] not in runs:
             print(f"{key}={config[key]} is none of the entries, so that nothing is compared with it")
