@@ -84,7 +84,7 @@ class Machinery:
 
 
 def check(policy: Policy, steps: int | Auto, protocol: Protocol, guidance: float | None = None) -> None:
-    """Find out in a second whether `evaluate` would refuse.
+    """Find out in seconds whether `evaluate` would refuse.
 
     Raises:
         InputError: the objective does not sample with ``steps`` or ``guidance``, or the environment does not
@@ -92,7 +92,7 @@ def check(policy: Policy, steps: int | Auto, protocol: Protocol, guidance: float
     """
     check_steps(policy.objective, steps)
     policy.objective.sampling_cond(torch.zeros(1, 1), guidance)
-    try_environment(policy, environment_maker(policy, protocol.env))
+    try_environment(policy, environment_maker(policy, protocol.env), steps, guidance)
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from tqdm import tqdm
 
@@ -84,8 +85,12 @@ def rollout(
     return results
 
 
-def try_environment(policy: Policy, make_env: Callable[[], gymnasium.Env]) -> None:
-    """Find out in a second whether `rollout` would refuse or fail: make an environment and play one action.
+def try_environment(
+    policy: Policy, make_env: Callable[[], gymnasium.Env], steps: Steps, guidance: float | None = None
+) -> None:
+    """Find out in seconds whether `rollout` would refuse or fail: make an environment and play one action.
+
+    It is the policy's own: the environment may be a robot.
 
     Raises:
         InputError: it cannot be made, does not fit the policy or does not say what `rollout` has to know.
@@ -93,9 +98,10 @@ def try_environment(policy: Policy, make_env: Callable[[], gymnasium.Env]) -> No
     episode = ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
     try:
         check_environment(policy, episode.observation_space, episode.action_space)
-        episode.reset(seed=0)
-        episode.action_space.seed(0)
-        episode.step(episode.action_space.sample()[:1])
+        stacked, _ = episode.reset(seed=0)
+        obs = {name: np.asarray(stacked[name])[None] for name in policy.obs_shapes}
+        actions = policy.act(obs, steps, torch.Generator().manual_seed(0), guidance=guidance)
+        episode.step(actions[0, :1].cpu().numpy())
     finally:
         episode.close()
 

@@ -245,7 +245,7 @@ def rollouts_in(model: Model, settings: TrainerConfig, seed: int) -> Rollouts:
         )
     counts = _usable_steps(model.objective, settings, "rollout_steps")
     make_env = environment_maker(model, {})
-    try_environment(model, make_env)
+    try_environment(model, make_env, counts[0])
     seeds = range(settings.rollout_seed, settings.rollout_seed + settings.rollout_episodes)
 
     def evaluate(policy: Model, step: int) -> dict[str, float]:
