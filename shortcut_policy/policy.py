@@ -1,6 +1,5 @@
 """The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
 
-import math
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
@@ -15,6 +14,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
+from shortcut_policy.settings import check_number
 
 ACTION = "action"
 
@@ -57,9 +57,9 @@ class Policy(Model):
         obs_noise: float | None = None,
     ) -> None:
         super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
-        number = isinstance(obs_noise, int | float) and not isinstance(obs_noise, bool)
-        if obs_noise is not None and not (number and 0 < obs_noise < math.inf):
-            raise InputError(f"obs_noise={obs_noise} must be above 0, a standard deviation, or null for none")
+        if obs_noise is not None:
+            words = "above 0, a standard deviation, or null for none"
+            check_number("obs_noise", obs_noise, lambda std: std > 0, words)
         self.obs_noise = obs_noise
         self.obs_shapes = {name: field.shape for name, field in obs.items()}
         (self.action_dim,) = action.shape

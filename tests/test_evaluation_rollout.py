@@ -76,12 +76,12 @@ def test_a_foreign_environment_is_refused_in_one_sentence(tiny_policy):
     with pytest.raises(InputError, match=r"keypoint \[9, 2\].*environment gives state \[5\].*own task"):
         rollout(tiny_policy, make_state_env, SEEDS)
     with pytest.raises(InputError, match="environment of its own task"):
-        check(tiny_policy, 1, Protocol(env={"id": "envs:shortcut_policy/PushTState-v0"}))
+        check(tiny_policy, [1], Protocol(env={"id": "envs:shortcut_policy/PushTState-v0"}))
 
 
 def test_a_step_count_the_objective_cannot_take_is_refused(tiny_policy):
     with pytest.raises(InputError, match="steps=3"):
-        check(tiny_policy, 3, PROTOCOL)
+        check(tiny_policy, [3], PROTOCOL)
     with pytest.raises(InputError, match="steps=3"):
         rollout(tiny_policy, SHORT, SEEDS, steps=3)
 

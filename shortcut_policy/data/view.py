@@ -1,6 +1,5 @@
 """Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes."""
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from shortcut_policy.data.source import EpisodeSource, episode_rows, expand
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
+from shortcut_policy.settings import check_number
 
 #: Values of a key with more elements than this per step are not drawn as curves.
 MOST_CURVES = 20
@@ -41,8 +41,7 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: The store cannot be read or has no such episodes, or the rate is no number above 0.
     """
-    if not isinstance(config.fps, int | float) or not 0 < config.fps < math.inf:
-        raise InputError(f"fps={config.fps} must be a number above 0, of frames a second")
+    check_number("fps", config.fps, lambda fps: fps > 0, "a number above 0, of frames a second")
     hdf5 = expand(config.store).suffix in HDF5_SUFFIXES
     source = RobomimicSource(config.store) if hdf5 else ZarrSource(config.store)
     episodes = list(config.episodes) if isinstance(config.episodes, ListConfig) else [config.episodes]

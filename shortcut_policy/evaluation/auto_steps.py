@@ -42,8 +42,7 @@ def run(config: DictConfig) -> None:
     rules = protocol(config)
     machinery = Machinery(config.num_envs, config.asynchronous, overwrite=config.overwrite)
     autos = [Auto(tolerance, config.max_steps) for tolerance in tolerances]
-    for steps in (*counts, *autos):
-        check(policy, steps, rules)
+    check(policy, [*counts, *autos], rules)
     output = Path(config.output) / checkpoint_name(config.checkpoint)
     fixed = [measure(policy, FIXED, steps, output, rules, machinery) for steps in sorted(counts)]
     rows = [row for row, _, _ in fixed]

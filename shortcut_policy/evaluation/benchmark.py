@@ -150,8 +150,7 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
                 for checkpoint in all_checkpoints(one.folder, config.last_k)[-config.last_k :]:
                     policy = load_policy(checkpoint, config.device)
                     tasks[entry.name] = policy.metadata["task"]["name"]
-                    for steps in entry.steps:
-                        check(policy, steps, rules)
+                    check(policy, entry.steps, rules)
     (name, task), *others = tasks.items()
     for other, other_task in others:
         if other_task != task:

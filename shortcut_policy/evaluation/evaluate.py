@@ -83,16 +83,19 @@ class Machinery:
             check_choice(name, getattr(self, name), (True, False))
 
 
-def check(policy: Policy, steps: int | Auto, protocol: Protocol, guidance: float | None = None) -> None:
-    """Find out in seconds whether `evaluate` would refuse.
+def check(
+    policy: Policy, counts: Sequence[int | Auto], protocol: Protocol, guidance: float | None = None
+) -> None:
+    """Find out in seconds whether `evaluate` would refuse at one of these step counts, one at least.
 
     Raises:
-        InputError: the objective does not sample with ``steps`` or ``guidance``, or the environment does not
-            fit the policy.
+        InputError: the objective does not sample with one of them or with ``guidance``, or the environment
+            does not fit the policy.
     """
-    check_steps(policy.objective, steps)
+    for steps in counts:
+        check_steps(policy.objective, steps)
     policy.objective.sampling_cond(torch.zeros(1, 1), guidance)
-    try_environment(policy, environment_maker(policy, protocol.env), steps, guidance)
+    try_environment(policy, environment_maker(policy, protocol.env), counts[0], guidance)
 
 
 def evaluate(

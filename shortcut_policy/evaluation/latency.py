@@ -47,17 +47,24 @@ def measure_latency(
 
 
 def latencies_in_turns(
-    policies: Sequence[tuple[Policy, int]], rounds: int = 5, repeats: int = 20
+    policies: Sequence[tuple[Policy, int]], rounds: int = 5, repeats: int = 20, seconds: float = 5.0
 ) -> list[Latency]:
     """`measure_latency` of several policies and their steps, a few calls of each in its turn, several times.
 
     What slows the machine for a while slows some calls of all of them, and not all calls of some.
+
+    Args:
+        policies: Policies and the steps of each.
+        rounds: Turns of each.
+        repeats: Calls of a turn; slow policies make fewer, see `time_calls`.
+        seconds: A policy whose calls have taken so long has no further turn.
     """
     calls = [_call(policy, steps) for policy, steps in policies]
     milliseconds: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, own in zip(calls, milliseconds, strict=True):
-            own += time_calls(call, repeats, seconds=1.0)
+            if sum(own) < 1000 * seconds:
+                own += time_calls(call, repeats, seconds=seconds / rounds)
     return [
         summarise_calls(own, policy.device) for own, (policy, _) in zip(milliseconds, policies, strict=True)
     ]

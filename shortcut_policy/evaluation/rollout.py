@@ -61,8 +61,7 @@ def run(config: DictConfig) -> None:
             "them out one by one"
         )
     for policy in policies:
-        for steps in counts:
-            check(policy, steps, rules, config.guidance)
+        check(policy, counts, rules, config.guidance)
     output = expand(config.output)
     rows = [
         measure(policy, name, steps, output / name, rules, machinery, config.guidance)[0]

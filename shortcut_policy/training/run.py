@@ -299,29 +299,32 @@ def _check_settings(config: Mapping[str, Any]) -> None:
             raise InputError(
                 f"task.obs={task['obs']} must be a mapping of names to fields, one observation at least"
             )
-        parts = {f"task.obs.{name}": field for name, field in task["obs"].items()}
-        parts["task.action"] = task["action"]
+        obs = {f"task.obs.{name}": field for name, field in task["obs"].items()}
+        _check_built(obs | {"task.action": task["action"]})
     else:
         check_keys("task", task, ("name", "source"), ("flip", "env"))
-        parts = {}
-    parts |= {"task.source": task["source"]} | {name: config[name] for name in BUILT}
+        obs = {}
+    _check_built({"task.source": task["source"]} | {name: config[name] for name in BUILT})
+    images = [key for key, field in obs.items() if field.get("normalize") == "image"]
+    if images and config["encoder"]["_target_"].endswith(".LowDimEncoder"):
+        raise InputError(
+            f"{images[0]} is an image, whose pixels encoder=lowdim would put end to end: give an encoder "
+            "for cameras (README, Add your own)"
+        )
+    for name in ("resume", "cpu"):
+        check_choice(name, config[name], (True, False))
+    check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
+    check_whole("seed", config["seed"], 0, LARGEST_SEED)
+
+
+def _check_built(parts: Mapping[str, Any]) -> None:
+    """Refuse parts, by their keys in the configuration, that say nothing of what to build."""
     for key, part in parts.items():
         if not isinstance(part, Mapping) or "_target_" not in part:
             raise InputError(
                 f"{key}={part} must be a mapping with the class to build, {{_target_: package.Class, ...}}; "
                 f"{CONFIG_DIR} holds examples"
             )
-    if config["encoder"]["_target_"].endswith(".LowDimEncoder"):
-        for key, part in parts.items():
-            if part.get("normalize") == "image" and key != "task.action":
-                raise InputError(
-                    f"{key} is an image, whose pixels encoder=lowdim would put end to end: give an encoder "
-                    "for cameras (README, Add your own)"
-                )
-    for name in ("resume", "cpu"):
-        check_choice(name, config[name], (True, False))
-    check_choice("wandb.mode", config["wandb"]["mode"], ("disabled", "offline", "online"))
-    check_whole("seed", config["seed"], 0, LARGEST_SEED)
 
 
 def _check_origin(config: Mapping[str, Any]) -> None:
