@@ -32,7 +32,7 @@ robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 lint: $(READY) ## Check style, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy shortcut_policy envs scripts
+	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts
 
 clean: ## Remove the environment, caches and builds; trained runs stay
 	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

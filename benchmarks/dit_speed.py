@@ -23,10 +23,10 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from shortcut_policy.backbones import ImageDit
 from shortcut_policy.backbones.dit import DitSize, dit_size
-from shortcut_policy.evaluation.compute import take_turns
-from shortcut_policy.evaluation.latency import device_name
-from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.benchmark.compute import take_turns
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.provenance import command_line, commit
+from shortcut_policy.rollout.latency import device_name
 
 Batch = dict[str, Tensor]
 Forward = Callable[[Batch], Tensor]

@@ -11,7 +11,7 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from shortcut_policy.evaluation.recorder import tile_videos
+from shortcut_policy.rollout.recorder import tile_videos
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from policies import untrained_policy
 from rich.console import Console
 from rich.table import Table
 
-from shortcut_policy.evaluation.latency import latencies_in_turns
+from shortcut_policy.rollout.latency import latencies_in_turns
 
 CASES = (
     ("shortcut", 1),

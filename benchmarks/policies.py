@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 from shortcut_policy import Policy, load_policy
-from shortcut_policy.evaluation.entries import training_config
-from shortcut_policy.training import run
+from shortcut_policy.benchmark.methods import training_config
+from shortcut_policy.commands.train import run
 
 
 def untrained_policy(*overrides: str, device: str = "cpu") -> Policy:

@@ -21,8 +21,8 @@ import numpy as np
 import pymunk
 from PIL import Image
 
-from envs.pusht import PushTEnv
-from envs.pusht_physics import (
+from shortcut_envs.pusht.env import PushTEnv
+from shortcut_envs.pusht.physics import (
     KEYPOINTS,
     SUCCESS_COVERAGE,
     PushTSimulator,
@@ -30,7 +30,7 @@ from envs.pusht_physics import (
     sample_start,
     transform_points,
 )
-from envs.pusht_render import dataset_image
+from shortcut_envs.pusht.render import dataset_image
 from shortcut_policy.data import ZarrSource
 from shortcut_policy.paths import write_atomic
 

@@ -14,8 +14,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.robosuite_env import RobosuiteEnv
-from envs.robosuite_setup import make_env
+from shortcut_envs.robosuite.env import RobosuiteEnv
+from shortcut_envs.robosuite.setup import make_env
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| task | ours (ms) | robosuite (ms) | factor | same states |\n| :-- | --: | --: | --: | :-- |")
     for task in arguments.tasks:
-        ours: RobosuiteEnv = gymnasium.make(f"envs:shortcut_policy/{task}-v0").unwrapped  # type: ignore[assignment]
+        ours: RobosuiteEnv = gymnasium.make(f"shortcut_policy/{task}-v0").unwrapped  # type: ignore[assignment]
         theirs = make_env(ours.args, ours.actions, (), 84, False)
         times: tuple[list[float], list[float]] = ([], [])
         same = True

@@ -12,7 +12,7 @@ import time
 import gymnasium
 from policies import untrained_policy
 
-from shortcut_policy.evaluation.simulation import rollout
+from shortcut_policy.rollout.play import rollout
 
 EPISODE_SEEDS = range(100_000, 100_050)
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     policy = untrained_policy(*arguments.overrides)
-    make_env = functools.partial(gymnasium.make, "envs:shortcut_policy/PushTKeypoints-v0")
+    make_env = functools.partial(gymnasium.make, "shortcut_envs:shortcut_policy/PushTKeypoints-v0")
     start = time.perf_counter()
     results = rollout(policy, make_env, EPISODE_SEEDS, arguments.steps)
     seconds = time.perf_counter() - start

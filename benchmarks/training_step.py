@@ -19,12 +19,12 @@ from hydra.utils import instantiate
 from torch.nn import functional as F
 
 from shortcut_policy.backbones import unet1d
-from shortcut_policy.evaluation.compute import Update, take_turns
-from shortcut_policy.evaluation.latency import device_name
-from shortcut_policy.evaluation.provenance import command_line, commit
+from shortcut_policy.benchmark.compute import Update, take_turns
+from shortcut_policy.commands.train import make_dataset, make_model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
-from shortcut_policy.training.run import make_dataset, make_model
+from shortcut_policy.provenance import command_line, commit
+from shortcut_policy.rollout.latency import device_name
 from shortcut_policy.training.trainer import Trainer
 
 

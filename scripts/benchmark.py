@@ -1,4 +1,4 @@
-from shortcut_policy.cli import benchmark
+from shortcut_policy.commands.cli import benchmark
 
 if __name__ == "__main__":
     benchmark()

@@ -1,4 +1,4 @@
-from shortcut_policy.cli import benchmark_images
+from shortcut_policy.commands.cli import benchmark_images
 
 if __name__ == "__main__":
     benchmark_images()

@@ -1,4 +1,4 @@
-from shortcut_policy.cli import collect
+from shortcut_policy.commands.cli import collect
 
 if __name__ == "__main__":
     collect()

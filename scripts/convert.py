@@ -1,4 +1,4 @@
-from shortcut_policy.cli import convert
+from shortcut_policy.commands.cli import convert
 
 if __name__ == "__main__":
     convert()

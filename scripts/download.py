@@ -1,4 +1,4 @@
-from shortcut_policy.cli import download
+from shortcut_policy.commands.cli import download
 
 if __name__ == "__main__":
     download()

@@ -1,4 +1,4 @@
-from shortcut_policy.cli import encode_latents
+from shortcut_policy.commands.cli import encode_latents
 
 if __name__ == "__main__":
     encode_latents()

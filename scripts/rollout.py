@@ -1,4 +1,4 @@
-from shortcut_policy.cli import rollout
+from shortcut_policy.commands.cli import rollout
 
 if __name__ == "__main__":
     rollout()

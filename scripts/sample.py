@@ -1,4 +1,4 @@
-from shortcut_policy.cli import sample
+from shortcut_policy.commands.cli import sample
 
 if __name__ == "__main__":
     sample()

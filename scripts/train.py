@@ -1,4 +1,4 @@
-from shortcut_policy.cli import train
+from shortcut_policy.commands.cli import train
 
 if __name__ == "__main__":
     train()

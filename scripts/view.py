@@ -1,4 +1,4 @@
-from shortcut_policy.cli import view
+from shortcut_policy.commands.cli import view
 
 if __name__ == "__main__":
     view()

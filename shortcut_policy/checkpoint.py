@@ -22,6 +22,7 @@ from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.policy import Policy
+from shortcut_policy.renamed import rename
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
 FORMAT = 1
@@ -134,7 +135,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
             f"{path} has checkpoint format {description.get('format')}, this version reads {FORMAT}; "
             "update shortcut-policy"
         )
-    return description
+    renamed: dict[str, Any] = rename(description)
+    return renamed
 
 
 def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping[str, Any]) -> Path:

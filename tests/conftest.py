@@ -9,11 +9,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from envs.pusht_physics import KEYPOINTS, PushTSimulator, PushTState, sample_start, transform_points
+from shortcut_envs.pusht.physics import KEYPOINTS, PushTSimulator, PushTState, sample_start, transform_points
+from shortcut_policy.commands.train import make_dataset, make_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
-from shortcut_policy.training.run import make_dataset, make_model
 
 TINY = (
     "backbone.down_dims=[16,32]",

@@ -10,18 +10,18 @@ from hydra import compose, initialize_config_dir
 
 from shortcut_policy import adaptive, save_policy
 from shortcut_policy.adaptive import Auto, StepTimes, sample_auto, time_calls
+from shortcut_policy.benchmark.table import Cell
+from shortcut_policy.commands.rollout import rollout
+from shortcut_policy.commands.rollout import run as run_rollouts
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation import auto_steps
-from shortcut_policy.evaluation.auto_steps import against_fixed, gap_test
-from shortcut_policy.evaluation.episode import read_episodes
-from shortcut_policy.evaluation.evaluate import Machinery, Protocol, evaluate
-from shortcut_policy.evaluation.rollout import rollout
-from shortcut_policy.evaluation.rollout import run as run_rollouts
-from shortcut_policy.evaluation.table import Cell
 from shortcut_policy.objectives import FlowMatching, Shortcut
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
-from tests.test_evaluation_rollout import SEEDS, SHORT, observations
+from shortcut_policy.rollout.episode import read_episodes
+from shortcut_policy.rollout.evaluate import Machinery, Protocol, evaluate
+from shortcut_studies import auto_steps
+from shortcut_studies.auto_steps import against_fixed, gap_test
+from tests.rollout.test_evaluate import SEEDS, SHORT, observations
 
 ROWS = 6
 

@@ -32,7 +32,7 @@ COMMANDS = (
         "sample",
         "benchmark-images",
     ),
-    *("encode-latents", "ablations", "step-errors", "auto-steps"),
+    *("encode-latents",),
 )
 
 
@@ -96,7 +96,7 @@ def files(folder: Path) -> set[str]:
     ("folder", "inside"),
     [
         ("configs", "shortcut_policy/configs"),
-        ("envs", "envs"),
+        ("envs/shortcut_envs", "shortcut_envs"),
         ("shortcut_policy", "shortcut_policy"),
         ("shortcut_policy/assets", "shortcut_policy/assets"),
     ],
@@ -118,7 +118,7 @@ def test_wheel_keeps_the_hidden_metadata_of_the_bundled_stores(names: set[str]) 
 def test_wheel_has_nothing_else(names: set[str]) -> None:
     tops = {name.split("/")[0] for name in names}
     (dist_info,) = (top for top in tops if top.endswith(".dist-info"))
-    assert tops == {"shortcut_policy", "envs", dist_info}
+    assert tops == {"shortcut_policy", "shortcut_envs", dist_info}
     assert f"{dist_info}/licenses/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
 
@@ -138,11 +138,11 @@ def test_installed_wheel_is_what_python_and_its_commands_import(installed: Path,
     assert all((installed / name).is_file() for name in PROJECT["scripts"])
     code = """
 from importlib.metadata import distribution
-import envs, shortcut_policy
+import shortcut_envs, shortcut_policy
 from shortcut_policy.paths import CONFIG_DIR
 for script in distribution("shortcut-policy").entry_points:
     assert callable(script.load())
-print(envs.__file__, shortcut_policy.__file__, CONFIG_DIR)
+print(shortcut_envs.__file__, shortcut_policy.__file__, CONFIG_DIR)
 """
     for path in run(installed / "python", "-c", code, cwd=tmp_path).split():
         assert Path(path).is_relative_to(installed.parent), f"{path} is not the installed copy"
@@ -152,7 +152,7 @@ def test_installed_wheel_has_its_environments_and_demonstrations(installed: Path
     code = """
 import gymnasium
 from shortcut_policy.data import bundled
-observation, _ = gymnasium.make("envs:shortcut_policy/PushTKeypoints-v0").reset(seed=0)
+observation, _ = gymnasium.make("shortcut_envs:shortcut_policy/PushTKeypoints-v0").reset(seed=0)
 print({name: value.shape for name, value in sorted(observation.items())})
 print(len(bundled("pusht").episode_ends))
 """
@@ -170,15 +170,18 @@ def requirements() -> list[str]:
     return [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
 
 
+OURS = {"shortcut_policy", "shortcut_envs", "shortcut_studies"}
+
+
 def imported(folder: Path) -> set[str]:
     """The top-level modules that the code below ``folder`` imports from elsewhere."""
     nodes = [node for path in folder.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    return {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {"shortcut_policy", "envs"}
+    return {name.split(".")[0] for name in modules} - sys.stdlib_module_names - OURS
 
 
-@pytest.mark.parametrize("folder", ["shortcut_policy", "envs"])
+@pytest.mark.parametrize("folder", ["shortcut_policy", "envs", "studies"])
 def test_every_import_is_a_declared_dependency(folder: str) -> None:
     projects = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
     declared = {canonicalize_name(Requirement(text).name) for text in requirements()}

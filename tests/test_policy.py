@@ -1,5 +1,6 @@
 """The backbone, the policy and its checkpoint."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ from shortcut_policy.backbones.unet1d import _Convolution
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Draws
+from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
+from shortcut_policy.renamed import TARGETS, rename
 
 UNET = "shortcut_policy.backbones.ConditionalUnet1D"
 
@@ -303,3 +306,26 @@ def test_damaged_checkpoints_get_a_sentence(checkpoint, damage, sentence):
 def test_specifications_that_cannot_be_built(spec, sentence):
     with pytest.raises(InputError, match=sentence):
         build(spec)
+
+
+PUSHT = "shortcut_envs:shortcut_policy/PushTKeypoints-v0"
+
+
+def test_old_names_of_a_checkpoint_are_translated():
+    old = {
+        "task": {"env": {"_target_": "gymnasium.make", "id": "envs:shortcut_policy/PushTKeypoints-v0"}},
+        "source": [{"_target_": "envs.robosuite_actions.AbsoluteActions"}],
+    }
+    assert rename(old) == {
+        "task": {"env": {"_target_": "gymnasium.make", "id": PUSHT}},
+        "source": [{"_target_": "shortcut_envs.robosuite.actions.AbsoluteActions"}],
+    }
+    for module in TARGETS.values():
+        if not module.startswith("shortcut_studies"):
+            importlib.import_module(module)
+    # The shipped checkpoint was made before the move.
+    assert (
+        load_policy(CONFIG_DIR.parent / "pretrained" / "pusht")
+        .metadata["task"]["env"]["id"]
+        .startswith("shortcut_policy/")
+    )

@@ -156,8 +156,8 @@ def _draw_frames(axis: Axes, frames: Frames, start: int, stop: int) -> None:
 
 
 def _render_pusht(source: ZarrSource, start: int, stop: int) -> np.ndarray:
-    from envs.pusht_physics import GOAL_POSE
-    from envs.pusht_render import smooth_image
+    from shortcut_envs.pusht.physics import GOAL_POSE
+    from shortcut_envs.pusht.render import smooth_image
 
     goal = source.attributes.get("goal_pose", GOAL_POSE)
     states = source.read("state", start, stop).astype(float)

@@ -11,10 +11,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shortcut_policy.build import build
-from shortcut_policy.device import usable_device
-from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation.entries import (
+from shortcut_policy.benchmark.methods import (
     Entry,
     Run,
     is_trained,
@@ -22,11 +19,14 @@ from shortcut_policy.evaluation.entries import (
     train_entry,
     training_run,
 )
-from shortcut_policy.evaluation.phases import Phases
-from shortcut_policy.evaluation.plots import plot_distances
-from shortcut_policy.evaluation.provenance import command_line, commit, fingerprint
-from shortcut_policy.evaluation.published import slug
-from shortcut_policy.evaluation.text_table import place_in, write_into
+from shortcut_policy.benchmark.phases import Phases
+from shortcut_policy.benchmark.plots import plot_distances
+from shortcut_policy.benchmark.result_files import slug
+from shortcut_policy.benchmark.text_table import place_in, write_into
+from shortcut_policy.build import build
+from shortcut_policy.commands.train import to_plain
+from shortcut_policy.device import usable_device
+from shortcut_policy.errors import InputError
 from shortcut_policy.images.features import Features, make_features
 from shortcut_policy.images.image_set import ImageSource
 from shortcut_policy.images.metrics import FEWEST, Quality, Reference, measure, reference
@@ -35,8 +35,8 @@ from shortcut_policy.images.sampling import class_labels, draw, load_image_model
 from shortcut_policy.images.table import Judged, make_row, make_table
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.paths import atomic_path, write_atomic
+from shortcut_policy.provenance import command_line, commit, fingerprint
 from shortcut_policy.settings import check_choice, check_whole
-from shortcut_policy.training.run import to_plain
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_policy.build import build
+from shortcut_policy.commands.train import to_plain
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
 from shortcut_policy.device import usable_device
@@ -28,7 +29,6 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.image_set import ImageSet, ImageSource
 from shortcut_policy.training.batches import seeded_generator
-from shortcut_policy.training.run import to_plain
 
 #: Attribute of a store that tells what it holds.
 ABOUT = "latents"

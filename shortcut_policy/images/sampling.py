@@ -15,11 +15,11 @@ from tqdm import tqdm
 from shortcut_policy.checkpoint import load_model
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
-from shortcut_policy.evaluation.latency import device_name
-from shortcut_policy.evaluation.provenance import command_line, commit
 from shortcut_policy.images.model import ImageModel
 from shortcut_policy.images.pictures import save_grid, to_pixels
 from shortcut_policy.paths import atomic_path, write_atomic
+from shortcut_policy.provenance import command_line, commit
+from shortcut_policy.rollout.latency import device_name
 from shortcut_policy.settings import LARGEST_SEED, check_choice, check_whole, listed
 from shortcut_policy.training.batches import seeded_generator
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_policy.evaluation.statistics import RESAMPLES, Interval, success_interval
-from shortcut_policy.evaluation.text_table import Rows, TextTable, count_of
+from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
 from shortcut_policy.images.metrics import NEIGHBOURS, Quality
+from shortcut_policy.rollout.statistics import RESAMPLES, Interval, success_interval
 
 #: Rates in the table -> the measurements that they are means of.
 RATES = {"precision": "precise", "recall": "recalled", "accuracy": "correct"}

@@ -36,8 +36,8 @@ from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
 from shortcut_policy.training.batches import BatchStream, seeded_generator
-from shortcut_policy.training.captured import Captured, Compute
 from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.cuda_graph import Captured, Compute
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.validation import validate

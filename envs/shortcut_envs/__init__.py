@@ -1,0 +1,29 @@
+"""Simulated tasks. Importing this package registers its environments with gymnasium; it imports no simulator.
+
+`gymnasium.make("shortcut_envs:shortcut_policy/PushTKeypoints-v0")` imports it and makes the environment in
+one call, after `import gymnasium` alone. Gymnasium 1.0 to 1.4 read no entry points of plugins, in spite of the
+messages of `gymnasium.register` that speak of them, hence the name of the package before the colon.
+"""
+
+import gymnasium
+
+# No max_episode_steps: the environments truncate by themselves, and a TimeLimit on top would count twice.
+for _observation in ("State", "Keypoints", "Image"):
+    gymnasium.register(
+        id=f"shortcut_policy/PushT{_observation}-v0",
+        entry_point="shortcut_envs.pusht.env:PushTEnv",
+        kwargs={"observation": _observation.lower()},
+    )
+
+for _name, _task in (
+    ("Lift", "Lift"),
+    ("Can", "PickPlaceCan"),
+    ("Square", "NutAssemblySquare"),
+    ("Transport", "TwoArmTransport"),
+    ("ToolHang", "ToolHang"),
+):
+    gymnasium.register(
+        id=f"shortcut_policy/{_name}-v0",
+        entry_point="shortcut_envs.robosuite.env:RobosuiteEnv",
+        kwargs={"task": _task},
+    )

@@ -1,0 +1,1 @@
+"""Push-T: the environment, its physics and pictures, and a scripted expert."""

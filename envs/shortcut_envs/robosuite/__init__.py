@@ -1,0 +1,1 @@
+"""The tasks of robomimic in robosuite, with scripted experts."""

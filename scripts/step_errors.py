@@ -1,4 +1,0 @@
-from shortcut_policy.cli import step_errors
-
-if __name__ == "__main__":
-    step_errors()

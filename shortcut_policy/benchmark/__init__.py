@@ -1,0 +1,1 @@
+"""The harness: methods side by side on the same starts, in tables, figures and a report."""

@@ -1,0 +1,181 @@
+"""Results that outlive the folders of the runs that they come from.
+
+``<publish>/cells/<entry>.jsonl`` holds all that tables, tests and figures need of an entry, a few kilobytes
+an evaluated checkpoint: small enough for version control. Its lines are records of two kinds, "run" (a
+training seed: what was trained, and its losses) and "cell" (one of its checkpoints at one step count: the
+summary of the evaluation, and seed, score and success of every start). Commands are left out: their paths do
+not travel.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.benchmark.table import Cell
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import write_atomic
+from shortcut_policy.rollout.evaluate import Protocol
+
+#: Kind of record ("train", "validation") -> (updates, losses).
+Losses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What the benchmark knows of one training seed, evaluated here or read from published results.
+
+    Attributes:
+        number: The training seed, or the place in the entry's ``runs``.
+        spec: Specification of the policy, see `Policy.from_spec`.
+        training: The training configuration, without what belongs to a machine; None if unknown.
+        checkpoints: Names of all checkpoints of the run, newest last.
+        losses: Of the training.
+        cells: (checkpoint, steps) -> evaluation.
+    """
+
+    number: int
+    spec: dict[str, Any]
+    training: dict[str, Any] | None
+    checkpoints: Sequence[str]
+    losses: Losses
+    cells: Mapping[tuple[str, int], Cell]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of the policy of the newest evaluated checkpoint."""
+        newest = max(self.cells, key=lambda cell: self.checkpoints.index(cell[0]))
+        metadata: dict[str, Any] = self.cells[newest].summary["policy"]
+        return metadata
+
+
+def slug(name: str) -> str:
+    """An entry's name as part of file names."""
+    return name.replace(" ", "_")
+
+
+def published_file(folder: Path, name: str) -> Path:
+    """Where the results of an entry are in a folder of published results."""
+    return folder / "cells" / f"{slug(name)}.jsonl"
+
+
+def write_published(path: Path, runs: Sequence[RunResults]) -> None:
+    """Write the results of an entry's training seeds."""
+    lines = [json.dumps(record, default=str) for run in runs for record in _records(run)]
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def read_published(path: Path) -> list[RunResults]:
+    """The training seeds in a file of `write_published`.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        runs = [record for record in records if record["kind"] == "run"]
+        cells: dict[int, dict[tuple[str, int], Cell]] = {run["run"]: {} for run in runs}
+        for record in records:
+            if record["kind"] == "cell":
+                starts = [np.array(record[name], dtype=float) for name in ("score", "success")]
+                cells[record["run"]][record["checkpoint"], record["steps"]] = Cell(record["summary"], *starts)
+        return [
+            RunResults(
+                number=run["run"],
+                **{name: run[name] for name in ("spec", "training", "checkpoints", "losses")},
+                cells=cells[run["run"]],
+            )
+            for run in runs
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the published results {path} cannot be read ({type(error).__name__}: {error}); name a folder "
+            "that 'publish' has written, or restore the file"
+        ) from error
+
+
+def check_protocol(run: RunResults, path: Path, rules: Protocol) -> None:
+    """Refuse results that other rules made.
+
+    Raises:
+        InputError: they were evaluated under another protocol.
+    """
+    expected = json.loads(json.dumps(asdict(rules), default=str))
+    for cell in run.cells.values():
+        for key, value in expected.items():
+            found = cell.summary["settings"].get(key)
+            if found != value:
+                raise InputError(
+                    f"{path} was evaluated with {key}={found}, not {value}: methods can only be compared "
+                    f"under one protocol, give {key}={found} or evaluate it again"
+                )
+
+
+def check_cells(run: RunResults, path: Path, wanted: Sequence[tuple[str, int]]) -> None:
+    """Refuse results with gaps.
+
+    Raises:
+        InputError: a wanted (checkpoint, steps) was not evaluated.
+    """
+    for checkpoint, steps in wanted:
+        if (checkpoint, steps) not in run.cells:
+            known = sorted(number for name, number in run.cells if name == checkpoint)
+            raise InputError(
+                f"{path} holds no evaluation of {checkpoint}, seed {run.number}, at steps={steps}, only at "
+                f"{known or 'other checkpoints'}: ask for those, or evaluate the checkpoint itself"
+            )
+
+
+def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> None:
+    """Refuse results of another training than the one asked for.
+
+    Args:
+        run: The results.
+        path: Where they were read.
+        training: As `portable_training` gives it.
+
+    Raises:
+        InputError: a setting differs.
+    """
+    from shortcut_policy.training.config import first_difference, flatten
+
+    published = flatten(portable_training(run.training or {}))
+    if difference := first_difference(published, flatten(training)):
+        key, old, new = difference
+        raise InputError(
+            f"{path}, seed {run.number}, was trained with {key}={old}, not {new}: remove the file to train "
+            f"anew, or replace the entry's overrides by 'published: {path.parents[1]}' to show it as it is"
+        )
+
+
+def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A training configuration without what belongs to a machine or a moment, to compare and to publish."""
+    from shortcut_policy.training.config import FREE_TO_CHANGE
+
+    machine = {"task": ("source", "env"), "trainer": ("precision", "compile", "cuda_graph")}
+    kept = {key: value for key, value in config.items() if key not in FREE_TO_CHANGE}
+    for part in machine.keys() & kept.keys():
+        kept[part] = {key: value for key, value in kept[part].items() if key not in machine[part]}
+    return kept
+
+
+def _records(run: RunResults) -> Iterator[dict[str, Any]]:
+    described = {name: getattr(run, name) for name in ("spec", "training", "checkpoints", "losses")}
+    yield {"kind": "run", "run": run.number, **described}
+    for (checkpoint, steps), cell in sorted(run.cells.items()):
+        policy = {key: value for key, value in cell.summary["policy"].items() if key != "command"}
+        summary = {key: value for key, value in cell.summary.items() if key != "command"}
+        first = summary["settings"]["seed"]
+        yield {
+            "kind": "cell",
+            "run": run.number,
+            "checkpoint": checkpoint,
+            "steps": steps,
+            "summary": {**summary, "policy": policy},
+            "seed": list(range(first, first + len(cell.scores))),
+            "score": cell.scores.tolist(),
+            "success": [int(success) for success in cell.successes],
+        }

@@ -1,0 +1,1 @@
+"""Commands: each reads its configuration and calls the rest of the library."""

@@ -1,0 +1,173 @@
+"""Command line entry points: Hydra reads the configuration, a package does the work.
+
+Every script in ``scripts/`` and every console command of the wheel is one function of this file. A mistake in
+the input ends in one sentence on stderr and exit status 2, never in a traceback. In a sweep it ends its job
+alone: the others run, and the exit status says afterwards that one failed.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.paths import CONFIG_DIR
+
+#: A file where a folder has to be, or the other way round; no rights; no space.
+UNUSABLE_PLACE = {
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+}
+
+
+def command(
+    config_name: str, configs: Path = CONFIG_DIR
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Turn ``task(config)`` into a command that Hydra configures from ``<configs>/<config_name>.yaml``."""
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        failed: list[str] = []
+
+        @wraps(task)
+        def guarded(config: DictConfig) -> None:
+            # A configuration may name classes in modules beside the user's own configs.
+            sys.path.insert(0, os.getcwd())
+            try:
+                task(config)
+            except Exception as error:
+                sentence = plain_sentence(error)
+                if sentence is None:
+                    raise
+                job = _sweep_job()
+                if job is None:
+                    print(f"error: {sentence}", file=sys.stderr)
+                    sys.exit(2)
+                print(f"error in {job}: {sentence}", file=sys.stderr)
+                failed.append(job)
+
+        configured = hydra.main(version_base=None, config_path=str(configs), config_name=config_name)(guarded)
+
+        @wraps(task)
+        def run() -> None:
+            failed.clear()
+            configured()
+            if failed:
+                print(f"error: {len(failed)} of the sweep's jobs failed, see above", file=sys.stderr)
+                sys.exit(2)
+
+        return run
+
+    return decorate
+
+
+def _sweep_job() -> str | None:
+    """The overrides of a job in a sweep whose other jobs run in this process after it; None elsewhere."""
+    settings = HydraConfig.get()
+    if settings.mode != RunMode.MULTIRUN or not settings.launcher._target_.endswith(".BasicLauncher"):
+        return None
+    return " ".join(settings.overrides.task)
+
+
+def plain_sentence(error: BaseException | None) -> str | None:
+    """The message meant for the user in the chain of causes, or about a place that cannot be written."""
+    while error is not None:
+        if isinstance(error, InputError | TrainingError):
+            return str(error)
+        if isinstance(error, OSError) and error.filename and error.errno in UNUSABLE_PLACE:
+            return f"{error.filename} cannot be used ({error.strerror}): give another path"
+        error = error.__cause__
+    return None
+
+
+@command("train")
+def train(config: DictConfig) -> None:
+    """Train a policy: ``scripts/train.py task=pusht objective=shortcut``."""
+    from shortcut_policy.commands.train import run
+
+    run(config)
+
+
+@command("rollout")
+def rollout(config: DictConfig) -> None:
+    """Roll a checkpoint out in its simulator: ``scripts/rollout.py checkpoint=... steps=[1,4]``."""
+    from shortcut_policy.commands.rollout import run
+
+    run(config)
+
+
+@command("convert")
+def convert(config: DictConfig) -> None:
+    """Between robomimic and zarr files: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
+    from shortcut_policy.data.convert import run
+
+    run(config)
+
+
+@command("download")
+def download(config: DictConfig) -> None:
+    """Fetch published demonstrations: ``scripts/download.py dataset=lift_ph``."""
+    from shortcut_policy.data.download import run
+
+    run(config)
+
+
+@command("encode_latents")
+def encode_latents(config: DictConfig) -> None:
+    """Latents of images: ``scripts/encode_latents.py source.path=images.zip vae=... output=latents.zarr``."""
+    from shortcut_policy.images.latents import run
+
+    run(config)
+
+
+@command("benchmark")
+def benchmark(config: DictConfig) -> None:
+    """Compare checkpoints or training configurations in one table: ``scripts/benchmark.py``."""
+    from shortcut_policy.benchmark.harness import run
+
+    run(config)
+
+
+@command("benchmark_images")
+def benchmark_images(config: DictConfig) -> None:
+    """Compare methods of making images: ``scripts/benchmark_images.py --config-name benchmark_digits``."""
+    from shortcut_policy.images.benchmark import run
+
+    run(config)
+
+
+@command("collect")
+def collect(config: DictConfig) -> None:
+    """Record demonstrations with a scripted expert: ``scripts/collect.py expert=pusht episodes=200``."""
+    from shortcut_policy.commands.collect import run
+
+    run(config)
+
+
+@command("view")
+def view(config: DictConfig) -> None:
+    """Show what a demonstration store holds: ``scripts/view.py store=...``."""
+    from shortcut_policy.data.view import run
+
+    run(config)
+
+
+@command("sample")
+def sample(config: DictConfig) -> None:
+    """Sample a model of images: ``scripts/sample.py checkpoint=... steps=[1,4,128] n=40``."""
+    from shortcut_policy.images.sampling import run
+
+    run(config)

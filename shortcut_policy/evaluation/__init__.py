@@ -1,1 +1,0 @@
-"""Rollouts with explicit seeds, and the intervals, tables, figures and reports made from them."""

@@ -1,0 +1,1 @@
+"""Playing a policy in its environment: episodes, statistics, latency, films."""

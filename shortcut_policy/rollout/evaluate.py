@@ -1,0 +1,253 @@
+"""Evaluate one policy at one step count, and keep what came out in a folder."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from shortcut_policy.adaptive import Auto, check_steps
+from shortcut_policy.benchmark.plots import plot_paths
+from shortcut_policy.build import build
+from shortcut_policy.errors import InputError
+from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import Policy
+from shortcut_policy.provenance import command_line, commit, fingerprint
+from shortcut_policy.rollout.episode import EpisodeResult
+from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_calls
+from shortcut_policy.rollout.play import rollout, try_environment
+from shortcut_policy.rollout.recorder import EpisodeRecorder
+from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interval
+from shortcut_policy.settings import check_choice, check_whole
+
+PATHS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How policies are evaluated; with a policy and a step count it decides every number but the wall-clock.
+
+    Attributes:
+        episodes: Starts.
+        seed: Environment seed of the first start; the others follow it.
+        noise_seed: Of the sampling noise.
+        batch_size: Rows of an inference batch (see `rollout`).
+        env: Keys laid over the environment of the policy's task.
+    """
+
+    episodes: int = 50
+    seed: int = 100000
+    noise_seed: int = 0
+    batch_size: int = 50
+    env: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, lowest in {"episodes": 1, "batch_size": 1, "seed": 0, "noise_seed": 0}.items():
+            check_whole(name, getattr(self, name), lowest)
+
+    @property
+    def episode_seeds(self) -> range:
+        """Environment seeds of all starts."""
+        return range(self.seed, self.seed + self.episodes)
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """How an evaluation runs; none of it changes a score.
+
+    Attributes:
+        num_envs: Episodes played side by side.
+        asynchronous: One process an environment.
+        videos: Film the first so many episodes.
+        plot: Draw the paths of the first episodes, if the environment says that it has ``paths``.
+        overwrite: Evaluate again what is finished.
+    """
+
+    num_envs: int = 50
+    asynchronous: bool = False
+    videos: int = 0
+    plot: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("num_envs", self.num_envs, 1)
+        check_whole("videos", self.videos, 0)
+        for name in ("asynchronous", "plot", "overwrite"):
+            check_choice(name, getattr(self, name), (True, False))
+
+
+def check(
+    policy: Policy, counts: Sequence[int | Auto], protocol: Protocol, guidance: float | None = None
+) -> None:
+    """Find out in seconds whether `evaluate` would refuse at one of these step counts, one at least.
+
+    Raises:
+        InputError: the objective does not sample with one of them or with ``guidance``, or the environment
+            does not fit the policy.
+    """
+    for steps in counts:
+        check_steps(policy.objective, steps)
+    policy.objective.sampling_cond(torch.zeros(1, 1), guidance)
+    try_environment(policy, environment_maker(policy, protocol.env), counts[0], guidance)
+
+
+def evaluate(
+    policy: Policy,
+    steps: int | Auto,
+    folder: Path,
+    protocol: Protocol,
+    machinery: Machinery,
+    title: str = "rollout",
+    guidance: float | None = None,
+) -> dict[str, Any]:
+    """Roll ``policy`` out and write ``summary.json``, ``episodes.jsonl``, films and a figure into ``folder``.
+
+    A folder is *finished* when its ``summary.json``, which is written last, was made with the same settings:
+    fingerprint of the policy, steps, guidance, protocol and kind of device. A finished folder is read, not
+    computed again, unless it lacks films or the figure asked for now, or ``machinery.overwrite`` is set.
+
+    Returns:
+        The summary.
+    """
+    if machinery.plot and not _has_paths(policy, protocol):
+        machinery = replace(machinery, plot=False)
+    device = policy.device.type
+    settings = {"policy": fingerprint(policy), "steps": steps, "device": device, **asdict(protocol)}
+    if isinstance(steps, Auto):
+        settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
+    if guidance is not None:
+        settings |= {"guidance": guidance}
+    finished = _finished(folder, settings, protocol, machinery)
+    if finished is not None:
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    # Films and paths of an earlier evaluation would pass for those of this one.
+    for pattern in ("summary.json", "episode_*.mp4", "episode_*.npz", "paths.png"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    seeds = protocol.episode_seeds
+    make_env = environment_maker(policy, protocol.env)
+    if machinery.videos or machinery.plot:
+        make_env = _recorded(policy, protocol, machinery, folder)
+    start = time.perf_counter()
+    with (folder / "episodes.part.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
+        results = rollout(
+            policy,
+            make_env,
+            seeds,
+            steps,
+            seed=protocol.noise_seed,
+            num_envs=machinery.num_envs,
+            batch_size=protocol.batch_size,
+            guidance=guidance,
+            asynchronous=machinery.asynchronous,
+            on_episode=lambda result: print(result.to_json(), file=lines),
+            progress=title,
+        )
+    seconds = time.perf_counter() - start
+    write_atomic(folder / "episodes.jsonl", "".join(f"{result.to_json()}\n" for result in results))
+    (folder / "episodes.part.jsonl").unlink()
+    if machinery.plot:
+        plot_paths([folder / f"episode_{seed}.npz" for seed in seeds[:PATHS_SHOWN]], folder / "paths.png")
+    summary = {
+        "settings": settings,
+        **summarise(results),
+        "latency": asdict(
+            measure_latency(policy, steps)
+            if isinstance(steps, int)
+            else _latency_in_play(policy, steps, environment_maker(policy, protocol.env), seeds)
+        ),
+        "seconds": round(seconds, 2),
+        "commit": commit(),
+        "command": command_line(),
+        "policy": policy.metadata,
+    }
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
+    return summary
+
+
+def summarise(results: list[EpisodeResult]) -> dict[str, Any]:
+    """Means, 95% intervals (bootstrap over starts, Wilson for the rate), latency of the rollout's batches."""
+    scores = np.array([result.score for result in results])
+    successes = sum(result.success for result in results)
+    p50, p95 = np.percentile(np.concatenate([result.latencies_ms for result in results]), [50, 95])
+    return {
+        "episodes": len(results),
+        "score": float(scores.mean()),
+        "score_ci": bootstrap_interval(scores),
+        "success": successes / len(results),
+        "success_ci": wilson_interval(successes, len(results)),
+        "return": float(np.mean([result.total_reward for result in results])),
+        "length": float(np.mean([result.length for result in results])),
+        "network_evaluations": round(mean(chain(*(result.network_evaluations for result in results))), 2),
+        "batch_latency_ms_p50": round(float(p50), 3),
+        "batch_latency_ms_p95": round(float(p95), 3),
+    }
+
+
+def _latency_in_play(
+    policy: Policy, steps: Auto, make_env: Callable[[], gymnasium.Env], seeds: Sequence[int]
+) -> Latency:
+    """Time automatic steps where they depend on what is seen: while one robot plays the first start."""
+    (result,) = rollout(policy, make_env, seeds[:1], steps, num_envs=1, batch_size=1)
+    return summarise_calls(result.latencies_ms, policy.device)
+
+
+def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -> Callable[[], gymnasium.Env]:
+    """Makes the environment of the policy's task, from the ``_target_`` in its metadata.
+
+    Raises:
+        InputError: the task has no environment; when it is called, this one cannot be made.
+    """
+    spec = {**(policy.metadata["task"].get("env") or {}), **overrides, **extra}
+    if "_target_" not in spec:
+        raise InputError(
+            f"task '{policy.metadata['task']['name']}' has no environment to roll out in: "
+            "name one with +env._target_=..."
+        )
+
+    def make() -> gymnasium.Env:
+        try:
+            env: gymnasium.Env = build(spec)
+        except gymnasium.error.Error as error:
+            raise InputError(f"the environment {spec} cannot be made: {error}") from error
+        return env
+
+    return make
+
+
+def _has_paths(policy: Policy, protocol: Protocol) -> bool:
+    """Whether the task is one of the plane, whose paths can be drawn over a picture."""
+    env = environment_maker(policy, protocol.env)()
+    has_paths = bool(env.metadata.get("paths"))
+    env.close()
+    return has_paths
+
+
+def _recorded(
+    policy: Policy, protocol: Protocol, machinery: Machinery, folder: Path
+) -> Callable[[], gymnasium.Env]:
+    make_env = environment_maker(policy, protocol.env, render_mode="rgb_array")
+    seeds = protocol.episode_seeds
+    paths = seeds[:PATHS_SHOWN] if machinery.plot else ()
+    return lambda: EpisodeRecorder(make_env(), folder, seeds[: machinery.videos], paths)
+
+
+def _finished(
+    folder: Path, settings: dict[str, Any], protocol: Protocol, machinery: Machinery
+) -> dict[str, Any] | None:
+    path = folder / "summary.json"
+    expected = [folder / f"episode_{seed}.mp4" for seed in protocol.episode_seeds[: machinery.videos]]
+    expected += [folder / "paths.png"] if machinery.plot else []
+    expected.append(folder / "episodes.jsonl")
+    if machinery.overwrite or not path.is_file() or not all(file.is_file() for file in expected):
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary if summary["settings"] == json.loads(json.dumps(settings, default=str)) else None
