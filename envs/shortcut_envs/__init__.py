@@ -1,8 +1,8 @@
 """Simulated tasks. Importing this package registers its environments with gymnasium; it imports no simulator.
 
-`gymnasium.make("shortcut_envs:shortcut_policy/PushTKeypoints-v0")` imports it and makes the environment in
-one call, after `import gymnasium` alone. Gymnasium 1.0 to 1.4 read no entry points of plugins, in spite of the
-messages of `gymnasium.register` that speak of them, hence the name of the package before the colon.
+`gymnasium.make("shortcut_envs:shortcut_policy/PushTKeypoints-v0")` imports it and makes the environment
+in one call, after `import gymnasium` alone. Gymnasium 1.0 to 1.4 read no entry points of plugins, in spite of
+the messages of `gymnasium.register` that speak of them, hence the name of the package before the colon.
 """
 
 import gymnasium
