@@ -21,8 +21,9 @@ install: $(READY) ## Create .venv and nothing more
 demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (15 minutes)
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
 
-test: $(READY) ## Run the tests (15 minutes)
-	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+# Two processes of one thread each: torch with two threads in two processes slows both down.
+test: $(READY) ## Run the tests (10 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 $(ARGS)
 
 # Without its dependencies, which pull in another torch and packages that do not build: what the tests import of it
 # needs none of them.
@@ -48,6 +49,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@echo "  build backend" && $(PIP_INSTALL) hatchling
-	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,robomimic]'
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic]'
 	@touch $@
 	@echo "$(VENV) is ready"

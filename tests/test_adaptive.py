@@ -19,7 +19,7 @@ from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import Machinery, Protocol, evaluate
-from shortcut_studies import auto_steps
+from shortcut_studies import CONFIGS, auto_steps
 from shortcut_studies.auto_steps import against_fixed, gap_test
 from tests.rollout.test_evaluate import SEEDS, SHORT, observations
 
@@ -292,7 +292,7 @@ def test_the_measurement_writes_rows_table_and_figure(policy: Policy, tmp_path):
         f"publish={tmp_path / 'published'}",
         *("steps=[1,2]", "tolerances=[0.01,1]", "episodes=2", "batch_size=2", "+env.max_steps=20"),
     ]
-    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
         config = compose("auto_steps", overrides)
     auto_steps.run(config)
     rows = json.loads((tmp_path / "published" / "results.json").read_text())

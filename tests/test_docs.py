@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from shortcut_policy.paths import CONFIG_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "studies" / "configs"
 PATHS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = {path: re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S) for path in PATHS}
 COMMANDS = [
@@ -17,7 +18,7 @@ COMMANDS = [
     for path in PATHS[1:]  # test_readme.py runs those of the README
     for block in re.findall(r"^```bash\n(.*?)^```", path.read_text("utf-8"), flags=re.M | re.S)
     for line in block.replace("\\\n", " ").splitlines()
-    if "scripts/" in line
+    if "scripts/" in line or "studies/" in line
 ]
 LINKS = [
     (path, target)
@@ -29,14 +30,19 @@ LINKS = [
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_command_composes(page: str, line: str):
     words = shlex.split(line, comments=True)
-    number = next(place for place, word in enumerate(words) if word.startswith("scripts/"))
+    number = next(place for place, word in enumerate(words) if word.startswith(("scripts/", "studies/")))
     assert (ROOT / words[number]).is_file()
     name, overrides = Path(words[number]).stem, words[number + 1 :]
     if overrides and overrides[0] == "--config-name":
         name, overrides = overrides[1], overrides[2:]
     overrides = [word for word in overrides if word != "-m"]
     swept = [word for word in overrides if re.fullmatch(r"[\w.]+=[^\[{'\"]*,.*", word)]
-    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+    configs = CONFIG_DIR
+    if words[number] == "studies/train.py":
+        overrides.append(f"hydra.searchpath=[file://{STUDIES}]")
+    elif words[number].startswith("studies/"):
+        configs = STUDIES
+    with initialize_config_dir(str(configs), version_base=None):
         for place in (0, -1):
             chosen = [
                 f"{key}={values.split(',')[place]}" for key, values in (word.split("=") for word in swept)

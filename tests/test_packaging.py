@@ -127,7 +127,7 @@ def test_wheel_metadata(metadata: Message) -> None:
     assert metadata["Name"] == "shortcut-policy"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "robomimic", "slurm"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "docs", "robomimic", "slurm"}
 
 
 # Each test below starts a Python that imports torch, which takes the time: hence few, with much in each.

@@ -46,7 +46,7 @@ def write_report(
         settings: Name -> text, e.g. the command, the commit and the configuration.
     """
     environment = Environment(
-        loader=PackageLoader("shortcut_policy.evaluation"),
+        loader=PackageLoader("shortcut_policy.benchmark"),
         autoescape=select_autoescape(["j2"]),
         trim_blocks=True,
         lstrip_blocks=True,

@@ -51,7 +51,7 @@ class Run:
 
 
 def run(config: DictConfig) -> None:
-    """Summarise sweeps as ``configs/ablations.yaml`` describes: ``results.json``, ``results.md``, a figure.
+    """Summarise sweeps as ``ablations.yaml`` describes: ``results.json``, ``results.md``, a figure.
 
     Raises:
         InputError: there are no runs, or one of them is not finished or has no results.
@@ -61,7 +61,7 @@ def run(config: DictConfig) -> None:
     sweeps = {name: runs for name, runs in sweeps.items() if runs}
     if not sweeps:
         raise InputError(
-            f"runs={root} holds no sweeps: give a folder as `scripts/train.py -m experiment=...` fills it, "
+            f"runs={root} holds no sweeps: give a folder as `studies/train.py -m experiment=...` fills it, "
             "<runs>/<sweep>/<run>"
         )
     runs = [one for own in sweeps.values() for one in own]
@@ -105,7 +105,7 @@ def read_published(folder: str | Path, runs: Sequence[Run]) -> tuple[dict[str, R
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"published={folder}: {path} cannot be read ({type(error).__name__}: {error}); name a folder "
-            "that scripts/ablations.py has written"
+            "that studies/ablations.py has written"
         ) from error
     task = runs[0].config["task"]["name"]
     if tasks - {task}:

@@ -32,7 +32,7 @@ AUTO, FIXED = "automatic", "fixed"
 
 
 def run(config: DictConfig) -> None:
-    """Measure as ``configs/auto_steps.yaml`` describes; write rows, table and figure.
+    """Measure as ``studies/configs/auto_steps.yaml`` describes; write rows, table and figure.
 
     Raises:
         InputError: the policy cannot choose its steps, or cannot be rolled out; nothing has been done then.

@@ -17,7 +17,7 @@ Key = tuple[str, int]  # method, steps
 
 
 def run(config: DictConfig) -> None:
-    """Print the table of ``configs/overview.yaml`` and put it where ``readme`` and ``output`` say.
+    """Print the table of ``studies/configs/overview.yaml`` and put it where ``readme`` and ``output`` say.
 
     Raises:
         InputError: results cannot be read or there are none, a line is no method and steps or in none of

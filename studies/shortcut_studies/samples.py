@@ -27,7 +27,7 @@ BLOCK_AXIS = np.array([[0.0, 0.0], [0.0, 1.0]])
 
 
 def draw_toy(config: DictConfig) -> None:
-    """Points of every method of a sweep, as ``configs/toy_samples.yaml`` describes.
+    """Points of every method of a sweep, as ``studies/configs/toy_samples.yaml`` describes.
 
     Raises:
         InputError: there are no finished runs, or they are not of a toy task.
@@ -51,7 +51,7 @@ def draw_toy(config: DictConfig) -> None:
 
 
 def draw_fans(config: DictConfig) -> None:
-    """Action chunks of policies from one state, and how many go which way, as ``configs/fans.yaml`` says.
+    """Action chunks of policies from one state, and how many go which way, as ``fans.yaml`` says.
 
     Raises:
         InputError: a checkpoint cannot be used in Push-T.

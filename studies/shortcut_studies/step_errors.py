@@ -29,7 +29,7 @@ from shortcut_policy.settings import check_whole, listed
 
 
 def run(config: DictConfig) -> None:
-    """Measure as ``configs/step_errors.yaml`` describes; print the table and write it.
+    """Measure as ``studies/configs/step_errors.yaml`` describes; print the table and write it.
 
     Raises:
         InputError: a policy cannot be used, or draws noise while it samples.

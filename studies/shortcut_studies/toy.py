@@ -1,7 +1,7 @@
 """A distribution in the plane whose truth is known: what few steps can and cannot do, in seconds of training.
 
-It is a task like any other (``configs/task/two_modes.yaml``): its points are the demonstrations, one action
-each, under an observation that says nothing. Trainer, objectives and checkpoints are those of every task.
+It is a task like any other (``task=two_modes``): its points are the demonstrations, one action each, under an
+observation that says nothing. Trainer, objectives and checkpoints are those of every task.
 """
 
 from collections.abc import Sequence

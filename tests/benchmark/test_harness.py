@@ -245,7 +245,7 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
         ("[{name: a, steps: [1], runs: x}]", "'a' has runs=x: give a list"),
         ("[{name: a, steps: [1], overrides: ['objektive=x']}]", "overrides .* are not of a training"),
         ("[{name: a, steps: [4], overrides: ['objective=regression']}]", "steps=4 cannot be sampled"),
-        ("[{name: a, steps: [1], overrides: ['task.env=null']}]", "'pusht_human', which has no environment"),
+        ("[{name: a, steps: [1], overrides: ['task.env=null']}]", "'pusht', which has no environment"),
         (
             "[{name: a, steps: [1], overrides: ['trainer.keep_last=1', 'trainer.checkpoint_every=9']}]",
             r"last_k=2 checkpoints .* of benchmark entry 'a' leaves 1: lower",

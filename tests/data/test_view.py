@@ -14,7 +14,7 @@ from shortcut_policy.data import EpisodeWriter
 from shortcut_policy.data.view import run
 from shortcut_policy.errors import InputError
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "view.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "view.py"
 LENGTHS = (12, 9, 15)
 
 

@@ -217,7 +217,7 @@ def test_unknown_format(tmp_path: Path) -> None:
 
 RECORD = """
 import sys
-from test_data_writer import EpisodeWriter, episode
+from test_writer import EpisodeWriter, episode
 with EpisodeWriter(sys.argv[1], zarr_format=int(sys.argv[2])) as writer:
     while writer.n_episodes < int(sys.argv[3]):
         writer.add_episode(episode(writer.n_episodes))

@@ -1,4 +1,4 @@
-"""The toy task, the sweeps of configs/experiment, and what is made of their runs."""
+"""The toy task, the sweeps of studies/configs/experiment, and what is made of their runs."""
 
 import importlib
 import json
