@@ -53,7 +53,8 @@ def write_report(
     )
     page = environment.get_template("report.html.j2").render(
         title=title,
-        tables=tables,
+        tables={headline: table.without_empty_columns() for headline, table in tables.items()},
+        summary=_summary(rows),
         cards=_cards(rows),
         pictures=[(_embed(picture.path, path.parent), picture.caption) for picture in pictures],
         settings=settings,
@@ -62,14 +63,62 @@ def write_report(
     write_atomic(path, page)
 
 
+def _summary(rows: Rows) -> str:
+    """Four sentences: what was done, what the numbers mean, what came out, how far to trust it."""
+    first, graded = rows[0], is_graded(rows)
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    seeds = sorted({row["seeds"] for row in rows})
+    done = (
+        f"{_listed(names)} learned from the same demonstrations ({first['dataset']}), and then played "
+        f"{count_of(first['episodes'], 'episode')} of {first['task']} from the same starts."
+    )
+    meaning = (
+        "The score is the best coverage of the goal in an episode as a fraction of 95%, averaged over the "
+        "starts; strict success is the share of episodes that cover more than 95%."
+        if graded
+        else "Success is the share of episodes in which the task was solved."
+    )
+    trust = (
+        "Brackets hold 95% intervals over the starts of one training each: another training of the same "
+        "method can differ by more."
+        if seeds == [1]
+        else "Brackets hold 95% intervals over the trainings and the starts."
+    )
+    return " ".join([done, meaning, _finding(rows), trust])
+
+
+def _finding(rows: Rows) -> str:
+    """What the first row came to, beside the one that it is compared with."""
+    first, graded, reference = rows[0], is_graded(rows), _reference(rows)
+    text = f"With {count_of(first['steps'], 'step')}, {first['name']} reaches {_result(first, graded)}"
+    if reference is not None:
+        steps = count_of(reference["steps"], "step")
+        text += f"; {reference['name']} with {steps} reaches {_result(reference, graded)}"
+    return f"{text}."
+
+
+def _result(row: Mapping[str, Any], graded: bool) -> str:
+    success = f"{row['success']:.0%} {'strict ' if graded else ''}success"
+    score = f"a score of {row['score']:.2f} and {success}" if graded else success
+    return f"{score} in {row['latency_ms_p50']:.1f} ms an action chunk"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    text = f"{', '.join(others)} and {last}" if others else last
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _reference(rows: Rows) -> Mapping[str, Any] | None:
+    """The row that the first one is compared with."""
+    label = rows[0]["reference"]
+    return next((row for row in rows if row_label(row["name"], row["steps"]) == label), None)
+
+
 def _cards(rows: Rows) -> list[tuple[str, str, str]]:
     """Title, big number, explanation: the first row, what it is compared with, how much faster it is."""
-    first = rows[0]
-    graded = is_graded(rows)
+    first, graded, reference = rows[0], is_graded(rows), _reference(rows)
     cards = [_card(first, graded)]
-    reference = next(
-        (row for row in rows if row_label(row["name"], row["steps"]) == first["reference"]), None
-    )
     if reference is not None:
         factor = reference["latency_ms_p50"] / first["latency_ms_p50"]
         times = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.table import Table
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 
+#: Texts of a cell that has nothing to say.
+NOTHING = ("", "–")
 #: Rows of results as JSON holds them.
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,6 +30,15 @@ class TextTable:
     header: Sequence[str]
     lines: Sequence[Sequence[str]]
     caption: str
+
+    def without_empty_columns(self) -> "TextTable":
+        """The table without columns in which no line says anything."""
+        said = [any(line[n] not in NOTHING for line in self.lines) for n in range(len(self.header))]
+        return TextTable(
+            list(compress(self.header, said)),
+            [list(compress(line, said)) for line in self.lines],
+            self.caption,
+        )
 
     def markdown(self) -> str:
         """The table in Markdown, with its caption."""

@@ -127,6 +127,16 @@ def test_report_needs_no_other_file(results):
     assert (results / "shortcut_1_step.mp4").stat().st_size > 1000
 
 
+def test_report_explains_itself_and_shows_no_empty_column(results):
+    page = (results / "report.html").read_text()
+    summary = re.search(r'<p class="summary">(.*?)</p>', page)[1]
+    assert len(re.findall(r"\.( |$)", summary)) == 4, "four sentences"
+    assert "With 1 step, shortcut reaches a score of" in summary
+    for table in re.findall(r"<table>(.*?)</table>", page, flags=re.S):
+        lines = [re.findall(r"<td>(.*?)</td>", line) for line in table.split("<tr")]
+        assert all(set(column) - {"", "–"} for column in zip(*filter(None, lines), strict=True))
+
+
 def test_the_table_goes_into_the_readme_and_nothing_else_changes(results):
     text = (results / "README.md").read_text()
     assert text.startswith("above\n<!-- results:pusht -->\n| method |")
