@@ -27,9 +27,7 @@ from shortcut_policy.errors import InputError
 ROBOMIMIC = "robomimic"
 
 
-def convert(
-    source: str | Path, output: str | Path, env_args: Any = None, actions: str = "action"
-) -> Path:
+def convert(source: str | Path, output: str | Path, env_args: Any = None, actions: str = "action") -> Path:
     """Convert a robomimic file to a zarr store or a store to a file, as their names say.
 
     Args:
