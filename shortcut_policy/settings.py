@@ -70,10 +70,10 @@ def parse(
     """Build a dataclass of settings from plain values, as a YAML file or a command line gives them.
 
     Types are those of the annotations, and numbers within their bounds. A whole number may be written as 1e4,
-    and a text that YAML reads as one, such as 2024, stays a text; nothing else is converted: "no" is no
-    boolean and True no number. NaN is refused, and so is infinity where
-    the annotation lacks pydantic's ``AllowInfNan()``. A field that is annotated with a dataclass, or with a
-    sequence or mapping of them, takes mappings; other sequences become what is annotated.
+    and a text may be a whole number, such as the folder 2024; nothing else is converted: "no" is no boolean
+    and True no number. NaN is refused, and so is infinity where the annotation lacks pydantic's
+    ``AllowInfNan()``. A field that is annotated with a dataclass, or with a sequence or mapping of them,
+    takes mappings; other sequences become what is annotated.
 
     Args:
         kind: The dataclass; its fields without a default are required.
