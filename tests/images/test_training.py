@@ -263,7 +263,7 @@ def test_samples_are_written_with_the_same_noise_for_every_step_count(flow, tmp_
     [
         ("classes=[cat]", "classes: cat is not one of the 10"),
         ("classes=[]", r"classes=\[\] names nothing"),
-        ("n=0", "n=0 must be a whole number of at least 1"),
+        ("n=0", "n=0 must be a whole number from 1 on"),
         ("n=1.5", "n=1.5 must be a whole number"),
         ("seed=-1", "seed=-1 must be a whole number"),
         ("bf16=no", "bf16=no must be true or false"),
