@@ -22,9 +22,10 @@ from typing import (
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, Predicate
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import CONFIG_DIR
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -52,13 +53,25 @@ class Words:
     text: str
 
 
+def _names_class(spec: Mapping[str, Any]) -> bool:
+    return "_target_" in spec
+
+
+#: What `build` makes an object from. It stays a mapping: a checkpoint holds it as it is.
+SPEC = Words(
+    f"a mapping with the class to build, {{_target_: package.Class, ...}}; {CONFIG_DIR} holds examples"
+)
+Spec = Annotated[Mapping[str, Any], Predicate(_names_class), SPEC]
+
+
 def parse(
     kind: type[Parsed], values: Any, owner: str, elsewhere: Collection[str] = (), prefix: str = ""
 ) -> Parsed:
     """Build a dataclass of settings from plain values, as a YAML file or a command line gives them.
 
-    Types are those of the annotations, and numbers within their bounds. A whole number may be written as 1e4;
-    nothing else is converted: "no" is no boolean and True no number. NaN is refused, and so is infinity where
+    Types are those of the annotations, and numbers within their bounds. A whole number may be written as 1e4,
+    and a text that YAML reads as one, such as 2024, stays a text; nothing else is converted: "no" is no
+    boolean and True no number. NaN is refused, and so is infinity where
     the annotation lacks pydantic's ``AllowInfNan()``. A field that is annotated with a dataclass, or with a
     sequence or mapping of them, takes mappings; other sequences become what is annotated.
 
@@ -102,6 +115,14 @@ def described(annotation: Any) -> str:
     return f"a {noun}{rest}" if noun else rest
 
 
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, under dotted keys: the way to name a setting on the command line."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = [flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    return {key: item for part in parts for key, item in part.items()}
+
+
 def is_list(value: Any) -> bool:
     """Whether a value is a list of others, as a text is not."""
     return isinstance(value, Sequence) and not isinstance(value, str)
@@ -114,14 +135,15 @@ def _typed(annotation: Any, value: Any, key: str) -> Any:
         if form is None:
             return value if isinstance(value, annotation) else parse(annotation, value, key, (), f"{key}.")
         if form in UNIONS:
-            inner = next(part for part in parts if _has_dataclass(part))
-            return None if value is None and NoneType in parts else _typed(inner, value, key)
+            inner = [part for part in parts if _has_dataclass(part)]
+            made = isinstance(value, tuple(part for part in inner if isinstance(part, type)))
+            return value if made or (value is None and NoneType in parts) else _typed(inner[0], value, key)
         if issubclass(form, Mapping) and isinstance(value, Mapping):
             return {str(name): _typed(parts[1], one, f"{key}.{name}") for name, one in value.items()}
         if not issubclass(form, Mapping) and is_list(value):
             return tuple(_typed(parts[0], one, f"{key}[{number}]") for number, one in enumerate(value))
         raise InputError(f"{key}={value} must be {described(annotation)}")
-    # Where numbers alone are read, as in most commands, nothing waits for it.
+    # Here, because importing the library must not wait for it.
     from pydantic import ValidationError
 
     try:
@@ -142,28 +164,48 @@ def _adapter(annotation: Any) -> "TypeAdapter[Any]":
     return TypeAdapter(_strict(annotation), config=ConfigDict(arbitrary_types_allowed=True))
 
 
-def _strict(annotation: Any) -> Any:
-    """An annotation for pydantic, which by itself would take "1" for a number and 1 for true."""
+def _strict(annotation: Any, marks: Sequence[Any] = ()) -> Any:
+    """An annotation for pydantic, which by itself would take "1" for a number and 1 for true.
+
+    Args:
+        annotation: The type.
+        marks: What is said of it in an ``Annotated``.
+    """
     from pydantic import AllowInfNan, BeforeValidator, Strict
 
     form, parts = get_origin(annotation), get_args(annotation)
-    if annotation is int:
-        return Annotated[int, Strict(), BeforeValidator(_whole)]
-    if annotation is float:
-        return Annotated[float, Strict(), AllowInfNan(False)]
-    if annotation in (bool, str):
-        return Annotated[annotation, Strict()]
+    if annotation in CONVERTED:
+        finite = [AllowInfNan(False)] if annotation is float else []
+        before = BeforeValidator(CONVERTED[annotation])
+        return Annotated[(annotation, Strict(), *finite, *marks, before)]
+    if annotation is bool:
+        return Annotated[bool, Strict()]
     if form is Annotated:
-        return Annotated[(_strict(parts[0]), *parts[1:])]
+        return _strict(parts[0], parts[1:])
     if form in UNIONS:
-        return Union[tuple(map(_strict, parts))]  # noqa: UP007 (the parts are not known before)
-    if form is None or form is Literal:
-        return annotation
-    return form[tuple(map(_strict, parts))]
+        inner: Any = Union[tuple(map(_strict, parts))]  # noqa: UP007 (the parts are not known before)
+    elif form is None or form is Literal:
+        inner = annotation
+    else:
+        inner = form[tuple(map(_strict, parts))]
+    return Annotated[(inner, *marks)] if marks else inner
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    return int(value) if whole else value
+
+
+def _real(value: Any) -> Any:
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+
+
+#: How a value may be given that is not of the type itself.
+CONVERTED: Mapping[Any, Callable[[Any], Any]] = {int: _whole, float: _real, str: _text}
 
 
 def _noun(annotation: Any) -> tuple[str, str]:

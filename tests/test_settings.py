@@ -74,7 +74,7 @@ def test_values_become_what_is_annotated():
             "keep": None,
             "compiled": True,
         },
-        entries=[{"name": "a"}, {"name": "b", "steps": [1, 2]}],
+        entries=[{"name": 2024}, {"name": "b", "steps": [1, 2]}],
         sources={"lift": {"name": "c"}},
         other=None,
     )
@@ -83,7 +83,7 @@ def test_values_become_what_is_annotated():
     assert settings.folder == Path("runs/a")
     assert settings.loop == Loop(2000, 1.0, math.inf, (0.0, 0.5), None, True)
     assert isinstance(settings.loop.max_steps, int) and isinstance(settings.loop.rate, float)
-    assert settings.entries == (Entry("a"), Entry("b", [1, 2]))
+    assert settings.entries == (Entry("2024"), Entry("b", [1, 2]))
     assert settings.sources == {"lift": Entry("c")}
     assert settings.other is None and read(other={"rate": 2}).other == Loop(rate=2.0)
 
@@ -120,7 +120,7 @@ def test_values_become_what_is_annotated():
         ({"entries": [{"name": "a"}, {}]}, "entries[1] lacks the setting 'name'; it has name, steps"),
         ({"entries": [{"name": "a", "steps": [0]}]}, "entries[0].steps=[0] must be a list of whole numbers"),
         ({"entries": {"name": "a"}}, "entries={'name': 'a'} must be a list"),
-        ({"sources": {"lift": {"name": 1}}}, "sources.lift.name=1 must be a text"),
+        ({"sources": {"lift": {"name": None}}}, "sources.lift.name=None must be a text"),
         ({"sources": []}, "sources=[] must be a mapping"),
         ({"other": {"rate": 0}}, "other.rate=0 must be a number above 0"),
         ({"color": 1}, "the configuration has no setting 'color': it has task, seed"),

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.diffusion import Diffusion
+from shortcut_policy.objectives.step_map import expand_like
 
 #: Mean squared error that a noise prediction is taken to have, over the mean square of the data.
 NOISE_ERROR = 0.01

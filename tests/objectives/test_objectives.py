@@ -14,7 +14,10 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import (
     Draws,
 )
-from shortcut_policy.objectives.base import loss_phase, teacher_phase
+from shortcut_policy.objectives.base import (
+    loss_phase,
+    teacher_phase,
+)
 from shortcut_policy.policy import Policy
 from tests.step_maps import (
     CHUNKS,
