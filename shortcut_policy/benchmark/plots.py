@@ -15,10 +15,8 @@ from scipy.ndimage import uniform_filter1d
 
 from shortcut_policy.benchmark.table import is_graded
 from shortcut_policy.benchmark.text_table import Rows, count_of
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.figures import COLOURS, STYLE, legend, save
 
-#: Okabe and Ito's palette: told apart with every common form of colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":")
 #: Panels of a figure side by side.
@@ -26,26 +24,6 @@ COLUMNS = 4
 #: Where the number at a point may go, in points, and how much room it takes.
 LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
 LABEL_ROOM = (13, 11)
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 7.0,
-    "savefig.dpi": 160,
-    # Text as outlines and fixed ids: the same file on every machine.
-    "svg.hashsalt": "shortcut_policy",
-}
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def plot_steps(rows: Rows, path: Path) -> None:
@@ -68,7 +46,7 @@ def plot_steps(rows: Rows, path: Path) -> None:
             _stretch_towards_one(places["score"])
         places["success"].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         places["success"].set_ylim(-0.03, 1.03)
-        _legend(figure, places["success"])
+        legend(figure, places["success"])
         save(figure, path)
 
 
@@ -83,7 +61,7 @@ def plot_latency(rows: Rows, path: Path) -> None:
         _stretch_towards_one(axes)
         axes.set_xlabel(f"latency of one action chunk, median, ms ({rows[0]['device']})")
         axes.set_title(f"{'Score' if is_graded(rows) else 'Success'}, axis stretched towards 1")
-        _legend(figure, axes)
+        legend(figure, axes)
         figure.draw_without_rendering()  # from here on places on the axes are those of the file
         _steps_beside_points(axes, rows)
         save(figure, path)
@@ -104,7 +82,7 @@ def plot_compute(rows: Rows, path: Path) -> None:
             axes.set_title(f"Score at {count_of(steps, 'step')}")
             axes.set_xlabel("training FLOPs")
             _stretch_towards_one(axes)
-        _legend(figure, panels[0])
+        legend(figure, panels[0])
         save(figure, path)
 
 
@@ -131,7 +109,7 @@ def plot_distances(rows: Rows, name: str, real: float | None, path: Path) -> Non
         axes.set_title(f"{name}, lower is better")
         axes.set_xlabel("network evaluations per sample")
         _powers_of_two(axes, [row["nfe"] for row in rows])
-        _legend(figure, axes)
+        legend(figure, axes)
         save(figure, path)
 
 
@@ -166,38 +144,6 @@ def plot_losses(
         for axes in panels[:, 0]:
             axes.set_ylabel("loss")
         save(figure, path)
-
-
-def plot_paths(recordings: Sequence[Path], path: Path, columns: int = 4) -> None:
-    """Paths of agent and block over the pictures of the start (faint) and the end of recorded episodes."""
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        rows = -(-len(recordings) // columns)
-        columns = min(columns, len(recordings))
-        figure = Figure(figsize=(2.5 * columns, 2.5 * rows + 0.4), layout="constrained")
-        for axes in figure.subplots(rows, columns, squeeze=False).flat:
-            axes.set_axis_off()
-        for axes, recording in zip(figure.axes, recordings, strict=False):
-            with np.load(recording) as data:
-                picture = 0.7 * data["last"].astype(float) + 0.3 * data["first"]
-                axes.imshow(picture.astype(np.uint8), extent=(0, 512, 512, 0))
-                for key, colour in (("block", COLOURS[1]), ("agent", COLOURS[0])):
-                    x, y = data[key].T
-                    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.9, label=key)
-                    axes.plot(x[0], y[0], "o", color="white", markeredgecolor=colour, markersize=5)
-                    axes.plot(x[-1], y[-1], "o", color=colour, markersize=5)
-                axes.set_title(
-                    f"start {recording.stem.removeprefix('episode_')}, {len(x) - 1} steps", fontsize=9
-                )
-            axes.set(xlim=(0, 512), ylim=(512, 0))
-        _legend(figure, figure.axes[0])
-        save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write ``figure`` in the format of ``path``'s suffix, whole or not at all."""
-    kind = path.suffix.removeprefix(".")
-    with atomic_path(path) as part:
-        figure.savefig(part, format=kind, metadata=_NO_METADATA if kind == "svg" else None)
 
 
 def _steps_beside_points(axes: Axes, rows: Rows) -> None:
@@ -285,13 +231,3 @@ def _stretch_towards_one(axes: Axes) -> None:
     axes.set_ylim(low - 0.15, 1.01)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the panels, in as many columns up to four as the figure is wide enough for."""
-    handles, labels = axes.get_legend_handles_labels()
-    for columns in range(min(4, len(labels)), 0, -1):
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
-        legend.remove()

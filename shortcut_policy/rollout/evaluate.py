@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from shortcut_policy.adaptive import Auto, check_steps
-from shortcut_policy.benchmark.plots import plot_paths
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
@@ -22,6 +21,7 @@ from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit, fingerprint
 from shortcut_policy.rollout.episode import EpisodeResult
 from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_calls
+from shortcut_policy.rollout.path_figure import plot_paths
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interval

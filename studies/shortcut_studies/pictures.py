@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from shortcut_policy.benchmark.plots import COLOURS, MARKERS, STYLE, save
+from shortcut_policy.benchmark.plots import MARKERS
 from shortcut_policy.benchmark.text_table import Rows, count_of
+from shortcut_policy.figures import COLOURS, STYLE, save
 
 #: Panels side by side.
 COLUMNS = 3
