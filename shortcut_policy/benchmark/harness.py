@@ -44,7 +44,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
+from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.settings import check_choice, check_whole, listed
 from shortcut_policy.training.config import parse_training
@@ -120,10 +120,10 @@ def run(config: DictConfig) -> None:
     console.print(f"Report: {output / 'report.html'}", highlight=False)
 
 
-def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictConfig) -> None:
+def _check(entries: Sequence[Entry], runs: Runs, rules: EvaluationProtocol, config: DictConfig) -> None:
     """Refuse before the work starts what would fail after hours."""
     usable_device(config.device)
-    Machinery(config.num_envs, config.asynchronous, config.videos, overwrite=config.overwrite)
+    RolloutOptions(config.num_envs, config.asynchronous, config.videos, overwrite=config.overwrite)
     for key, lowest in {"last_k": 1, "compute_rounds": 1, "curve_checkpoints": 0}.items():
         check_whole(key, config[key], lowest)
     for steps in listed("curve_steps", config.curve_steps):
@@ -160,7 +160,7 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
             )
 
 
-def _check_training(entry: Entry, training: DictConfig, rules: Protocol, last_k: int) -> None:
+def _check_training(entry: Entry, training: DictConfig, rules: EvaluationProtocol, last_k: int) -> None:
     """Refuse a training whose policy could not be evaluated as the table asks for."""
     config = parse_training(to_plain(training))
     objective: Objective = build(config.objective)
@@ -225,9 +225,11 @@ def _plan(entries: Sequence[Entry], runs: Runs) -> list[tuple[str, float | None]
     ]
 
 
-def _evaluate_run(entry: Entry, one: Run, rules: Protocol, config: DictConfig, videos: int) -> RunResults:
+def _evaluate_run(
+    entry: Entry, one: Run, rules: EvaluationProtocol, config: DictConfig, videos: int
+) -> RunResults:
     """Evaluate the checkpoints of a run; films show its fewest steps and newest checkpoint."""
-    machinery = Machinery(config.num_envs, config.asynchronous, overwrite=config.overwrite)
+    options = RolloutOptions(config.num_envs, config.asynchronous, overwrite=config.overwrite)
     checkpoints = {folder.name: folder for folder in all_checkpoints(one.folder, config.last_k)}
     names = list(checkpoints)
     cells: dict[tuple[str, int], Cell] = {}
@@ -239,7 +241,7 @@ def _evaluate_run(entry: Entry, one: Run, rules: Protocol, config: DictConfig, v
         if policy is None or loaded != name:
             policy, loaded = load_policy(checkpoints[name], config.device), name
         filmed = videos and name == names[-1] and steps == min(entry.steps)
-        how = replace(machinery, videos=videos, plot=True) if filmed else machinery
+        how = replace(options, videos=videos, plot=True) if filmed else options
         folder = _cell_folder(config, entry, one.number, name, steps)
         title = "  " + row_label(entry.name, steps)
         cells[name, steps] = Cell.read(evaluate(policy, steps, folder, rules, how, title=title), folder)
@@ -287,7 +289,7 @@ def _rows(lines: Sequence[Measured], reference: str | None, baseline: str | None
     return rows
 
 
-def _films(entry: Entry, one: Run, rules: Protocol, config: DictConfig) -> list[Picture]:
+def _films(entry: Entry, one: Run, rules: EvaluationProtocol, config: DictConfig) -> list[Picture]:
     if not config.videos or one.results is not None:
         return []
     newest = all_checkpoints(one.folder, config.last_k)[-1].name

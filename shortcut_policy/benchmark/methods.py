@@ -24,7 +24,7 @@ from shortcut_policy.benchmark.result_files import (
 from shortcut_policy.checkpoint import find_checkpoint, has_reached, list_checkpoints
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from shortcut_policy.settings import check_keys
 from shortcut_policy.training.log import read_log
 from shortcut_policy.training.run_folder import read_config
@@ -105,7 +105,12 @@ class Run:
 
 
 def find_runs(
-    entry: Entry, shared: Sequence[str], output: Path, published: Path | None, rules: Protocol, last_k: int
+    entry: Entry,
+    shared: Sequence[str],
+    output: Path,
+    published: Path | None,
+    rules: EvaluationProtocol,
+    last_k: int,
 ) -> list[Run]:
     """The training seeds of an entry, those to be trained with their configuration.
 
@@ -114,7 +119,7 @@ def find_runs(
         shared: Overrides of all trainings.
         output: Of the benchmark; trainings run below it.
         published: Folder of published results that stand in for trainings without a run folder.
-        rules: Protocol that published results must have followed.
+        rules: EvaluationProtocol that published results must have followed.
         last_k: Checkpoints of a run that are averaged.
 
     Raises:

@@ -12,13 +12,15 @@ from shortcut_policy.benchmark.compute import compute_table
 from shortcut_policy.benchmark.report import Picture, write_report
 from shortcut_policy.benchmark.result_files import Losses, RunResults, published_file, slug, write_published
 from shortcut_policy.benchmark.table import is_graded, results_table, row_label
-from shortcut_policy.benchmark.text_table import Rows, count_of, write_into
+from shortcut_policy.benchmark.text_table import ResultRows, count_of, write_into
 from shortcut_policy.paths import atomic_path, write_atomic
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from shortcut_policy.rollout.recorder import tile_videos
 
 
-def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output: Path) -> list[Picture]:
+def draw_figures(
+    rows: ResultRows, curves: ResultRows, losses: Mapping[str, Losses], output: Path
+) -> list[Picture]:
     """Draw the figures, as PNG for documents and as SVG for the report.
 
     Args:
@@ -63,7 +65,7 @@ def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output:
 
 
 def tile_films(
-    folder: Path, name: str, steps: int, rules: Protocol, videos: int, output: Path
+    folder: Path, name: str, steps: int, rules: EvaluationProtocol, videos: int, output: Path
 ) -> list[Picture]:
     """The films of one evaluated ``folder`` as one, and the paths in it, if the environment has any."""
     film = output / f"{slug(name)}_{slug(count_of(steps, 'step'))}.mp4"
@@ -78,7 +80,7 @@ def tile_films(
 
 
 def write_results(
-    rows: Rows, compute: Rows, curves: Rows, pictures: Sequence[Picture], config: DictConfig
+    rows: ResultRows, compute: ResultRows, curves: ResultRows, pictures: Sequence[Picture], config: DictConfig
 ) -> None:
     """Write rows, tables and report, and put the tables into the README."""
     output = Path(config.output)

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from scipy.ndimage import uniform_filter1d
 
 from shortcut_policy.benchmark.table import is_graded
-from shortcut_policy.benchmark.text_table import Rows, count_of
+from shortcut_policy.benchmark.text_table import ResultRows, count_of
 from shortcut_policy.figures import COLOURS, STYLE, legend, save
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -26,7 +26,7 @@ LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
 LABEL_ROOM = (13, 11)
 
 
-def plot_steps(rows: Rows, path: Path) -> None:
+def plot_steps(rows: ResultRows, path: Path) -> None:
     """Score and strict success against network evaluations an action chunk, one line a method, 95% bands.
 
     Success alone where the task does not score what falls short of it.
@@ -50,7 +50,7 @@ def plot_steps(rows: Rows, path: Path) -> None:
         save(figure, path)
 
 
-def plot_latency(rows: Rows, path: Path) -> None:
+def plot_latency(rows: ResultRows, path: Path) -> None:
     """Score against the time that one action chunk takes, batch 1; numbers, where there is room: steps."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
@@ -67,7 +67,7 @@ def plot_latency(rows: Rows, path: Path) -> None:
         save(figure, path)
 
 
-def plot_compute(rows: Rows, path: Path) -> None:
+def plot_compute(rows: ResultRows, path: Path) -> None:
     """Score against the FLOPs spent on training, a panel for each step count, a line a method, 95% bands."""
     with mpl.rc_context(STYLE):
         counts = sorted({row["steps"] for row in rows})
@@ -86,7 +86,7 @@ def plot_compute(rows: Rows, path: Path) -> None:
         save(figure, path)
 
 
-def plot_distances(rows: Rows, name: str, real: float | None, path: Path) -> None:
+def plot_distances(rows: ResultRows, name: str, real: float | None, path: Path) -> None:
     """Frechet distance of samples against network evaluations, one line a method, 95% bands.
 
     Args:
@@ -146,7 +146,7 @@ def plot_losses(
         save(figure, path)
 
 
-def _steps_beside_points(axes: Axes, rows: Rows) -> None:
+def _steps_beside_points(axes: Axes, rows: ResultRows) -> None:
     """Write each row's steps beside its point, or not at all where other points and numbers leave no room."""
     points = axes.transData.transform([(row["latency_ms_p50"], row["score"]) for row in rows])
     points *= 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
@@ -170,14 +170,14 @@ def _steps_beside_points(axes: Axes, rows: Rows) -> None:
             break
 
 
-def _by_name(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+def _by_name(rows: ResultRows) -> dict[str, list[Mapping[str, Any]]]:
     return {
         name: [row for row in rows if row["name"] == name]
         for name in dict.fromkeys(row["name"] for row in rows)
     }
 
 
-def _lines(axes: Axes, rows: Rows, x: str, y: str, names: Sequence[str] = ()) -> None:
+def _lines(axes: Axes, rows: ResultRows, x: str, y: str, names: Sequence[str] = ()) -> None:
     """A line for each of ``names`` that has rows: all, in their order, if none are given."""
     methods = _by_name(rows)
     for number, name in enumerate(names or methods):

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from shortcut_policy.benchmark.table import is_graded, row_label
-from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of
 from shortcut_policy.paths import write_atomic
 
 #: Larger films are linked beside the report: a mail or a phone should still open it.
@@ -30,7 +30,7 @@ def write_report(
     path: Path,
     *,
     title: str,
-    rows: Rows,
+    rows: ResultRows,
     tables: Mapping[str, TextTable],
     pictures: Sequence[Picture],
     settings: Mapping[str, str],
@@ -62,7 +62,7 @@ def write_report(
     write_atomic(path, page)
 
 
-def _cards(rows: Rows) -> list[tuple[str, str, str]]:
+def _cards(rows: ResultRows) -> list[tuple[str, str, str]]:
     """Title, big number, explanation: the first row, what it is compared with, how much faster it is."""
     first = rows[0]
     graded = is_graded(rows)

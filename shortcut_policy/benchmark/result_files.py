@@ -18,7 +18,7 @@ import numpy as np
 from shortcut_policy.benchmark.table import Cell
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
 
 #: Kind of record ("train", "validation") -> (updates, losses).
 Losses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
@@ -97,7 +97,7 @@ def read_published(path: Path) -> list[RunResults]:
         ) from error
 
 
-def check_protocol(run: RunResults, path: Path, rules: Protocol) -> None:
+def check_protocol(run: RunResults, path: Path, rules: EvaluationProtocol) -> None:
     """Refuse results that other rules made.
 
     Raises:

@@ -11,7 +11,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 
 #: Rows of results as JSON holds them.
-Rows = Sequence[Mapping[str, Any]]
+ResultRows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

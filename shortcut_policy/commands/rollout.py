@@ -23,7 +23,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
+from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
 from shortcut_policy.rollout.play import rollout
 from shortcut_policy.settings import listed
 
@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
             "roll them out one by one, with an output folder each"
         )
     rules = protocol(config)
-    machinery = Machinery(
+    options = RolloutOptions(
         num_envs=config.num_envs,
         asynchronous=config.asynchronous,
         videos=config.videos,
@@ -64,7 +64,7 @@ def run(config: DictConfig) -> None:
         check(policy, counts, rules, config.guidance)
     output = expand(config.output)
     rows = [
-        measure(policy, name, steps, output / name, rules, machinery, config.guidance)[0]
+        measure(policy, name, steps, output / name, rules, options, config.guidance)[0]
         for name, policy in zip(names, policies, strict=True)
         for steps in counts
     ]
@@ -79,8 +79,8 @@ def measure(
     name: str,
     steps: int | Auto,
     output: Path,
-    rules: Protocol,
-    machinery: Machinery,
+    rules: EvaluationProtocol,
+    options: RolloutOptions,
     guidance: float | None = None,
 ) -> tuple[dict[str, Any], Cell, Path]:
     """Evaluate ``policy`` in a folder under ``output``.
@@ -96,7 +96,7 @@ def measure(
     if guidance is not None:
         setting, folder = setting | {"guidance": guidance}, folder.with_name(f"{folder.name}_w_{guidance:g}")
         title = f"{title}, guidance {guidance:g}"
-    summary = evaluate(policy, steps, folder, rules, machinery, title, guidance)
+    summary = evaluate(policy, steps, folder, rules, options, title, guidance)
     cell = Cell.read(summary, folder)
     measured = Measured(name, [[cell]])
     row = make_row(measured, command_line(), commit())
@@ -104,7 +104,7 @@ def measure(
     return row | setting, cell, folder
 
 
-def protocol(config: DictConfig) -> Protocol:
+def protocol(config: DictConfig) -> EvaluationProtocol:
     """The evaluation protocol of a rollout or benchmark configuration."""
     if not isinstance(config.env, Mapping | None):
         raise InputError(
@@ -112,7 +112,7 @@ def protocol(config: DictConfig) -> Protocol:
         )
     env = OmegaConf.to_container(config.env or OmegaConf.create({}), resolve=True)
     assert isinstance(env, dict)
-    return Protocol(
+    return EvaluationProtocol(
         config.episodes,
         config.seed,
         config.noise_seed,

@@ -24,7 +24,7 @@ from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.rollout import checkpoint_name, measure, protocol
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.rollout.episode import read_episodes
-from shortcut_policy.rollout.evaluate import Machinery, check
+from shortcut_policy.rollout.evaluate import RolloutOptions, check
 from shortcut_policy.rollout.statistics import paired_scores, paired_successes
 from shortcut_policy.settings import listed
 
@@ -40,14 +40,14 @@ def run(config: DictConfig) -> None:
     counts, tolerances = listed("steps", config.steps), listed("tolerances", config.tolerances)
     policy = load_policy(config.checkpoint, config.device)
     rules = protocol(config)
-    machinery = Machinery(config.num_envs, config.asynchronous, overwrite=config.overwrite)
+    options = RolloutOptions(config.num_envs, config.asynchronous, overwrite=config.overwrite)
     autos = [Auto(tolerance, config.max_steps) for tolerance in tolerances]
     check(policy, [*counts, *autos], rules)
     output = Path(config.output) / checkpoint_name(config.checkpoint)
-    fixed = [measure(policy, FIXED, steps, output, rules, machinery) for steps in sorted(counts)]
+    fixed = [measure(policy, FIXED, steps, output, rules, options) for steps in sorted(counts)]
     rows = [row for row, _, _ in fixed]
     for auto in autos:
-        row, cell, folder = measure(policy, AUTO, auto, output, rules, machinery)
+        row, cell, folder = measure(policy, AUTO, auto, output, rules, options)
         rows.append(row | against_fixed(cell, [other for _, other, _ in fixed]) | gap_test(folder))
     publish = Path(config.publish)
     write_atomic(publish / "results.json", json.dumps(rows, indent=2) + "\n")

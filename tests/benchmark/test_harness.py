@@ -21,7 +21,7 @@ from shortcut_policy.benchmark.text_table import TextTable, place_in, write_into
 from shortcut_policy.commands.rollout import run as roll_out
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from tests.conftest import TINY, with_objective
 
 REQUIRED = {
@@ -423,7 +423,7 @@ def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypat
     for make in ((), ("paths.png",)):
         for name in make:
             (tmp_path / name).touch()
-        pictures = artifacts.tile_films(tmp_path, "lift", 1, Protocol(episodes=2), 2, tmp_path)
+        pictures = artifacts.tile_films(tmp_path, "lift", 1, EvaluationProtocol(episodes=2), 2, tmp_path)
         found.append([picture.path.name for picture in pictures])
     assert found == [["lift_1_step.mp4"], ["lift_1_step.mp4", "paths.png"]]
 
