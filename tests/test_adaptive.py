@@ -11,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from shortcut_policy import adaptive, save_policy
 from shortcut_policy.adaptive import Auto, StepTimes, sample_auto, time_calls
 from shortcut_policy.benchmark.table import Cell
-from shortcut_policy.commands.rollout import rollout
 from shortcut_policy.commands.rollout import run as run_rollouts
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import FlowMatching, Shortcut
@@ -19,6 +18,7 @@ from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, evaluate
+from shortcut_policy.rollout.play import rollout
 from shortcut_studies import CONFIGS, auto_steps
 from shortcut_studies.auto_steps import against_fixed, gap_test
 from tests.rollout.test_evaluate import SEEDS, SHORT, observations

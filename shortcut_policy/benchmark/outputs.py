@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+import yaml
 
 from shortcut_policy.benchmark import plots
 from shortcut_policy.benchmark.compute import compute_table
+from shortcut_policy.benchmark.config import BenchmarkConfig
 from shortcut_policy.benchmark.report import Picture, write_report
 from shortcut_policy.benchmark.result_files import Losses, RunResults, published_file, slug, write_published
 from shortcut_policy.benchmark.table import is_graded, results_table, row_label
@@ -26,7 +28,7 @@ def draw_figures(
     Args:
         rows: Of the results.
         curves: See `curve_rows`; none for no such figure.
-        losses: Entry -> losses of its first training seed.
+        losses: Method -> losses of its first training seed.
         output: Folder.
     """
     logged = {name: curves for name, curves in losses.items() if curves}
@@ -80,10 +82,14 @@ def tile_films(
 
 
 def write_results(
-    rows: ResultRows, compute: ResultRows, curves: ResultRows, pictures: Sequence[Picture], config: DictConfig
+    rows: ResultRows,
+    compute: ResultRows,
+    curves: ResultRows,
+    pictures: Sequence[Picture],
+    config: BenchmarkConfig,
 ) -> None:
     """Write rows, tables and report, and put the tables into the README."""
-    output = Path(config.output)
+    output = config.output
     for name, records in {"results": rows, "compute": compute, "curves": curves}.items():
         if records:
             write_atomic(output / f"{name}.json", json.dumps(records, indent=2) + "\n")
@@ -94,7 +100,7 @@ def write_results(
     settings = {
         "Command": rows[0]["command"],
         "Commit": rows[0]["commit"],
-        "Configuration": OmegaConf.to_yaml(config, resolve=True),
+        "Configuration": yaml.safe_dump(json.loads(json.dumps(asdict(config), default=str)), sort_keys=False),
     }
     write_report(
         output / "report.html",
@@ -107,7 +113,7 @@ def write_results(
     if config.readme:
         for marker, text in zip((config.marker, config.compute_marker), texts, strict=True):
             if marker:
-                write_into(Path(config.readme), marker, text)
+                write_into(config.readme, marker, text)
 
 
 def publish(output: Path, folder: Path, results: Mapping[str, Sequence[RunResults]]) -> None:

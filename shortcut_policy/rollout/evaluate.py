@@ -25,7 +25,7 @@ from shortcut_policy.rollout.path_figure import plot_paths
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interval
-from shortcut_policy.settings import check_choice, check_whole
+from shortcut_policy.settings import Count, Index, check_fields
 
 PATHS_SHOWN = 8
 
@@ -42,15 +42,14 @@ class EvaluationProtocol:
         env: Keys laid over the environment of the policy's task.
     """
 
-    episodes: int = 50
-    seed: int = 100000
-    noise_seed: int = 0
-    batch_size: int = 50
+    episodes: Count = 50
+    seed: Index = 100000
+    noise_seed: Index = 0
+    batch_size: Count = 50
     env: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, lowest in {"episodes": 1, "batch_size": 1, "seed": 0, "noise_seed": 0}.items():
-            check_whole(name, getattr(self, name), lowest)
+        check_fields(self)
 
     @property
     def episode_seeds(self) -> range:
@@ -70,17 +69,14 @@ class RolloutOptions:
         overwrite: Evaluate again what is finished.
     """
 
-    num_envs: int = 50
+    num_envs: Count = 50
     asynchronous: bool = False
-    videos: int = 0
+    videos: Index = 0
     plot: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_whole("num_envs", self.num_envs, 1)
-        check_whole("videos", self.videos, 0)
-        for name in ("asynchronous", "plot", "overwrite"):
-            check_choice(name, getattr(self, name), (True, False))
+        check_fields(self)
 
 
 def check(

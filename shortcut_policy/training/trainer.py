@@ -30,7 +30,7 @@ from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
 from shortcut_policy.training.batches import BatchStream, Dataset, seeded_generator
 from shortcut_policy.training.config import TrainerConfig
-from shortcut_policy.training.cuda_graph import CudaGraph, Compute
+from shortcut_policy.training.cuda_graph import Compute, CudaGraph
 from shortcut_policy.training.failure import not_finite
 from shortcut_policy.training.keeping import remove_others
 from shortcut_policy.training.log import RunLog

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from shortcut_policy.commands.rollout import checkpoint_name, rollout
+from shortcut_policy.benchmark.rollouts import checkpoint_name
 from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.chunk_batches import ChunkActor, chunk_generator
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns, measure_latency
+from shortcut_policy.rollout.play import rollout
 
 SEEDS = range(100000, 100053)
 SHORT = functools.partial(gymnasium.make, "shortcut_envs:shortcut_policy/PushTKeypoints-v0", max_steps=20)
