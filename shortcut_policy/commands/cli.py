@@ -44,8 +44,9 @@ def command(
 
         @wraps(task)
         def guarded(config: DictConfig) -> None:
-            # A configuration may name classes in modules beside the user's own configs.
-            sys.path.insert(0, os.getcwd())
+            # A configuration may name classes in modules where the command is given. They come last: whatever
+            # they are called, they take the place of no library's.
+            sys.path.append(os.getcwd())
             try:
                 task(config)
             except Exception as error:
