@@ -29,9 +29,18 @@ def benchmark(config: DictConfig) -> None:
     Raises:
         InputError: See `compare_images`; or a setting cannot be used.
     """
+    compare_images(read_image_benchmark(config), trainings())
+
+
+def read_image_benchmark(config: DictConfig) -> ImageBenchmarkConfig:
+    """The settings of an image benchmark.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
     plain = to_plain(config)
     plain["entries"] = parse_methods(plain.get("entries"))
-    compare_images(parse(ImageBenchmarkConfig, plain, "the configuration"), trainings())
+    return parse(ImageBenchmarkConfig, plain, "the configuration")
 
 
 def encode(config: DictConfig) -> None:

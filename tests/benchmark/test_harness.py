@@ -16,7 +16,7 @@ from shortcut_policy.benchmark import outputs, plots
 from shortcut_policy.benchmark.table import results_table
 from shortcut_policy.benchmark.text_table import TextTable, place_in, write_into
 from shortcut_policy.benchmark.training_runs import all_checkpoints
-from shortcut_policy.commands import benchmark, train
+from shortcut_policy.commands import benchmark, cli, train
 from shortcut_policy.commands.rollout import run as roll_out
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -302,15 +302,13 @@ def test_checkpoints_of_a_run_and_of_a_checkpoint_folder(runs):
     assert all_checkpoints(runs / "diffusion", last_k=5) == [runs / "diffusion"]
 
 
-def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path):
-    """In a process of its own, because the folder is an argument of Hydra's command line."""
+def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path, give, capsys):
     (tmp_path / "task").mkdir()
     (tmp_path / "task/mine.yaml").write_text("defaults: [pusht]\nname: my_task\nenv: null\n")
     entries = "entries=[{name: a, steps: [1], overrides: ['task=mine']}]"
-    command = [sys.executable, "scripts/benchmark.py", "--config-dir", str(tmp_path), entries]
-    root = ROOT
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert (found.returncode, "trains on task 'my_task'" in found.stderr) == (2, True), found.stderr
+    with pytest.raises(SystemExit, match="2"):
+        give(cli.benchmark, "--config-dir", str(tmp_path), entries)
+    assert "trains on task 'my_task'" in capsys.readouterr().err
 
 
 def test_demo_compares_equal_budgets():
@@ -352,17 +350,20 @@ def test_rollouts_that_would_get_mixed_up_are_refused(runs, tmp_path, tiny_polic
     assert not (tmp_path / "out").exists()
 
 
-def test_the_rollout_command(runs, tmp_path):
+def test_the_rollout_command_beside_packages_of_other_names(runs, tmp_path):
+    for name in ("envs", "studies", "scripts", "configs", "tests", "benchmarks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+
     def rollout(*arguments):
         command = [
             sys.executable,
-            "scripts/rollout.py",
+            ROOT / "scripts/rollout.py",
             f"checkpoint={runs}/shortcut",
             f"output={tmp_path}/out",
         ]
         command += ["episodes=2", "batch_size=2", "+env.max_steps=8", *arguments]
-        root = ROOT
-        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     refused = rollout("steps=[1,3]")
     assert refused.returncode == 2
@@ -372,7 +373,7 @@ def test_the_rollout_command(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "strict success" in done.stdout
     (row,) = json.loads((tmp_path / "out/results.json").read_text())
-    assert row["command"].startswith("python scripts/rollout.py checkpoint=")
+    assert "scripts/rollout.py checkpoint=" in row["command"]
     assert (tmp_path / "out/shortcut/steps_001/paths.png").is_file()
 
 

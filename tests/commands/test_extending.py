@@ -2,11 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from shortcut_policy.commands import cli
 
@@ -137,15 +136,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    GlobalHydra.instance().clear()
     yield tmp_path
     for name in FILES:
         sys.modules.pop(name.removesuffix(".py"), None)
 
 
-def test_parts_from_outside_train_together(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["train", "--config-dir", "configs", *TRAINING])
-    cli.train()
+def test_parts_from_outside_train_together(folder: Path, give: Callable[..., None]):
+    give(cli.train, "--config-dir", "configs", *TRAINING)
     saved = json.loads((folder / "run/checkpoints/step_00000002/policy.json").read_text())
     targets = {name: saved["policy"][name]["_target_"] for name in ("objective", "backbone", "encoder")}
     assert targets == {
