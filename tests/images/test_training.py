@@ -278,7 +278,7 @@ def test_samples_are_written_with_the_same_noise_for_every_step_count(flow, tmp_
         ("steps=[]", r"steps=\[\] names nothing"),
         ("batch_size=0", "batch_size=0 must be a whole number"),
         ("device=quantum", "device=quantum cannot be used here"),
-        ("guidance=2", "guidance=2 cannot be chosen"),
+        ("guidance=2", "guidance=2.0 cannot be chosen"),
     ],
 )
 def test_what_cannot_be_sampled_is_said_in_a_sentence(flow, tmp_path, override, sentence):
