@@ -8,7 +8,14 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shortcut_policy.benchmark.compute import compute_rows, compute_table, phase_costs, untrained
+from shortcut_policy.benchmark.compute import (
+    PhaseCost,
+    compute_rows,
+    compute_table,
+    phase_costs,
+    published_costs,
+    untrained,
+)
 from shortcut_policy.benchmark.curves import curve_cells, curve_rows
 from shortcut_policy.benchmark.methods import (
     Entry,
@@ -25,16 +32,17 @@ from shortcut_policy.benchmark.methods import (
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
-from shortcut_policy.benchmark.result_files import RunResults, slug
+from shortcut_policy.benchmark.result_files import RunResults, read_compute, read_rows, slug
 from shortcut_policy.benchmark.table import (
     Cell,
     Measured,
     add_comparison,
+    adjust,
     make_row,
     results_table,
     row_label,
 )
-from shortcut_policy.benchmark.text_table import place_in
+from shortcut_policy.benchmark.text_table import Rows, place_in
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.rollout import protocol
@@ -50,6 +58,8 @@ from shortcut_policy.settings import check_choice, check_whole, listed
 from shortcut_policy.training.config import TrainerConfig
 
 Runs = Mapping[str, Sequence[Run]]
+#: What a row says of its latency.
+LATENCY_KEYS = ("latency_ms_p50", "latency_ms_p95", "device", "threads")
 
 
 def run(config: DictConfig) -> None:
@@ -70,6 +80,8 @@ def run(config: DictConfig) -> None:
         for entry in entries
     }
     check_choice("trained_only", config.trained_only, (True, False))
+    check_choice("measure", config.measure, (True, False))
+    earlier = None if config.measure else _earlier(published, entries)
     if config.trained_only:
         runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
         entries = [entry for entry in entries if runs[entry.name]]
@@ -81,7 +93,7 @@ def run(config: DictConfig) -> None:
     _check(entries, runs, rules, config)
     console = Console()
     _tell_published(runs, console)
-    phases = Phases(_plan(entries, runs), console)
+    phases = Phases(_plan(entries, runs, config.measure), console)
     for entry in entries:
         for one in runs[entry.name]:
             if one.training is not None:
@@ -98,14 +110,17 @@ def run(config: DictConfig) -> None:
     policies = {name: untrained(own[0].spec, own[0].metadata, config.device) for name, own in results.items()}
     with phases.next():
         lines = [line for entry in entries for line in _lines(entry, results[entry.name], config.last_k)]
-        rows = _rows(_with_latencies(lines, policies), config.reference, config.baseline)
+        if earlier is None:
+            lines = _with_latencies(lines, policies)
+        rows = _rows(lines, config.reference, config.baseline)
+        if earlier is not None:
+            _take_latencies(rows, earlier)
     with phases.next():
-        costs = {name: phase_costs(policy) for name, policy in policies.items()}
-        claims = {entry.name: entry.claim for entry in entries}
-        compute = compute_rows(policies, costs, claims, config.baseline, config.compute_rounds)
+        costs, compute = _compute(entries, policies, config)
         curves = [
             row
             for entry in entries
+            if entry.name in costs
             for row in curve_rows(entry, results[entry.name], costs[entry.name], *_curve(config))
         ]
     with phases.next():
@@ -115,7 +130,7 @@ def run(config: DictConfig) -> None:
         write_results(rows, compute, curves, [picture, *films, *others], config)
         if config.publish:
             publish(output, Path(config.publish), results)
-    for table in (results_table(rows), compute_table(compute)):
+    for table in (results_table(rows), *([compute_table(compute)] if compute else [])):
         console.print(table.rich())
     console.print(f"Report: {output / 'report.html'}", highlight=False)
 
@@ -205,7 +220,7 @@ def _tell_published(runs: Runs, console: Console) -> None:
                 console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
-def _plan(entries: Sequence[Entry], runs: Runs) -> list[tuple[str, float | None]]:
+def _plan(entries: Sequence[Entry], runs: Runs, measure: bool) -> list[tuple[str, float | None]]:
     plan = [
         (f"Train {entry.name}, seed {one.number}", entry.train_minutes)
         for entry in entries
@@ -219,8 +234,7 @@ def _plan(entries: Sequence[Entry], runs: Runs) -> list[tuple[str, float | None]
         plan.append((f"{'Read' if known else 'Roll out'} {entry.name} at {steps} steps", budget))
     return [
         *plan,
-        ("Measure latencies", 0.5),
-        ("Measure training compute", 0.5),
+        *((f"{'Measure' if measure else 'Read'} {what}", 0.5) for what in ("latencies", "training compute")),
         ("Write figures and report", 0.5),
     ]
 
@@ -266,6 +280,44 @@ def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -
     return [replace(line, latency=latency) for line, latency in zip(lines, found, strict=True)]
 
 
+def _earlier(published: Path | None, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The published rows, whose latencies are taken with ``measure=false``."""
+    if published is None:
+        raise InputError(
+            "measure=false takes latencies from earlier results: name their folder, published=..."
+        )
+    rows = read_rows(published)
+    known = {(row["name"], row["steps"]) for row in rows}
+    for entry in entries:
+        for steps in entry.steps:
+            if (entry.name, steps) not in known:
+                raise InputError(
+                    f"{published / 'results.json'} has no latency of {row_label(entry.name, steps)}, and "
+                    "measure=false measures none: leave measure out"
+                )
+    return rows
+
+
+def _take_latencies(rows: Sequence[dict[str, Any]], earlier: Rows) -> None:
+    """Replace the latencies of ``rows`` by those of the same lines of ``earlier``."""
+    known = {(row["name"], row["steps"]): row for row in earlier}
+    for row in rows:
+        measured = known[row["name"], row["steps"]]
+        row |= {key: measured[key] for key in LATENCY_KEYS}
+
+
+def _compute(
+    entries: Sequence[Entry], policies: Mapping[str, Policy], config: DictConfig
+) -> tuple[dict[str, list[PhaseCost]], list[dict[str, Any]]]:
+    """What the training of each entry costs, and the rows of it; with ``measure=false`` as published."""
+    if not config.measure:
+        compute = [row for row in read_compute(Path(config.published)) if row["name"] in policies]
+        return published_costs(compute), compute
+    costs = {name: phase_costs(policy) for name, policy in policies.items()}
+    claims = {entry.name: entry.claim for entry in entries}
+    return costs, compute_rows(policies, costs, claims, config.baseline, config.compute_rounds)
+
+
 def _cell_folder(config: DictConfig, entry: Entry, number: int, checkpoint: str, steps: int) -> Path:
     return Path(config.output) / "cells" / slug(entry.name) / str(number) / checkpoint / f"steps_{steps:03d}"
 
@@ -278,12 +330,15 @@ def _rows(lines: Sequence[Measured], reference: str | None, baseline: str | None
     candidates = [line for line in lines if line.name == reference]
     compared = max(candidates, key=lambda line: line.steps, default=None)
     equal_steps = {line.steps: line for line in lines if line.name == baseline}
+    fewest = {line.name: line for line in sorted(lines, key=lambda line: -line.steps)}
     rows = []
     for line in lines:
         row = make_row(line, command_line(), commit())
         add_comparison(row, line, compared)
         add_comparison(row, line, equal_steps.get(line.steps), "baseline")
+        add_comparison(row, line, fewest[line.name], "own")
         rows.append(row)
+    adjust(rows)
     return rows
 
 
