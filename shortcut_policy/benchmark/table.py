@@ -230,16 +230,16 @@ def _caption(rows: Rows) -> str:
     updates = _mostly({row["name"]: count_of(row["train_steps"], "update") for row in rows})
     seeds = _mostly({row["name"]: count_of(row["seeds"], "training seed") for row in rows})
     text = (
-        f"Task and data: {data}. Training: {updates}; {seeds}. Values: {rules}; {first['episodes']} starts "
-        f"from seed {first['first_episode_seed']}. Brackets hold 95% intervals, over training seeds and "
-        "starts where there are several seeds, over starts where there is one. NFE: network evaluations for "
-        f"an action chunk. Latency: of an action chunk at batch size 1 on {first['device']}, "
-        f"{count_of(first['threads'], 'thread')}."
+        f"Task and data: {data}. Each method has {updates} and {seeds}. A line is the {rules} on "
+        f"{first['episodes']} starts from seed {first['first_episode_seed']}. Brackets hold 95% intervals: "
+        "over training seeds and starts together, or over starts alone where there is one seed, which says "
+        "nothing of another training. NFE is the number of network evaluations for an action chunk, latency "
+        f"the time for one at batch size 1 on {first['device']}, {count_of(first['threads'], 'thread')}."
     )
     if any(row["score_peak"] is not None for row in rows):
         text += (
-            " Peak: the best of these checkpoints, chosen on the starts that it is reported for, and so too "
-            "favourable; papers often report it."
+            " The peak is the best of these checkpoints, chosen on the starts it is reported for, and so "
+            "too favourable; papers often report it."
         )
     return text + _compared(rows)
 
@@ -249,18 +249,18 @@ def _compared(rows: Rows) -> str:
     shown = _shown(rows)
     if not shown:
         return ""
-    measures = "score, and in percentage points of strict success" if is_graded(rows) else "percentage points"
+    measures = "score and in percentage points of strict success" if is_graded(rows) else "percentage points"
     text = f" Differences are in {measures}."
     for kind, title in shown.items():
         rules = _mostly({_label(row): row[f"{kind}_checkpoint_rule"] for row in rows if row[kind]})
-        text += f" Checkpoints in the column '{title}', on both sides: {rules}."
+        text += f" Both sides of '{title}' are the {rules}."
     keys = ("score", "success") if is_graded(rows) else ("success",)
     tests = [row[f"{PREFIXES[kind]}{key}_p_value"] for row in rows for kind in shown for key in keys]
     count = sum(value is not None for value in tests)
     if not count:
         return f"{text} With one training of a method there is no test."
     return text + (
-        f" The unit of the tests is the training, on common starts; their p-values are corrected for the "
+        " p-values are of t-tests whose unit is the training, on common starts, and are corrected for the "
         f"{count} tests of the table (Holm). With one training of a method there is no test."
     )
 

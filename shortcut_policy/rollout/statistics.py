@@ -126,22 +126,23 @@ def compare_methods(
     our starts). The variance is never taken to be smaller than what the chance of single episodes makes of
     it.
 
-    Why not a hierarchical bootstrap: two identical methods, 100 common starts, 1,000 to 2,000 repetitions,
+    Why not a hierarchical bootstrap: two identical methods, 100 common starts, 1,000 to 3,000 repetitions,
     share of p < 0.05, by trainings of each method and their spread in success rate:
 
     ==================  ======  ======  ======  ======  ======  ======
     spread (points)     0       0       8       8       14      14
     trainings           2       6       2       6       2       6
     ==================  ======  ======  ======  ======  ======  ======
-    this test           0.02    0.03    0.05    0.05    0.05    0.05
+    this test           0.01    0.04    0.02    0.05    0.02    0.05
     bootstrap           0.01    0.00    0.08    0.04    0.18    0.08
     the same, rescaled  0.00    0.00    0.05    0.02    0.10    0.06
     starts alone        0.05    0.06    0.34    0.32    0.53    0.54
     ==================  ======  ======  ======  ======  ======  ======
 
     *Bootstrap* resamples the trainings of each method and the common starts, *rescaled* as in
-    `bootstrap_interval`, *starts alone* is a paired t-test over starts of the mean over trainings. Six
-    trainings against two are the weak spot: 0.08 to 0.10 at spreads from 8 points on.
+    `bootstrap_interval`, *starts alone* is a paired t-test over starts of the mean over trainings. With
+    three trainings this test has 0.01 to 0.04, with six against three 0.02 to 0.06. Six against two are its
+    weak spot: 0.07 and 0.08 at spreads of 8 and 14 points. With paired trainings it has 0.01 to 0.05.
 
     Args:
         a: (trainings, starts), values of a start in [0, 1].

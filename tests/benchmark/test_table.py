@@ -76,7 +76,7 @@ def test_both_sides_are_compared_at_the_checkpoints_that_both_have():
     assert row["reference_checkpoint_rule"] == "mean of the last 3 checkpoints"
     assert row["success_difference"] == pytest.approx(averaged.successes.mean() - other.successes.mean())
     text = results_table(table_rows([averaged, newest], newest)).markdown()
-    assert "Checkpoints in the column '− b, 100 steps', on both sides: last checkpoint." in text
+    assert "Both sides of '− b, 100 steps' are the last checkpoint." in text
 
 
 def test_step_counts_of_the_same_trainings_are_paired_and_methods_are_not():
