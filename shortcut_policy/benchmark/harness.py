@@ -284,7 +284,7 @@ def _earlier(published: Path | None, entries: Sequence[Entry]) -> list[dict[str,
     """The published rows, whose latencies are taken with ``measure=false``."""
     if published is None:
         raise InputError(
-            "measure=false takes latencies from earlier results: name their folder, published=..."
+            "measure=false takes latencies from published results: name their folder with published=..."
         )
     rows = read_rows(published)
     known = {(row["name"], row["steps"]) for row in rows}
