@@ -1,5 +1,7 @@
 """Comparisons in the table: which checkpoints, which tests, corrected for how many."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,13 @@ import pytest
 from shortcut_policy.benchmark.table import Cell, Measured, add_comparison, adjust, make_row, results_table
 from shortcut_policy.rollout import statistics
 
+ROOT = Path(__file__).parents[2]
+#: Folder of published results -> document that shows their table.
+PUBLISHED = {
+    "pusht": "results",
+    "pusht_large": "one_step",
+    **{f"robomimic/{task}": "robomimic" for task in ("lift", "can", "square", "transport")},
+}
 POLICY = {
     "method": "m",
     "backbone": "b",
@@ -118,3 +127,16 @@ def test_p_values_are_corrected_for_the_tests_of_the_table(graded: bool):
     shown = results_table(rows).markdown()
     assert f"(p = {rows[0]['success_p_adjusted']:.3f})" in shown
     assert f"(p = {raw[0]:.3f})" not in shown
+
+
+@pytest.mark.parametrize("folder", PUBLISHED)
+def test_published_tables_are_those_of_the_published_rows(folder: str):
+    rows = json.loads((ROOT / "results" / folder / "results.json").read_text())
+    table = results_table(rows).markdown()
+    assert (ROOT / "results" / folder / "results.md").read_text() == table
+    assert table.strip() in (ROOT / "docs" / f"{PUBLISHED[folder]}.md").read_text()
+    again = [dict(row) for row in rows]
+    adjust(again)
+    for row, other in zip(rows, again, strict=True):
+        keys = [key for key in row if key.endswith("_p_adjusted")]
+        assert len(keys) == 6 and [row[key] for key in keys] == pytest.approx([other[key] for key in keys])
