@@ -115,10 +115,10 @@ def compare_methods(
 
     The variance of the difference has a part from the trainings of each method and one from the starts.
     Starts are paired: a start's part is that of the difference between the methods. Trainings are
-    independent, those of equal seeds too: equal seeds share the order of the windows and the first weights,
-    but the published Push-T results of equal seeds do not go together: correlations over six seeds have
-    either sign. If they did, the test would be conservative. With ``same_trainings`` the two sides
-    are the same policies used in two ways, such as at one and four steps: then trainings are paired, too.
+    independent, even those of equal seeds. These share the order of the windows and the first weights, but
+    their results on Push-T do not go together: correlations over six seeds have either sign. If they did go
+    together, the test would be conservative. With ``same_trainings`` the two sides are the same policies used
+    in two ways, such as at one and four steps: then trainings are paired, too.
 
     The parts come from the mean squares of the two-way table of trainings and starts. The sum is a t
     statistic with the degrees of freedom of Satterthwaite (1946), as radiology compares two imaging methods
@@ -127,7 +127,8 @@ def compare_methods(
     it.
 
     Why not a hierarchical bootstrap: two identical methods, 100 common starts, 1,000 to 3,000 repetitions,
-    share of p < 0.05, by trainings of each method and their spread in success rate:
+    share of p < 0.05, by trainings of each method and their spread in success rate
+    (``benchmarks/false_positives.py``):
 
     ==================  ======  ======  ======  ======  ======  ======
     spread (points)     0       0       8       8       14      14
