@@ -286,6 +286,19 @@ def test_the_area_under_the_roc_curve(tmp_path, gaps, failed, area):
     assert found["gap_quartiles"] == pytest.approx([0.175, 0.25, 0.325])
 
 
+def test_p_values_of_the_table_are_corrected_for_their_number():
+    tested = {
+        "same_cost_score_p_value": 0.01,
+        "same_cost_success_p_value": 0.04,
+        "failure_auroc_p_value": None,
+    }
+    rows = [{"name": "fixed"}, {"name": "automatic", **tested}]
+    auto_steps.adjust(rows)
+    assert rows[0] == {"name": "fixed"}
+    keys = ("same_cost_score_p_adjusted", "same_cost_success_p_adjusted", "failure_auroc_p_adjusted")
+    assert [rows[1][key] for key in keys] == [0.02, 0.04, None]
+
+
 def test_the_measurement_writes_rows_table_and_figure(policy: Policy, tmp_path):
     save_policy(policy, tmp_path / "tiny")
     overrides = [

@@ -4,7 +4,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 import torch
@@ -128,6 +128,15 @@ def compute_rows(
         for relative, absolute in RELATIVE.items():
             row[relative] = row[absolute] / reference[absolute] if reference else None
     return rows
+
+
+def published_costs(rows: ResultRows) -> dict[str, list[PhaseCost]]:
+    """Name -> `phase_costs`, from earlier rows of `compute_rows`."""
+    names = [field.name for field in fields(PhaseCost)]
+    return {
+        row["name"]: [PhaseCost(**{name: phase[name] for name in names}) for phase in row["phases"]]
+        for row in rows
+    }
 
 
 def compute_table(rows: ResultRows) -> TextTable:

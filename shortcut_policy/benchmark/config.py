@@ -22,6 +22,7 @@ class BenchmarkConfig(EvaluationConfig):
         last_k: Checkpoints of a run that are averaged, counted from its end.
         curve_checkpoints: Checkpoints of each run that are evaluated for the curves.
         curve_steps: Step counts of the curves.
+        measure: Measure latencies and training compute; if not, take those of the published results.
         compute_rounds: Updates of each method that are timed for the compute table.
         videos: Films of the first starts of the first method at its fewest steps.
         publish: Folder that gets what is worth keeping; None for no such folder.
@@ -40,6 +41,7 @@ class BenchmarkConfig(EvaluationConfig):
     last_k: Count = 1
     curve_checkpoints: Index = 0
     curve_steps: Sequence[Count] = (1, 4)
+    measure: bool = True
     compute_rounds: Count = 20
     videos: Index = 0
     publish: Path | None = None

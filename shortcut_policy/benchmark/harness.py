@@ -7,18 +7,27 @@ from typing import Any
 
 from rich.console import Console
 
-from shortcut_policy.benchmark.compute import compute_rows, compute_table, phase_costs, untrained
+from shortcut_policy.benchmark.compute import (
+    PhaseCost,
+    compute_rows,
+    compute_table,
+    phase_costs,
+    published_costs,
+    untrained,
+)
 from shortcut_policy.benchmark.config import BenchmarkConfig
 from shortcut_policy.benchmark.curves import curve_cells, curve_rows
+from shortcut_policy.benchmark.earlier import earlier_rows, take_latencies
 from shortcut_policy.benchmark.methods import Method, wanted_cells
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
-from shortcut_policy.benchmark.result_files import RunResults, slug
+from shortcut_policy.benchmark.result_files import RunResults, read_compute, slug
 from shortcut_policy.benchmark.table import (
     Cell,
     Measured,
     add_comparison,
+    adjust,
     make_row,
     results_table,
     row_label,
@@ -61,9 +70,10 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
     """
     methods, runs = _choose(config, trainings)
     _check(methods, runs, config)
+    earlier = None if config.measure else earlier_rows(config.published, methods)
     console = Console()
     _tell_published(runs, console)
-    phases = Phases(_plan(methods, runs), console)
+    phases = Phases(_plan(methods, runs, config.measure), console)
     for training in (one.training for method in methods for one in runs[method.name]):
         if training is not None:
             with phases.next():
@@ -79,7 +89,11 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
     policies = {name: untrained(own[0].spec, own[0].metadata, config.device) for name, own in results.items()}
     with phases.next():
         lines = [line for method in methods for line in _lines(method, results[method.name], config.last_k)]
-        rows = _rows(_with_latencies(lines, policies), config.reference, config.baseline)
+        if earlier is None:
+            lines = _with_latencies(lines, policies)
+        rows = _rows(lines, config.reference, config.baseline)
+        if earlier is not None:
+            take_latencies(rows, earlier)
     with phases.next():
         compute, curves = _costs(methods, results, policies, config)
     with phases.next():
@@ -89,7 +103,7 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
         write_results(rows, compute, curves, [picture, *films, *others], config)
         if config.publish:
             publish(config.output, config.publish, results)
-    for table in (results_table(rows), compute_table(compute)):
+    for table in (results_table(rows), *([compute_table(compute)] if compute else [])):
         console.print(table.rich())
     console.print(f"Report: {config.output / 'report.html'}", highlight=False)
 
@@ -183,7 +197,7 @@ def _tell_published(runs: Runs, console: Console) -> None:
                 console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
-def _plan(methods: Sequence[Method], runs: Runs) -> list[tuple[str, float | None]]:
+def _plan(methods: Sequence[Method], runs: Runs, measure: bool) -> list[tuple[str, float | None]]:
     plan = [
         (f"Train {method.name}, seed {one.number}", method.train_minutes)
         for method in methods
@@ -197,8 +211,7 @@ def _plan(methods: Sequence[Method], runs: Runs) -> list[tuple[str, float | None
         plan.append((f"{'Read' if known else 'Roll out'} {method.name} at {steps} steps", budget))
     return [
         *plan,
-        ("Measure latencies", 0.5),
-        ("Measure training compute", 0.5),
+        *((f"{'Measure' if measure else 'Read'} {what}", 0.5) for what in ("latencies", "training compute")),
         ("Write figures and report", 0.5),
     ]
 
@@ -234,13 +247,20 @@ def _costs(
     policies: Mapping[str, Policy],
     config: BenchmarkConfig,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of what training costs, and of the curves of quality against it."""
-    costs = {name: phase_costs(policy) for name, policy in policies.items()}
-    claims = {method.name: method.claim for method in methods}
-    compute = compute_rows(policies, costs, claims, config.baseline, config.compute_rounds)
+    """Rows of training compute, measured or published, and of the curves of quality against it."""
+    costs: dict[str, list[PhaseCost]]
+    if config.measure:
+        costs = {name: phase_costs(policy) for name, policy in policies.items()}
+        claims = {method.name: method.claim for method in methods}
+        compute = compute_rows(policies, costs, claims, config.baseline, config.compute_rounds)
+    else:
+        assert config.published is not None
+        compute = [row for row in read_compute(config.published) if row["name"] in policies]
+        costs = published_costs(compute)
     curves = [
         row
         for method in methods
+        if method.name in costs
         for row in curve_rows(method, results[method.name], costs[method.name], *_curve(config))
     ]
     return compute, curves
@@ -275,12 +295,15 @@ def _rows(lines: Sequence[Measured], reference: str | None, baseline: str | None
     candidates = [line for line in lines if line.name == reference]
     compared = max(candidates, key=lambda line: line.steps, default=None)
     equal_steps = {line.steps: line for line in lines if line.name == baseline}
+    fewest = {line.name: line for line in sorted(lines, key=lambda line: -line.steps)}
     rows = []
     for line in lines:
         row = make_row(line, command_line(), commit())
         add_comparison(row, line, compared)
         add_comparison(row, line, equal_steps.get(line.steps), "baseline")
+        add_comparison(row, line, fewest[line.name], "own")
         rows.append(row)
+    adjust(rows)
     return rows
 
 

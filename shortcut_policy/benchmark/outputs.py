@@ -93,9 +93,11 @@ def write_results(
     for name, records in {"results": rows, "compute": compute, "curves": curves}.items():
         if records:
             write_atomic(output / f"{name}.json", json.dumps(records, indent=2) + "\n")
-    tables = {"Results": results_table(rows), "Training compute": compute_table(compute)}
+    tables = {"Results": results_table(rows)}
+    if compute:
+        tables["Training compute"] = compute_table(compute)
     texts = [table.markdown() for table in tables.values()]
-    for name, text in zip(("results", "compute"), texts, strict=True):
+    for name, text in zip(("results", "compute"), texts, strict=False):
         write_atomic(output / f"{name}.md", text)
     settings = {
         "Command": rows[0]["command"],
@@ -111,7 +113,7 @@ def write_results(
         settings=settings,
     )
     if config.readme:
-        for marker, text in zip((config.marker, config.compute_marker), texts, strict=True):
+        for marker, text in zip((config.marker, config.compute_marker), texts, strict=False):
             if marker:
                 write_into(config.readme, marker, text)
 

@@ -99,6 +99,38 @@ def read_published(path: Path) -> list[RunResults]:
         ) from error
 
 
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of results that a benchmark has written into ``folder``, see `table.make_row`.
+
+    Raises:
+        InputError: there are none.
+    """
+    return _read_json(folder / "results.json", ("name", "steps"))
+
+
+def read_compute(folder: Path) -> list[dict[str, Any]]:
+    """The rows of training compute in ``folder``, see `compute.compute_rows`; none if it has no such file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / "compute.json"
+    return _read_json(path, ("name", "phases")) if path.is_file() else []
+
+
+def _read_json(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(rows, list) and rows and all(key in row for row in rows for key in keys)):
+            raise ValueError("it is no list, an empty one, or one of other things")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} holds no rows of a benchmark ({type(error).__name__}: {error}); name a folder that "
+            "scripts/benchmark.py has written, its output or its publish"
+        ) from error
+    return rows
+
+
 def check_protocol(run: RunResults, path: Path, rules: EvaluationProtocol) -> None:
     """Refuse results that other rules made.
 

@@ -1,7 +1,7 @@
 """Rows of a results table, from evaluations to JSON and to text."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.latency import Latency
-from shortcut_policy.rollout.statistics import (
-    bootstrap_interval,
-    paired_scores,
-    paired_successes,
-    success_interval,
-)
+from shortcut_policy.rollout.statistics import bootstrap_interval, compare_methods, holm, success_interval
+
+#: Kind of comparison -> what its keys in a row begin with.
+PREFIXES = {"reference": "", "baseline": "baseline_", "own": "own_"}
+#: Kinds that are shown, and corrected for their number, together.
+FAMILIES = (("reference", "baseline"), ("own",))
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,16 @@ class Measured:
         """Sampling steps."""
         return int(self.cells[0][-1].summary["settings"]["steps"])
 
+    @property
+    def checkpoint_rule(self) -> str:
+        """Which checkpoints of a training its values are of."""
+        count = len(self.cells[0])
+        return "last checkpoint" if count == 1 else f"mean of the last {count} checkpoints"
+
+    def last(self, count: int) -> "Measured":
+        """The same line by the last ``count`` of its checkpoints."""
+        return replace(self, cells=[seed[-count:] for seed in self.cells])
+
     def peak(self, key: str) -> float | None:
         """Mean over seeds of the best checkpoint's ``key``; None if there is only one checkpoint."""
         if len(self.cells[0]) == 1:
@@ -95,7 +105,6 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
     policy = newest["policy"]
     latency = asdict(measured.latency) if measured.latency else newest["latency"]
     success_ci, success_ci_method = success_interval(measured.successes)
-    checkpoints = len(measured.cells[0])
     return {
         "name": measured.name,
         "method": policy["method"],
@@ -107,9 +116,7 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
         "seeds": len(measured.cells),
         "episodes": newest["episodes"],
         "first_episode_seed": newest["settings"]["seed"],
-        "checkpoint_rule": "last checkpoint"
-        if checkpoints == 1
-        else f"mean of the last {checkpoints} checkpoints",
+        "checkpoint_rule": measured.checkpoint_rule,
         "score": float(measured.scores.mean()),
         "score_ci": bootstrap_interval(measured.scores),
         "score_peak": measured.peak("score"),
@@ -134,26 +141,54 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
 def add_comparison(
     row: dict[str, Any], measured: Measured, other: Measured | None, kind: str = "reference"
 ) -> None:
-    """Add the paired differences to ``other`` on the same starts, or what says that there are none.
+    """Add the differences to ``other`` on the same starts, or what says that there are none.
+
+    Both sides are taken at the checkpoints that both lines have: where the other has its last one alone, so
+    it is here, and the difference need not be that of the values of the two rows. Lines of one name are the
+    same trainings at other step counts, which are compared training by training.
 
     Args:
-        row: Gets the keys ``kind`` (label of the other line) and ``kind_score_difference`` and so on; those
-            of the reference go without the prefix.
+        row: Gets the keys ``kind`` (label of the other line), ``kind_checkpoint_rule``, and behind the prefix
+            of `PREFIXES` ``score_difference``, ``score_difference_ci``, ``score_p_value``, the same for
+            ``success``, and ``p_method``; see `compare_methods`. `adjust` adds the adjusted p-values.
         measured: The line of the row.
         other: The line that it is compared with; None, or ``measured`` itself, for no comparison.
-        kind: ``reference`` or ``baseline``.
+        kind: A key of `PREFIXES`.
     """
-    prefix = "" if kind == "reference" else f"{kind}_"
-    row[kind] = None if other is None or other is measured else other.label
-    score = success = None
-    if other is not None and other is not measured:
-        score = paired_scores(measured.scores.mean(axis=0), other.scores.mean(axis=0))
-        success = paired_successes(measured.successes.mean(axis=0), other.successes.mean(axis=0))
-    row[f"{prefix}score_difference"] = score and score.difference
-    row[f"{prefix}score_p_value"] = score and score.p_value
-    row[f"{prefix}success_difference"] = success and success.difference
-    row[f"{prefix}success_p_value"] = success and success.p_value
-    row[f"{prefix}success_p_method"] = success and success.method
+    prefix, found = PREFIXES[kind], other is not None and other is not measured
+    row[kind] = row[f"{kind}_checkpoint_rule"] = row[f"{prefix}p_method"] = None
+    for key in ("score", "success"):
+        row |= dict.fromkeys(f"{prefix}{key}_{what}" for what in ("difference", "difference_ci", "p_value"))
+    if other is None or not found:
+        return
+    count = min(len(measured.cells[0]), len(other.cells[0]))
+    same, a, b = measured.name == other.name, measured.last(count), other.last(count)
+    row[kind], row[f"{kind}_checkpoint_rule"] = other.label, a.checkpoint_rule
+    for key, one, two in (("score", a.scores, b.scores), ("success", a.successes, b.successes)):
+        compared = compare_methods(one, two, same_trainings=same)
+        row[f"{prefix}{key}_difference"] = compared.difference
+        row[f"{prefix}{key}_difference_ci"] = compared.interval
+        row[f"{prefix}{key}_p_value"] = compared.p_value
+        row[f"{prefix}p_method"] = compared.method
+
+
+def adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each ``..._p_value`` an ``..._p_adjusted``, corrected by `holm` for the tests of its family.
+
+    A family is what stands in one table: the tests of score and success against ``reference`` and
+    ``baseline``; those against the same method at its fewest steps are another. Where score and success are
+    one number, its test counts once.
+    """
+    graded = is_graded(rows)
+    for kinds in FAMILIES:
+        keys = [f"{PREFIXES[kind]}{key}_p" for kind in kinds for key in ("score", "success")]
+        counted = [key for key in keys if graded or key.endswith("success_p")]
+        places = [(row, key) for row in rows for key in counted]
+        adjusted = holm([row.get(f"{key}_value") for row, key in places])
+        for (row, key), value in zip(places, adjusted, strict=True):
+            row[f"{key}_adjusted"] = value
+            if not graded:
+                row[f"{key.replace('success', 'score')}_adjusted"] = value
 
 
 def is_graded(rows: ResultRows) -> bool:
@@ -167,44 +202,71 @@ def results_table(rows: ResultRows) -> TextTable:
     measures = ["score", "strict success"] if graded else ["success"]
     header = ["method", "steps", "NFE", *measures, "latency p50 / p95 (ms)"]
     lines = [_cells(row, graded) for row in rows]
+    for kind, title in _shown(rows).items():
+        header.append(title)
+        lines = [
+            [*line, _difference(row, graded, PREFIXES[kind])] for line, row in zip(lines, rows, strict=True)
+        ]
+    return TextTable(header, lines, _caption(rows))
+
+
+def _shown(rows: ResultRows) -> dict[str, str]:
+    """Kind of comparison -> title of its column, of those that there are."""
+    titles = {}
     reference = next((row["reference"] for row in rows if row["reference"]), None)
     if reference:
-        header.append(f"− {reference}")
-        lines = [[*line, _difference(row, graded)] for line, row in zip(lines, rows, strict=True)]
+        titles["reference"] = f"− {reference}"
     baseline = _baseline(rows)
     if baseline:
-        header.append(f"− {baseline}, same steps")
-        lines = [
-            [*line, _difference(row, graded, "baseline_")] for line, row in zip(lines, rows, strict=True)
-        ]
-    return TextTable(header, lines, _caption(rows, bool(reference or baseline)))
+        titles["baseline"] = f"− {baseline}, same steps"
+    return titles
 
 
-def _caption(rows: ResultRows, compared: bool) -> str:
+def _caption(rows: ResultRows) -> str:
+    """What a reader must know, in sentences."""
     first = rows[0]
-    rules = _mostly({row_label(row["name"], row["steps"]): row["checkpoint_rule"] for row in rows})
+    rules = _mostly({_label(row): row["checkpoint_rule"] for row in rows})
     data = _mostly({row["name"]: f"{row['task']}, {row['dataset']}" for row in rows})
     updates = _mostly({row["name"]: count_of(row["train_steps"], "update") for row in rows})
     seeds = _mostly({row["name"]: count_of(row["seeds"], "training seed") for row in rows})
     text = (
-        f"{data}; {updates}; {rules}; {seeds}; {first['episodes']} starts from "
-        f"seed {first['first_episode_seed']}; brackets hold 95% intervals. NFE = network evaluations per "
-        f"action chunk. Latency of one action chunk at batch size 1 on {first['device']}, "
-        f"{count_of(first['threads'], 'thread')}."
+        f"Task and data: {data}. Each method has {updates} and {seeds}. A line is the {rules} on "
+        f"{first['episodes']} starts from seed {first['first_episode_seed']}. Brackets hold 95% intervals: "
+        "over training seeds and starts together, or over starts alone where there is one seed, which says "
+        "nothing of another training. NFE is the number of network evaluations for an action chunk, latency "
+        f"the time for one at batch size 1 on {first['device']}, {count_of(first['threads'], 'thread')}."
     )
     if any(row["score_peak"] is not None for row in rows):
         text += (
-            " Peak = the best of these checkpoints, chosen on the starts that it is reported for, and so too "
-            "favourable; papers often report it."
+            " The peak is the best of these checkpoints, chosen on the starts it is reported for, and so "
+            "too favourable; papers often report it."
         )
-    if compared:
-        measures = "score and in percentage points of strict success" if is_graded(rows) else "points"
-        text += (
-            f" Differences are in {measures}, with p-values of paired tests over the starts; they know "
-            "nothing of the spread between training seeds, which the intervals hold where there are several "
-            "(those of two or three seeds that differ much are still too narrow)."
-        )
-    return text
+    return text + _compared(rows)
+
+
+def _compared(rows: ResultRows) -> str:
+    """The sentences about the comparisons."""
+    shown = _shown(rows)
+    if not shown:
+        return ""
+    measures = "score and in percentage points of strict success" if is_graded(rows) else "percentage points"
+    text = f" Differences are in {measures}."
+    for kind, title in shown.items():
+        rules = _mostly({_label(row): row[f"{kind}_checkpoint_rule"] for row in rows if row[kind]})
+        text += f" Both sides of '{title}' are the {rules}."
+    keys = ("score", "success") if is_graded(rows) else ("success",)
+    tests = [row[f"{PREFIXES[kind]}{key}_p_value"] for row in rows for kind in shown for key in keys]
+    count = sum(value is not None for value in tests)
+    if not count:
+        return f"{text} With one training of a method there is no test."
+    return text + (
+        " p-values are of t-tests whose unit is the training, on common starts, and are corrected for the "
+        f"{count} tests of the table (Holm). With one training of a method there is no test."
+    )
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return row_label(row["name"], row["steps"])
 
 
 def _mostly(texts: Mapping[str, str]) -> str:
@@ -236,13 +298,16 @@ def _baseline(rows: ResultRows) -> str | None:
     return next((row["name"] for row in rows if row_label(row["name"], row["steps"]) == label), None)
 
 
-def _difference(row: Mapping[str, Any], graded: bool, prefix: str = "") -> str:
+def _difference(row: Mapping[str, Any], graded: bool, prefix: str) -> str:
     if row[f"{prefix}score_difference"] is None:
         return "–"
-    score = f"{row[f'{prefix}score_difference']:+.3f} ({p_value(row[f'{prefix}score_p_value'])})"
-    points = 100 * row[f"{prefix}success_difference"]
-    success = f"{points:+.0f} ({p_value(row[f'{prefix}success_p_value'])})"
-    return f"{score}, {success}" if graded else success
+    texts = [f"{row[f'{prefix}score_difference']:+.3f}"] if graded else []
+    texts.append(f"{100 * row[f'{prefix}success_difference']:+.0f}")
+    if row[f"{prefix}success_p_value"] is None:
+        return f"{', '.join(texts)}; {row[f'{prefix}p_method']}"
+    keys = ("score", "success") if graded else ("success",)
+    adjusted = [p_value(row[f"{prefix}{key}_p_adjusted"]) for key in keys]
+    return ", ".join(f"{text} ({p})" for text, p in zip(texts, adjusted, strict=True))
 
 
 def p_value(value: float) -> str:

@@ -28,10 +28,12 @@ from shortcut_policy.paths import write_atomic
 from shortcut_policy.rollout.config import EvaluationConfig
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import check
-from shortcut_policy.rollout.statistics import paired_scores, paired_successes
+from shortcut_policy.rollout.statistics import holm, paired_scores, paired_successes
 from shortcut_policy.settings import Count, NotNegative
 
 AUTO, FIXED = "automatic", "fixed"
+#: The tests of a row: their keys go on with ``_value`` and ``_adjusted``.
+TESTS = ("same_cost_score_p", "same_cost_success_p", "failure_auroc_p")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ def compare(config: AutoStepsConfig) -> None:
     for auto in autos:
         row, cell, folder = measure(policy, AUTO, auto, output, rules, options)
         rows.append(row | against_fixed(cell, [other for _, other, _ in fixed]) | gap_test(folder))
+    adjust(rows)
     publish = config.publish
     write_atomic(publish / "results.json", json.dumps(rows, indent=2) + "\n")
     write_atomic(publish / "results.md", table(rows).markdown())
@@ -89,6 +92,8 @@ def compare(config: AutoStepsConfig) -> None:
 
 def against_fixed(auto: Cell, fixed: Sequence[Cell]) -> dict[str, Any]:
     """Paired differences to the mixture of fixed step counts that costs as much.
+
+    Both sides are one policy, so the unit is the start: this says nothing of other trainings.
 
     Args:
         auto: Automatic steps.
@@ -133,16 +138,26 @@ def gap_test(folder: Path) -> dict[str, Any]:
     }
 
 
+def adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each p-value the one that is corrected for the number of tests in the table."""
+    places = [(row, key) for row in rows if row["name"] == AUTO for key in TESTS]
+    adjusted = holm([row[f"{key}_value"] for row, key in places])
+    for (row, key), value in zip(places, adjusted, strict=True):
+        row[f"{key}_adjusted"] = value
+
+
 def table(rows: Sequence[dict[str, Any]]) -> TextTable:
     """The rows for readers."""
     header = ("method", "setting", "NFE", "score", "strict success", "− same cost", "gap AUROC for failure")
     first = rows[0]
+    count = sum(row.get(f"{key}_value") is not None for row in rows for key in TESTS)
     caption = (
         f"{first['task']}, {first['method']}, {first['episodes']} starts from seed "
         f"{first['first_episode_seed']}; brackets hold 95% intervals. NFE = mean network evaluations per "
         "action chunk. Same cost: paired difference of score and of strict success to fixed steps, mixed so "
         "that they cost as much. AUROC: probability that a failed episode had a larger mean gap than a "
-        "successful one; 0.5 says nothing."
+        "successful one; 0.5 says nothing. p-values are over starts, of this one policy, and corrected for "
+        f"the {count} tests of the table (Holm)."
     )
     return TextTable(header, [_line(row) for row in rows], caption)
 
@@ -153,12 +168,12 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     difference = area = ""
     if not fixed:
         difference = (
-            f"{row['same_cost_score_difference']:+.3f} ({p_value(row['same_cost_score_p_value'])}); "
+            f"{row['same_cost_score_difference']:+.3f} ({p_value(row['same_cost_score_p_adjusted'])}); "
             f"{100 * row['same_cost_success_difference']:+.0f} points "
-            f"({p_value(row['same_cost_success_p_value'])})"
+            f"({p_value(row['same_cost_success_p_adjusted'])})"
         )
         if row["failure_auroc"] is not None:
-            area = f"{row['failure_auroc']:.2f} ({p_value(row['failure_auroc_p_value'])})"
+            area = f"{row['failure_auroc']:.2f} ({p_value(row['failure_auroc_p_adjusted'])})"
     return (
         row["name"],
         setting,

@@ -1,6 +1,5 @@
 """The overview command: what several benchmarks found, in one table of methods x tasks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,12 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from shortcut_policy.benchmark.result_files import read_rows
 from shortcut_policy.benchmark.table import is_graded, p_value
 from shortcut_policy.benchmark.text_table import ResultRows, TextTable, place_in, write_into
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.rollout.statistics import holm
 
 Key = tuple[str, int]  # method, steps
 
@@ -37,24 +38,6 @@ def run(config: DictConfig) -> None:
         write_into(Path(config.readme), config.marker, table.markdown())
 
 
-def read_rows(folder: Path) -> ResultRows:
-    """The rows that a benchmark has written into ``folder``.
-
-    Raises:
-        InputError: there are none.
-    """
-    try:
-        rows: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        if not (isinstance(rows, list) and _by_key(rows)):
-            raise ValueError("it is no list, or an empty one")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{folder / 'results.json'} holds no rows of a benchmark ({type(error).__name__}: {error}); name "
-            "a folder that scripts/benchmark.py has written, its output or its publish"
-        ) from error
-    return rows
-
-
 def overview_table(results: Mapping[str, ResultRows], lines: list[Key]) -> TextTable:
     """Success rates, and scores where a task has them, of each task's benchmark.
 
@@ -74,15 +57,22 @@ def overview_table(results: Mapping[str, ResultRows], lines: list[Key]) -> TextT
                 f"{', '.join(f'[{own}, {number}]' for own, number in known)}"
             )
     graded = {title: is_graded(rows) for title, rows in results.items()}
+    cells = {(title, *key): columns[title].get(key) for key in lines or known for title in columns}
+    tests = {place: None if row is None else row["success_p_value"] for place, row in cells.items()}
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
     texts = [
         [
             name,
             str(steps),
-            *(_cell(column.get((name, steps)), graded[title]) for title, column in columns.items()),
+            *(
+                _cell(cells[title, name, steps], graded[title], adjusted[title, name, steps])
+                for title in columns
+            ),
         ]
         for name, steps in lines or known
     ]
-    return TextTable(["method", "steps", *results], texts, _caption(results))
+    count = sum(value is not None for value in tests.values())
+    return TextTable(["method", "steps", *results], texts, _caption(results, count))
 
 
 def _line(line: Any) -> Key:
@@ -96,16 +86,15 @@ def _by_key(rows: ResultRows) -> dict[Key, Mapping[str, Any]]:
     return {(row["name"], row["steps"]): row for row in rows}
 
 
-def _cell(row: Mapping[str, Any] | None, graded: bool) -> str:
+def _cell(row: Mapping[str, Any] | None, graded: bool, different: float | None) -> str:
     if row is None:
         return "–"
     success = "{:.0%} [{:.0%}, {:.0%}]".format(row["success"], *row["success_ci"])
     text = f"{row['score']:.3f}, {success}" if graded else success
-    different = row["success_p_value"]
     return f"{text}, {p_value(different)}" if different is not None and different < 0.05 else text
 
 
-def _caption(results: Mapping[str, ResultRows]) -> str:
+def _caption(results: Mapping[str, ResultRows], tests: int) -> str:
     seeds = {
         title: f"{min(own)} to {max(own)}" if len(own) > 1 else str(*own)
         for title, own in ((title, {row["seeds"] for row in rows}) for title, rows in results.items())
@@ -113,10 +102,11 @@ def _caption(results: Mapping[str, ResultRows]) -> str:
     starts = {title: rows[0]["episodes"] for title, rows in results.items()}
     references = {row["reference"] for rows in results.values() for row in rows if row["reference"]}
     text = f"Training seeds: {_listed(seeds)}; starts: {_listed(starts)}. Brackets hold 95% intervals."
-    if references:
+    if references and tests:
         text += (
-            f" A p-value is there where success differs from {' or '.join(sorted(references))} at the level "
-            "of 5% (paired over the starts)."
+            f" A p-value stands where success differs from {' or '.join(sorted(references))} at the level of "
+            "5%. The unit of the tests is the training, on common starts; p-values are corrected for the "
+            f"{tests} tests of the table (Holm)."
         )
     return text
 

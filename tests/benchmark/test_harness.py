@@ -27,7 +27,8 @@ REQUIRED = {
     *("method", "backbone", "task", "dataset", "steps", "nfe", "seeds", "episodes", "score", "score_ci"),
     *("success", "success_ci", "latency_ms_p50", "latency_ms_p95", "train_steps", "commit", "command"),
     *("checkpoint_rule", "device", "score_peak", "score_difference", "score_p_value"),
-    *("success_difference", "success_p_value", "train_seconds"),
+    *("success_difference", "success_p_value", "train_seconds", "success_p_adjusted", "p_method"),
+    *("success_difference_ci", "reference_checkpoint_rule", "own", "own_success_p_adjusted"),
 }
 
 
@@ -97,8 +98,9 @@ def test_rows_hold_what_a_reader_needs(results):
     assert rows[0]["score_difference"] == pytest.approx(difference)
     assert [row["baseline"] for row in rows] == ["diffusion, 1 step", None, None, None]
     assert rows[0]["baseline_score_difference"] == pytest.approx(rows[0]["score"] - rows[2]["score"])
-    assert rows[1]["baseline_success_p_value"] is None
-    assert 0 < rows[0]["score_p_value"] <= 1
+    assert rows[1]["baseline_success_difference"] is None
+    assert rows[0]["score_p_value"] is rows[0]["score_p_adjusted"] is None, "one training: no test"
+    assert rows[1]["own"] == "shortcut, 1 step"
 
 
 def test_curves_set_scores_against_training_compute(results):
@@ -164,6 +166,28 @@ def test_published_results_stand_for_folders_that_are_gone(results, tmp_path):
         assert (tmp_path / "again" / file).read_text() == (results / "published" / file).read_text()
     assert (tmp_path / "curves.json").read_text() == (results / "curves.json").read_text()
     assert (tmp_path / "losses.png").is_file()
+
+
+def test_tables_are_made_again_without_measuring(results, tmp_path, monkeypatch):
+    for name in ("latencies_in_turns", "phase_costs", "compute_rows"):
+        monkeypatch.setattr(benchmark, name, None)
+    published = results / "published"
+    source = f"published: '{published}'"
+    entries = f"[{{name: shortcut, steps: [1, 2], {source}}}, {{name: diffusion, steps: [1, 3], {source}}}]"
+    again = (f"entries={entries}", "measure=false", f"published='{published}'", *CURVES)
+    benchmark.run(short("nowhere", tmp_path / "out", *again))
+    for name in ("compute.json", "curves.json", "results.md", "compute.md"):
+        assert (tmp_path / "out" / name).read_bytes() == (published / name).read_bytes()
+    rows = [json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "out", published)]
+    assert all(row.pop("command") and row.pop("commit") for both in rows for row in both)
+    assert rows[0] == rows[1]
+    with pytest.raises(InputError, match=r"measure=false takes latencies from published results: name"):
+        benchmark.run(short("nowhere", tmp_path / "none", f"entries={entries}", "measure=false"))
+    kept = json.loads((published / "results.json").read_text())[:3]
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match=r"results\.json has no latency of diffusion, 3 steps"):
+        benchmark.run(short("nowhere", tmp_path / "none", *again, f"published='{tmp_path}'"))
 
 
 def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
@@ -290,8 +314,15 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
     with pytest.raises(InputError, match="no place for the table"):
         benchmark.run(short(runs, output, f"readme='{tmp_path}/README.md'"))
     for wrong in (
-        *("episodes=0", "seed=-1", "num_envs=2.5", "last_k=0", "compute_rounds=0", "device=quantum"),
-        *("videos=-1", "overwrite=no", "trained_only=no", "curve_checkpoints=-1", "published=/nowhere"),
+        *("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"),
+        *(
+            "videos=-1",
+            "overwrite=no",
+            "trained_only=no",
+            "measure=no",
+            "curve_checkpoints=-1",
+            "published=/nowhere",
+        ),
         "publish=/etc/passwd",
     ):
         with pytest.raises(InputError, match=wrong):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from shortcut_policy.benchmark.result_files import read_rows
 from shortcut_policy.errors import InputError
 from shortcut_studies import CONFIGS, overview
 
@@ -62,12 +63,13 @@ def test_all_lines_of_all_results(results: dict[str, str], tmp_path: Path):
     assert table.splitlines()[:5] == [
         "| method | steps | One | Two |",
         "| :-- | --: | --: | --: |",
-        "| shortcut | 1 | 80% [70%, 90%], p = 0.010 | 0.700, 50% [40%, 60%] |",
+        "| shortcut | 1 | 80% [70%, 90%], p = 0.020 | 0.700, 50% [40%, 60%] |",
         "| diffusion | 100 | 60% [50%, 70%] | – |",
         "| other | 1 | – | 0.400, 40% [30%, 50%] |",
     ]
     assert "Training seeds: 1 to 2 (One), 1 (Two); starts: 50." in table
     assert "differs from diffusion, 100 steps at the level" in table
+    assert "corrected for the 2 tests of the table" in table
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "former" not in text
     assert table.strip() in text
@@ -100,7 +102,7 @@ def test_results_that_are_none(tmp_path: Path, content: str | None):
     if content is not None:
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=r"results\.json holds no rows of a benchmark .* name a folder"):
-        overview.read_rows(tmp_path)
+        read_rows(tmp_path)
 
 
 def test_a_document_without_a_place_is_refused_first(results: dict[str, str], tmp_path: Path):
