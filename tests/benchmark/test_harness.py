@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
 from shortcut_policy import save_policy
-from shortcut_policy.benchmark import outputs, plots
+from shortcut_policy.benchmark import harness, outputs, plots
 from shortcut_policy.benchmark.table import results_table
 from shortcut_policy.benchmark.text_table import TextTable, place_in, write_into
 from shortcut_policy.benchmark.training_runs import all_checkpoints
@@ -170,7 +170,7 @@ def test_published_results_stand_for_folders_that_are_gone(results, tmp_path):
 
 def test_tables_are_made_again_without_measuring(results, tmp_path, monkeypatch):
     for name in ("latencies_in_turns", "phase_costs", "compute_rows"):
-        monkeypatch.setattr(benchmark, name, None)
+        monkeypatch.setattr(harness, name, None)
     published = results / "published"
     source = f"published: '{published}'"
     entries = f"[{{name: shortcut, steps: [1, 2], {source}}}, {{name: diffusion, steps: [1, 3], {source}}}]"
