@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,15 +21,14 @@ from safetensors.torch import load_file, save_file
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
-from shortcut_policy.policy import Policy
 from shortcut_policy.renamed import rename
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
 FORMAT = 1
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
-    """Load a trained policy, ready to act.
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
+    """Load whatever was trained, a policy or a generator of images.
 
     Args:
         path: A checkpoint folder, or a run folder, whose newest checkpoint is taken.
@@ -37,16 +36,8 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
 
     Raises:
         InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
-            other, or what they hold makes images.
+            other.
     """
-    model = load_model(path, device)
-    if not isinstance(model, Policy):
-        raise InputError(f"{path} holds no policy, but a model of images: sample it with scripts/sample.py")
-    return model
-
-
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
-    """Load whatever was trained, a policy or a generator of images; otherwise like `load_policy`."""
     folder, device = find_checkpoint(path), usable_device(device)
     description = read_description(folder)
     model = build_model(description["policy"])
@@ -63,26 +54,26 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     return model.to(device).eval()
 
 
-def save_policy(policy: Model, folder: str | Path) -> None:
+def save_model(model: Model, folder: str | Path) -> None:
     """Write weights, statistics, specification and metadata of a policy or other model into a folder.
 
     Raises:
         InputError: The policy has no specification, so that it could not be loaded again.
     """
-    if not policy.spec:
+    if not model.spec:
         raise InputError(
             "this policy has no specification, without which it could not be loaded again: build it with "
             "Policy.from_spec"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
     packages = ("shortcut-policy", "torch", "numpy", "diffusers")
     description = {
         "format": FORMAT,
-        "policy": policy.spec,
-        "metadata": policy.metadata,
+        "policy": model.spec,
+        "metadata": model.metadata,
         "versions": {name: _version(name) for name in packages},
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
@@ -144,7 +135,7 @@ def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping
     folder = run / "checkpoints" / f"step_{step:08d}"
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove_folder(temporary)
-    save_policy(policy, temporary)
+    save_model(policy, temporary)
     torch.save(dict(training_state), temporary / TRAINING_STATE)
     for file in temporary.iterdir():
         with file.open("rb") as handle:
@@ -185,3 +176,12 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+if not TYPE_CHECKING:  # a type checker is to find them missing
+
+    def __getattr__(name: str) -> Any:
+        """Say where a function went that stood here once."""
+        if name in ("load_policy", "save_policy"):
+            raise ImportError(f"{name} has moved: from shortcut_policy import {name}")
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

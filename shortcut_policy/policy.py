@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.build import build
+from shortcut_policy.checkpoint import load_model, save_model
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
@@ -258,3 +260,29 @@ class Policy(Model):
             bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
             raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
         return tensors
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+    """Load a trained policy, ready to act.
+
+    Args:
+        path: A checkpoint folder, or a run folder, whose newest checkpoint is taken.
+        device: Where to put it.
+
+    Raises:
+        InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
+            other, or what they hold makes images.
+    """
+    model = load_model(path, device)
+    if not isinstance(model, Policy):
+        raise InputError(f"{path} holds no policy, but a model of images: sample it with scripts/sample.py")
+    return model
+
+
+def save_policy(policy: Policy, folder: str | Path) -> None:
+    """Write weights, statistics, specification and metadata of a policy into a folder.
+
+    Raises:
+        InputError: The policy has no specification, so that it could not be loaded again.
+    """
+    save_model(policy, folder)

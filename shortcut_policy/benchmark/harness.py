@@ -36,13 +36,12 @@ from shortcut_policy.benchmark.table import (
 )
 from shortcut_policy.benchmark.text_table import place_in
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.commands.rollout import protocol
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns

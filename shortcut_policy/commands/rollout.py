@@ -17,11 +17,10 @@ from shortcut_policy.benchmark.table import (
     results_table,
     row_label,
 )
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.rollout.play import rollout

@@ -16,9 +16,10 @@ from shortcut_policy.benchmark.compute import phase_costs, phase_mean, untrained
 from shortcut_policy.benchmark.result_files import portable_training
 from shortcut_policy.benchmark.text_table import Rows, TextTable
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints, load_policy, read_description
+from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints, read_description
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.statistics import wilson_interval
 from shortcut_policy.training.comparison import FREE_TO_CHANGE, compared

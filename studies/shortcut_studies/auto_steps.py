@@ -20,9 +20,9 @@ from shortcut_policy.adaptive import Auto
 from shortcut_policy.benchmark.plots import plot_steps
 from shortcut_policy.benchmark.table import Cell, p_value
 from shortcut_policy.benchmark.text_table import TextTable
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.rollout import checkpoint_name, measure, protocol
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import load_policy
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import Machinery, check
 from shortcut_policy.rollout.statistics import paired_scores, paired_successes

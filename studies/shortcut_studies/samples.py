@@ -10,11 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from shortcut_envs.pusht.physics import transform_points
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.run_folder import method_name

@@ -15,13 +15,12 @@ from rich.console import Console
 from torch import Tensor
 
 from shortcut_policy.benchmark.text_table import TextTable
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.rollout import checkpoint_name
 from shortcut_policy.commands.train import make_dataset
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import environment_maker
 from shortcut_policy.rollout.play import rollout
