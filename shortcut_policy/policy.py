@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_model, save_model
+from shortcut_policy.control import StepwiseControl
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
@@ -21,7 +22,7 @@ from shortcut_policy.settings import check_number
 ACTION = "action"
 
 
-class Policy(Model):
+class Policy(StepwiseControl, Model):
     """Acts on observations in environment units, and computes its own training loss.
 
     Args:

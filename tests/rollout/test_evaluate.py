@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from shortcut_policy.commands.rollout import checkpoint_name, rollout
+from shortcut_policy.control import chunk_generator
 from shortcut_policy.errors import InputError
-from shortcut_policy.rollout.chunk_batches import ChunkActor, chunk_generator
+from shortcut_policy.rollout.chunk_batches import ChunkActor
 from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns, measure_latency
 
