@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
+from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
+from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
@@ -31,7 +33,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     """Load whatever was trained, a policy or a generator of images.
 
     Args:
-        path: A checkpoint folder, or a run folder, whose newest checkpoint is taken.
+        path: See `find_checkpoint`.
         device: Where to put it.
 
     Raises:
@@ -58,29 +60,39 @@ def save_model(model: Model, folder: str | Path) -> None:
     """Write weights, statistics, specification and metadata of a policy or other model into a folder.
 
     Raises:
-        InputError: The policy has no specification, so that it could not be loaded again.
+        InputError: The policy has no specification, so that it could not be loaded again, or this or the
+            metadata hold what JSON cannot.
     """
     if not model.spec:
         raise InputError(
             "this policy has no specification, without which it could not be loaded again: build it with "
             "Policy.from_spec"
         )
+    spec, metadata = plain_json(model.spec), plain_json(model.metadata, "metadata")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
-    packages = ("shortcut-policy", "torch", "numpy", "diffusers")
-    description = {
-        "format": FORMAT,
-        "policy": model.spec,
-        "metadata": model.metadata,
-        "versions": {name: _version(name) for name in packages},
-    }
+    description = {"format": FORMAT, "policy": spec, "metadata": metadata, "versions": package_versions()}
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a checkpoint is."""
+    return {name: _version(name) for name in ("shortcut-policy", "torch", "numpy", "diffusers")}
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that a path means: itself, or the newest one of the run that it is."""
+    """The checkpoint folder that a path means: itself, the newest one of a run, or a copy of the hub's.
+
+    Args:
+        path: A checkpoint folder, a run folder, or ``hf://user/name[@revision]``.
+
+    Raises:
+        InputError: There is no checkpoint.
+    """
+    if is_remote(path):
+        return download(path, (DESCRIPTION, WEIGHTS))
     folder = Path(path).expanduser()
     if (folder / DESCRIPTION).is_file():
         return folder

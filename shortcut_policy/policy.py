@@ -10,19 +10,21 @@ from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_model, save_model
+from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
+from shortcut_policy.plain import plain_json
+from shortcut_policy.pretrained import Pretrained
 from shortcut_policy.settings import check_number
 
 ACTION = "action"
 
 
-class Policy(StepwiseControl, Model):
+class Policy(StepwiseControl, Pretrained):
     """Acts on observations in environment units, and computes its own training loss.
 
     Args:
@@ -76,7 +78,11 @@ class Policy(StepwiseControl, Model):
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``,
                 perhaps ``obs_noise``, and what `build_parts` takes.
+
+        Raises:
+            InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
         """
+        spec = plain_json(spec)
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
         shapes = {name: field.shape for name, field in obs.items()}
@@ -264,26 +270,24 @@ class Policy(StepwiseControl, Model):
 
 
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
-    """Load a trained policy, ready to act.
+    """Load a trained policy, ready to act: `Policy.from_pretrained` in short.
 
     Args:
-        path: A checkpoint folder, or a run folder, whose newest checkpoint is taken.
+        path: A checkpoint folder; a run folder, whose newest checkpoint is taken; or ``hf://user/name``.
         device: Where to put it.
 
     Raises:
         InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
             other, or what they hold makes images.
     """
-    model = load_model(path, device)
-    if not isinstance(model, Policy):
-        raise InputError(f"{path} holds no policy, but a model of images: sample it with scripts/sample.py")
-    return model
+    return Policy.from_pretrained(path, device)
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:
-    """Write weights, statistics, specification and metadata of a policy into a folder.
+    """Write weights, statistics, specification and metadata of a policy into a folder; no model card.
 
     Raises:
-        InputError: The policy has no specification, so that it could not be loaded again.
+        InputError: The policy has no specification, so that it could not be loaded again, or it says
+            something of itself that JSON cannot hold.
     """
     save_model(policy, folder)
