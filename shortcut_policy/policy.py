@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,15 @@ from shortcut_policy.build import build
 from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl
 from shortcut_policy.data import Field, Normalizer
+from shortcut_policy.data.windows import check_sizes
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
 from shortcut_policy.plain import plain_json
 from shortcut_policy.pretrained import Pretrained
-from shortcut_policy.settings import check_number
+from shortcut_policy.recipes import specification, training_default
+from shortcut_policy.settings import check_number, check_whole
 
 ACTION = "action"
 
@@ -70,6 +72,70 @@ class Policy(StepwiseControl, Pretrained):
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
         self._step_times = StepTimes()
+
+    @classmethod
+    def build(
+        cls,
+        obs: Mapping[str, Field],
+        action: Field,
+        horizon: int = 16,
+        n_obs_steps: int = 2,
+        n_action_steps: int = 8,
+        *,
+        objective: str | Mapping[str, Any] = "shortcut",
+        backbone: str | Mapping[str, Any] = "unet",
+        encoder: str | Mapping[str, Any] = "lowdim",
+        precondition: Mapping[str, float] | Literal["default"] | None = "default",
+        obs_noise: float | None = None,
+        seed: int = 0,
+    ) -> "Policy":
+        """An untrained policy with the recipe of ``scripts/train.py``, for a `Trainer` to fit.
+
+        Args:
+            obs: Observation fields by name.
+            action: The action field, of shape (A,).
+            horizon: See `Policy`; a multiple of 4 for the UNet.
+            n_obs_steps: See `Policy`.
+            n_action_steps: See `Policy`.
+            objective: Name of a file in ``configs/objective``, or a specification: `recipe` makes one with
+                other settings, and ``{"_target_": "my_module.MyObjective", ...}`` is one of your own.
+            backbone: The same, in ``configs/backbone``.
+            encoder: The same, in ``configs/encoder``.
+            precondition: Arguments of `Preconditioned`; None for none, by default those of
+                ``configs/train.yaml``.
+            obs_noise: See `Policy`.
+            seed: Of the weights.
+
+        Raises:
+            InputError: The sizes contradict each other, a part has no such setting or is not known, or it is
+                given something that a checkpoint's JSON cannot hold.
+
+        Example:
+            >>> obs = {"state": Field("state", shape=(4,))}
+            >>> policy = Policy.build(obs, Field("action", shape=(2,)), backbone="unet_small")
+        """
+        sizes = {"horizon": horizon, "n_obs_steps": n_obs_steps, "n_action_steps": n_action_steps}
+        for name, size in sizes.items():
+            check_whole(name, size, 1)
+        check_sizes(**sizes)
+        images = [name for name, field in obs.items() if field.normalize == "image"]
+        if images and encoder == "lowdim":
+            raise InputError(f"{images[0]} is an image: give an encoder for cameras in place of 'lowdim'")
+        if precondition == "default":
+            precondition = training_default("precondition")
+        spec = {
+            "encoder": specification("encoder", encoder),
+            "backbone": specification("backbone", backbone),
+            "precondition": precondition,
+            "objective": specification("objective", objective),
+            "obs": {name: field.to_spec() for name, field in obs.items()},
+            "action": action.to_spec(),
+            **sizes,
+            "obs_noise": obs_noise,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls.from_spec(spec)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "Policy":

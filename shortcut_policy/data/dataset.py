@@ -13,7 +13,7 @@ from torch.utils import data
 
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
 from shortcut_policy.data.source import EpisodeSource, Field, find_row
-from shortcut_policy.data.windows import create_windows, split_episodes
+from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import Count, Index, NotNegative, check_fields
 
@@ -107,11 +107,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         )
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
-        if n_obs_steps - 1 + n_action_steps > horizon:
-            raise InputError(
-                f"horizon={horizon} must hold n_obs_steps={n_obs_steps} and, from the last of them on, "
-                f"n_action_steps={n_action_steps} steps"
-            )
+        check_sizes(horizon, n_obs_steps, n_action_steps)
         if ACTION in obs or len(action.shape) != 1:
             raise InputError(
                 f"the action must have one axis and no observation may be called 'action'; got the action "
