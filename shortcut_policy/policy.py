@@ -88,6 +88,8 @@ class Policy(StepwiseControl, Pretrained):
         precondition: Mapping[str, float] | Literal["default"] | None = "default",
         obs_noise: float | None = None,
         seed: int = 0,
+        task: str | None = None,
+        env: Mapping[str, Any] | None = None,
     ) -> "Policy":
         """An untrained policy with the recipe of ``scripts/train.py``, for a `Trainer` to fit.
 
@@ -105,6 +107,9 @@ class Policy(StepwiseControl, Pretrained):
                 ``configs/train.yaml``.
             obs_noise: See `Policy`.
             seed: Of the weights.
+            task: Name of the task; that of the data if None.
+            env: Specification of the task's environment, for ``scripts/rollout.py``, such as
+                ``{"_target_": "gymnasium.make", "id": "my_module:Reach-v0"}``; None for none.
 
         Raises:
             InputError: The sizes contradict each other, a part has no such setting or is not known, or it is
@@ -135,7 +140,10 @@ class Policy(StepwiseControl, Pretrained):
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return cls.from_spec(spec)
+            policy = cls.from_spec(spec)
+        if task is not None or env is not None:
+            policy.metadata["task"] = plain_json({"name": task, "env": env}, "task")
+        return policy
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "Policy":

@@ -10,11 +10,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from shortcut_policy import DemonstrationDataset, Field, Policy
-from shortcut_policy.commands.train import make_model
+from shortcut_policy.commands.train import read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.recipes import recipe, training_default
 from shortcut_policy.training import TrainerConfig
+from shortcut_policy.training.parts import make_model
 
 OBS, ACTION = {"state": Field("state", (4,), columns=(3, 1, 2, 0))}, Field("action", (2,), unscaled=(1,))
 NAMES = [
@@ -66,7 +67,7 @@ def test_the_defaults_of_python_are_those_of_the_command():
 
 def test_a_policy_is_the_one_that_the_command_makes(compose_config, tiny_dataset):
     """The same specification and the same weights."""
-    config = compose_config()
+    config = read_training(compose_config())
     fields = {name: field for name, field in tiny_dataset.fields.items() if name != "action"}
     small = recipe("backbone", "unet", down_dims=[16, 32], embedding_dim=16)
     ours = Policy.build(fields, tiny_dataset.fields["action"], backbone=small, seed=config.seed)
