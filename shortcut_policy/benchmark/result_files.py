@@ -19,6 +19,7 @@ from shortcut_policy.benchmark.table import Cell
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.trust import check_trust, trusted_modules
 
 #: Kind of record ("train", "validation") -> (updates, losses).
 Losses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
@@ -68,15 +69,17 @@ def write_published(path: Path, runs: Sequence[RunResults]) -> None:
     write_atomic(path, "\n".join(lines) + "\n")
 
 
-def read_published(path: Path) -> list[RunResults]:
-    """The training seeds in a file of `write_published`.
+def read_published(path: Path, trust: str | Sequence[str] | None = ()) -> list[RunResults]:
+    """The training seeds in a file of `write_published`, fit to build their policies from.
 
     Raises:
-        InputError: there is no such file, or it is damaged.
+        InputError: there is no such file, it is damaged, or it names code that is neither ours nor of the
+            modules ``trust``.
     """
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         runs = [record for record in records if record["kind"] == "run"]
+        check_trust(path, {"spec": [run["spec"] for run in runs]}, trusted_modules(trust))
         cells: dict[int, dict[tuple[str, int], Cell]] = {run["run"]: {} for run in runs}
         for record in records:
             if record["kind"] == "cell":

@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import has_reached, list_checkpoints, load_model, read_description
+from shortcut_policy.checkpoint import has_reached, list_checkpoints, load_model, read_metadata
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.checks import check_classes
@@ -34,6 +34,7 @@ from shortcut_policy.training.initialise import initialise
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.teacher import taught_by
 from shortcut_policy.training.trainer import Pictures, Rollouts, Trainer
+from shortcut_policy.trust import trusted_in
 
 SIZES = ("horizon", "n_obs_steps", "n_action_steps")
 #: Groups of the configuration that are each an object.
@@ -150,12 +151,12 @@ def make_model(config: DictConfig, dataset: DemonstrationDataset | ImageDataset)
         model.normalizer = dataset.fit_normalizer()
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
-        model = load_model(saved[-1]).train()
+        model = load_model(saved[-1], trust=trusted_in(plain)).train()
     elif plain["teacher"] is not None:
-        spec, task = taught_by(spec, plain["teacher"]), plain["task"]["name"]
-        model = initialise(spec, task, plain["teacher"], option="teacher")
+        spec, task = taught_by(spec, plain["teacher"], trusted_in(plain)), plain["task"]["name"]
+        model = initialise(spec, task, plain["teacher"], option="teacher", trust=trusted_in(plain))
     else:
-        model = initialise(spec, plain["task"]["name"], plain["init_from"])
+        model = initialise(spec, plain["task"]["name"], plain["init_from"], trust=trusted_in(plain))
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
     model.metadata = describe(plain, model, build(plain["trainer"]), dataset) | origin
     return model
@@ -393,7 +394,7 @@ def read_config(run: Path) -> dict[str, Any]:
 def _check_data(output: Path, dataset: DemonstrationDataset | ImageDataset) -> None:
     """Refuse to go on with a run whose data have become more or less."""
     saved = list_checkpoints(output)
-    known = read_description(saved[-1])["metadata"] if saved else {}
+    known = read_metadata(saved[-1]) if saved else {}
     for key, found in dataset.size.items():
         if known.get(key, found) != found:
             what = key.replace("train_", "training ")

@@ -37,6 +37,7 @@ from shortcut_policy.objectives.base import Objective
 from shortcut_policy.paths import atomic_path, write_atomic
 from shortcut_policy.provenance import command_line, commit, fingerprint
 from shortcut_policy.settings import check_choice, check_whole
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"
@@ -172,7 +173,9 @@ def _judge(
     """Sample every training seed at one step count and guidance and measure, or read what was measured."""
     samples, qualities = [], []
     for one in runs:
-        model = load_image_model(one.folder, config.device)
+        assert one.training is not None
+        trust = (*trusted_modules(config.trust), *trusted_in(to_plain(one.training)))
+        model = load_image_model(one.folder, config.device, trust)
         labels = class_labels(None, model.class_names, config.samples)
         known = labels.numpy() if len(model.class_names) > 1 else None
         described = [fingerprint(model), config.samples, config.noise_seed, scale, config.bf16]

@@ -107,7 +107,7 @@ class TrainerConfig:
 
 #: What may differ between a run and its continuation. But for `cpu` it does not reach the weights: noise is
 #: drawn on the device that trains, and a run that changes between GPU and CPU goes on with other noise.
-FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trainer.cuda_graph")
+FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trust", "trainer.cuda_graph")
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

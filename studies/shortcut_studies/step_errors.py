@@ -17,7 +17,7 @@ from torch import Tensor
 from shortcut_policy.benchmark.text_table import TextTable
 from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.rollout import checkpoint_name
-from shortcut_policy.commands.train import make_dataset
+from shortcut_policy.commands.train import make_dataset, read_config, to_plain
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
@@ -26,6 +26,7 @@ from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import environment_maker
 from shortcut_policy.rollout.play import rollout
 from shortcut_policy.settings import check_whole, listed
+from shortcut_policy.trust import check_trust, trusted_modules
 
 
 def run(config: DictConfig) -> None:
@@ -41,7 +42,7 @@ def run(config: DictConfig) -> None:
     if not config.policies:
         raise InputError("policies names nothing: give a checkpoint or run under a name, policies.mine=...")
     for name, path in config.policies.items():
-        policy = load_policy(path, config.device)
+        policy = load_policy(path, config.device, config.trust)
         for steps in (*counts, config.reference_steps):
             policy.objective.check_steps(steps)
         for where, conditions in _conditions(policy, Path(path), config).items():
@@ -167,8 +168,8 @@ def _conditions(policy: Policy, path: Path, config: DictConfig) -> dict[str, Ten
     conditions = {"met in rollouts": visited(policy, config.episodes, config.states, config.first_episode)}
     training = path / "config.yaml"
     if training.is_file():
-        trained = OmegaConf.load(training)
-        assert isinstance(trained, DictConfig)
+        trained = OmegaConf.create(to_plain(OmegaConf.create(read_config(path))))
+        check_trust(training, {"task": to_plain(trained)["task"]}, trusted_modules(config.trust))
         with torch.no_grad():
             conditions["held out"] = held_out(policy, trained, config.states, config.seed)
     return conditions
