@@ -76,8 +76,13 @@ def trusted_in(config: Mapping[str, Any]) -> tuple[str, ...]:
 
     Its own are the packages of all that the user's configuration builds: whoever names them trusts them.
     """
-    own = {_module(target).partition(".")[0] for _, target in _targets(config)} - {""}
+    own = {name.partition(".")[0] for name in modules_named(config)}
     return (*trusted_modules(config.get("trust")), *sorted(own))
+
+
+def modules_named(value: Any) -> set[str]:
+    """The modules that would be imported to build what a specification names."""
+    return {_module(target) for _, target in _targets(value)} - {""}
 
 
 def _check_module(file: Path, key: str, target: Mapping[str, Any], trusted: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ from shortcut_policy.benchmark.methods import (
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
-from shortcut_policy.benchmark.result_files import RunResults, slug
+from shortcut_policy.benchmark.result_files import RunResults, origin, slug
 from shortcut_policy.benchmark.table import (
     Cell,
     Measured,
@@ -201,8 +201,7 @@ def _tell_published(runs: Runs, console: Console) -> None:
     for name, own in runs.items():
         for one in own:
             if one.results is not None:
-                trained = one.results.metadata.get("commit", "unknown")
-                text = f"{name}, seed {one.number}: published in {one.folder}, trained at commit {trained}"
+                text = f"{name}, seed {one.number}: published in {one.folder}, {origin(one.results)}"
                 console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from shortcut_policy.benchmark.result_files import (
     RunResults,
     check_cells,
     check_protocol,
+    check_specification,
     check_training,
     portable_training,
     published_file,
@@ -138,6 +139,7 @@ def find_runs(
         runs = [_trained_run(entry, seed, shared, output, published, trust) for seed in entry.seeds]
     for run in runs:
         if run.results is not None:
+            check_specification(run.results, run.folder)
             check_protocol(run.results, run.folder, rules)
             check_cells(run.results, run.folder, wanted_cells(entry, run.results.checkpoints, last_k))
     return runs

@@ -56,6 +56,7 @@ def run(config: DictConfig) -> Path:
     output = output_folder(plain)
     _check_output(output, plain)
     if has_reached(output, settings.max_steps):
+        print(f"reused: {output}, trained to update {settings.max_steps} before")
         return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)

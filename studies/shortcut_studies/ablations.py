@@ -117,6 +117,9 @@ def read_published(folder: str | Path, runs: Sequence[Run]) -> tuple[dict[str, R
             f"published={folder}: {path} cannot be read ({type(error).__name__}: {error}); name a folder "
             "that studies/ablations.py has written"
         ) from error
+    if rows:
+        made = results.get("commit", "unknown")
+        print(f"published: {', '.join(sorted(rows))} in {path}, made at commit {made}")
     task = runs[0].config["task"]["name"]
     if tasks - {task}:
         raise InputError(f"published={folder} is of task {tasks.pop()}, and the runs are of {task}")
