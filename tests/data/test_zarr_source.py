@@ -265,3 +265,11 @@ def test_human_pusht_data_loads_in_a_second() -> None:
     assert time.perf_counter() - start < 1.0
     assert (len(source.episode_ends), source.episode_ends[-1]) == (206, 25_650)
     assert source.shapes["keypoint"] == (9, 2)
+
+
+def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    path = as_zip(write(tmp_path / "a.zarr"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../x.txt", "harmless")
+    with pytest.raises(InputError, match=r"holds the member '\.\./x\.txt', which leads out of its folder"):
+        ZarrSource(path)
