@@ -222,14 +222,20 @@ def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
 
 def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatch):
     tiny = ",".join(f"'{override}'" for override in ("task=pusht_human", *TINY, "trainer.max_steps=1"))
+    # An objective of the user's own: the training names it, and its checkpoints and results may do so, too.
+    source = "from shortcut_policy.objectives import FlowMatching\nclass Flow(FlowMatching):\n    pass\n"
+    (tmp_path / "methods_of_mine.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flow = "'objective=flow_matching','objective._target_=methods_of_mine.Flow'"
 
     def run(output, *overrides):
-        entries = "entries=[{name: flow matching, steps: [1], overrides: ['objective=flow_matching']}]"
+        entries = f"entries=[{{name: flow matching, steps: [1], overrides: [{flow}]}}]"
         places = [f"training=[{tiny},'task.source.path={demonstrations}']", f"publish='{tmp_path}/published'"]
         benchmark.run(short("nowhere", tmp_path / output, entries, *places, *overrides))
         return json.loads((tmp_path / output / "results.json").read_text())
 
     (trained,) = run("here")
+    train_entry = benchmark.train_entry
     monkeypatch.setattr(benchmark, "train_entry", None)
     published = f"published='{tmp_path}/published'"
     # The demonstrations may be elsewhere on another machine, and its arithmetic another.
@@ -242,7 +248,7 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
         run("there", published, changed)
     assert str(tmp_path) not in (tmp_path / "published/cells/flow_matching.jsonl").read_text()
     more = (
-        "entries=[{name: flow matching, steps: [1], overrides: ['objective=flow_matching'], seeds: [0, 1]},"
+        f"entries=[{{name: flow matching, steps: [1], overrides: [{flow}], seeds: [0, 1]}},"
         "{name: diffusion, steps: [1], overrides: ['objective=diffusion']}]"
     )
     (row,) = run("part", published, elsewhere, more, "trained_only=true")
@@ -250,7 +256,11 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
     with pytest.raises(InputError, match="trained_only=true leaves nothing to compare"):
         run("none", more, "trained_only=true")
     assert not (tmp_path / "none").exists()
-    monkeypatch.undo()  # a finished run is gone on with, which finds out that nothing is left
+    foreign = f"entries=[{{name: flow matching, steps: [1], published: '{tmp_path}/published'}}]"
+    with pytest.raises(InputError, match=r"flow_matching\.jsonl names .*trust=\[methods_of_mine\]"):
+        run("foreign", foreign)
+    # A finished run is gone on with, which finds out that nothing is left.
+    monkeypatch.setattr(benchmark, "train_entry", train_entry)
     (row,) = run("here", more, "trained_only=true")
     assert (row["name"], row["seeds"]) == ("flow matching", 1)
 
