@@ -13,9 +13,12 @@ from typing import Any
 
 from shortcut_policy.build import find_target
 from shortcut_policy.errors import InputError
+from shortcut_policy.provenance import OWN_PACKAGES
 
 #: Packages that a stored file may name without being trusted.
-PACKAGES = ("shortcut_policy", "shortcut_envs", "torch.nn")
+PACKAGES = (*OWN_PACKAGES, "torch.nn")
+#: Packages with so much in them that to name one thing is not to trust all.
+WIDE = ("torch", "gymnasium")
 #: Where the classes are defined that policies are made of. The rest of the library does more than compute: it
 #: writes and deletes files, and builds what it is told.
 PARTS = (
@@ -74,9 +77,14 @@ def trusted_modules(trust: str | Sequence[str] | None) -> tuple[str, ...]:
 def trusted_in(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules that checkpoints may name in a training: those of its setting ``trust``, and its own.
 
-    Its own are the packages of all that the user's configuration builds: whoever names them trusts them.
+    Its own are the packages of all that the user's configuration builds: whoever names them trusts them. Of
+    torch and gymnasium it is the module that is named, and this library has its own rules.
     """
-    own = {name.partition(".")[0] for name in modules_named(config)}
+    own = {
+        name if package in WIDE else package
+        for name in modules_named(config)
+        if (package := name.partition(".")[0]) not in OWN_PACKAGES
+    }
     return (*trusted_modules(config.get("trust")), *sorted(own))
 
 

@@ -170,6 +170,12 @@ def test_a_training_trusts_what_its_own_configuration_names(compose_config, tiny
     assert begun.metadata["init_from"]["method"] == "own"
     with pytest.raises(InputError, match=r"trust=\[foreign_module\]"):
         make_model(compose_config("objective=regression", f"init_from={tmp_path / 'saved'}"), tiny_dataset)
+    put(tmp_path / "saved", "policy.encoder._target_", "shortcut_policy.paths.write_atomic")
+    with pytest.raises(InputError, match="not a class that models are made of"):
+        make_model(
+            compose_config("objective=regression", *own, f"init_from={tmp_path / 'saved'}"), tiny_dataset
+        )
+    put(tmp_path / "saved", "policy.encoder._target_", "shortcut_policy.encoders.LowDimEncoder")
     trusting = compose_config(
         "objective=regression",
         f"init_from={tmp_path / 'saved'}",
@@ -183,9 +189,13 @@ def test_packages_of_a_configuration():
     config = {
         "trust": ["given"],
         "objective": {"_target_": "mine.parts.Loss", "path": {"_target_": "other.Path"}},
+        "encoder": {
+            "_target_": "shortcut_policy.encoders.LowDimEncoder",
+            "act": {"_target_": "torch.nn.SiLU"},
+        },
         "task": {"env": {"_target_": "gymnasium.make", "id": "envs_of_mine:Env-v0"}},
     }
-    assert trusted_in(config) == ("given", "envs_of_mine", "mine", "other")
+    assert trusted_in(config) == ("given", "envs_of_mine", "mine", "other", "torch.nn")
 
 
 @pytest.mark.parametrize("key", ["_args_", "_recursive_", "_convert_"])
