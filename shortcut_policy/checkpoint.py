@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,24 +24,29 @@ from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
+from shortcut_policy.trust import check_trust, trusted_modules
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
 FORMAT = 1
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
+def load_model(
+    path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+) -> Model:
     """Load whatever was trained, a policy or a generator of images.
 
     Args:
         path: See `find_checkpoint`.
         device: Where to put it.
+        trust: Modules of yours whose classes the checkpoint may name, such as ``["my_module"]``; the classes
+            of this library, ``torch.nn`` and gymnasium's environments need none.
 
     Raises:
         InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
-            other.
+            other; or it names code that is not trusted, and then none of that has run.
     """
     folder, device = find_checkpoint(path), usable_device(device)
-    description = read_description(folder)
+    description = read_description(folder, trust)
     model = build_model(description["policy"])
     model.metadata = description["metadata"]
     try:
@@ -124,8 +129,28 @@ def has_reached(run: Path, step: int) -> bool:
     return bool(checkpoints) and checkpoint_step(checkpoints[-1]) >= step
 
 
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """The JSON part of a checkpoint: ``policy`` (specification), ``metadata``, ``versions``."""
+def read_description(folder: str | Path, trust: str | Sequence[str] | None = ()) -> dict[str, Any]:
+    """The JSON part of a checkpoint, to build from: ``policy`` (specification), ``metadata``, ``versions``.
+
+    Raises:
+        InputError: It cannot be read, or names code that is neither ours nor of the modules ``trust``.
+    """
+    description = _read_json(folder)
+    check_trust(Path(folder) / DESCRIPTION, description, trusted_modules(trust))
+    return description
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, to read and not to build from: no code needs to be trusted.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    metadata: dict[str, Any] = _read_json(folder)["metadata"]
+    return metadata
+
+
+def _read_json(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -343,18 +343,23 @@ class Policy(StepwiseControl, Pretrained):
         return tensors
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+def load_policy(
+    path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+) -> Policy:
     """Load a trained policy, ready to act: `Policy.from_pretrained` in short.
 
     Args:
         path: A checkpoint folder; a run folder, whose newest checkpoint is taken; or ``hf://user/name``.
         device: Where to put it.
+        trust: Modules of yours whose classes the checkpoint may name, such as ``["my_module"]``; the classes
+            of this library, ``torch.nn`` and gymnasium's environments need none.
 
     Raises:
         InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
-            other, or what they hold makes images.
+            other, or what they hold makes images; or it names code that is not trusted, and then none of that
+            has run.
     """
-    return Policy.from_pretrained(path, device)
+    return Policy.from_pretrained(path, device, trust)
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:

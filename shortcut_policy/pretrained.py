@@ -1,6 +1,7 @@
 """Loading and saving a policy by one name: a folder, or a model on the Hugging Face hub."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +19,9 @@ class Pretrained(Model):
     """Adds `from_pretrained`, `save_pretrained` and `push_to_hub` to a model."""
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+    ) -> Self:
         """Load a trained policy, ready to act.
 
         Weights and settings must fit each other exactly: nothing is left out or filled in.
@@ -28,16 +31,19 @@ class Pretrained(Model):
                 ``hf://user/name``, perhaps ``hf://user/name@revision``, of which this machine keeps a copy
                 that serves without a network.
             device: Where to put it.
+            trust: Modules of yours whose classes the checkpoint may name, such as ``["my_module"]``; the
+                classes of this library, ``torch.nn`` and gymnasium's environments need none.
 
         Raises:
             InputError: There is no checkpoint or no such device; its files are damaged, do not fit each
-                other or hold no policy; the hub has no such model or cannot be reached.
+                other or hold no policy; it names code that is not trusted, of which nothing has run then;
+                the hub has no such model or cannot be reached.
 
         Example:
             >>> policy = Policy.from_pretrained("runs/reach", device="cuda")
             >>> policy = Policy.from_pretrained("hf://user/reach@v1")
         """
-        model = load_model(path, device)
+        model = load_model(path, device, trust)
         if not isinstance(model, cls):
             raise InputError(
                 f"{path} holds no policy, but a model of images: sample it with scripts/sample.py"

@@ -151,7 +151,7 @@ def test_observations_that_do_not_fit(policy: Policy, change, sentence):
     ("arguments", "sentence"),
     [
         ({"steps": 3}, "steps=3"),
-        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0 on"),
         ({"episode": 0.5}, "episode=0.5 must be a whole number"),
         ({"seed": 0, "generator": torch.Generator()}, "both decide the noise"),
     ],

@@ -25,7 +25,7 @@ from shortcut_policy.benchmark.methods import (
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
-from shortcut_policy.benchmark.result_files import RunResults, slug
+from shortcut_policy.benchmark.result_files import RunResults, origin, slug
 from shortcut_policy.benchmark.table import (
     Cell,
     Measured,
@@ -47,6 +47,7 @@ from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluat
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.settings import check_choice, check_whole, listed
 from shortcut_policy.training.config import parse_training
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 Runs = Mapping[str, Sequence[Run]]
 
@@ -65,7 +66,7 @@ def run(config: DictConfig) -> None:
             place_in(Path(config.readme), marker)
     published = _published(config)
     runs = {
-        entry.name: find_runs(entry, config.training, output, published, rules, config.last_k)
+        entry.name: find_runs(entry, config.training, output, published, rules, config.last_k, config.trust)
         for entry in entries
     }
     check_choice("trained_only", config.trained_only, (True, False))
@@ -147,7 +148,7 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
                 _check_training(entry, one.training, rules, config.last_k)
             else:
                 for checkpoint in all_checkpoints(one.folder, config.last_k)[-config.last_k :]:
-                    policy = load_policy(checkpoint, config.device)
+                    policy = load_policy(checkpoint, config.device, _trusted(one, config))
                     tasks[entry.name] = policy.metadata["task"]["name"]
                     check(policy, entry.steps, rules)
     (name, task), *others = tasks.items()
@@ -199,8 +200,7 @@ def _tell_published(runs: Runs, console: Console) -> None:
     for name, own in runs.items():
         for one in own:
             if one.results is not None:
-                trained = one.results.metadata.get("commit", "unknown")
-                text = f"{name}, seed {one.number}: published in {one.folder}, trained at commit {trained}"
+                text = f"{name}, seed {one.number}: published in {one.folder}, {origin(one.results)}"
                 console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
@@ -236,7 +236,8 @@ def _evaluate_run(entry: Entry, one: Run, rules: Protocol, config: DictConfig, v
     # One checkpoint after the other, so that each is loaded once.
     for name, steps in sorted(set(wanted), key=lambda cell: (names.index(cell[0]), cell[1])):
         if policy is None or loaded != name:
-            policy, loaded = load_policy(checkpoints[name], config.device), name
+            policy = load_policy(checkpoints[name], config.device, _trusted(one, config))
+            loaded = name
         filmed = videos and name == names[-1] and steps == min(entry.steps)
         how = replace(machinery, videos=videos, plot=True) if filmed else machinery
         folder = _cell_folder(config, entry, one.number, name, steps)
@@ -263,6 +264,12 @@ def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -
     """Time all lines in turns: evaluations may date from other days, machines and loads."""
     found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
     return [replace(line, latency=latency) for line, latency in zip(lines, found, strict=True)]
+
+
+def _trusted(one: Run, config: DictConfig) -> tuple[str, ...]:
+    """Modules that the checkpoints of a run may name."""
+    own = () if one.training is None else trusted_in(to_plain(one.training))
+    return (*trusted_modules(config.trust), *own)
 
 
 def _cell_folder(config: DictConfig, entry: Entry, number: int, checkpoint: str, steps: int) -> Path:

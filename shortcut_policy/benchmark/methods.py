@@ -15,6 +15,7 @@ from shortcut_policy.benchmark.result_files import (
     RunResults,
     check_cells,
     check_protocol,
+    check_specification,
     check_training,
     portable_training,
     published_file,
@@ -22,12 +23,14 @@ from shortcut_policy.benchmark.result_files import (
     slug,
 )
 from shortcut_policy.checkpoint import find_checkpoint, has_reached, list_checkpoints
+from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.rollout.evaluate import Protocol
 from shortcut_policy.settings import check_keys
 from shortcut_policy.training.log import read_log
 from shortcut_policy.training.run_folder import read_config
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 SOURCES = ("checkpoint", "runs", "overrides", "published")
 
@@ -105,7 +108,13 @@ class Run:
 
 
 def find_runs(
-    entry: Entry, shared: Sequence[str], output: Path, published: Path | None, rules: Protocol, last_k: int
+    entry: Entry,
+    shared: Sequence[str],
+    output: Path,
+    published: Path | None,
+    rules: Protocol,
+    last_k: int,
+    trust: Sequence[str] = (),
 ) -> list[Run]:
     """The training seeds of an entry, those to be trained with their configuration.
 
@@ -116,20 +125,22 @@ def find_runs(
         published: Folder of published results that stand in for trainings without a run folder.
         rules: Protocol that published results must have followed.
         last_k: Checkpoints of a run that are averaged.
+        trust: Modules whose classes published results may name, see `load_policy`.
 
     Raises:
         InputError: published results cannot be read, or are not what is asked for.
     """
     if entry.published is not None:
         path = published_file(Path(entry.published), entry.name)
-        runs = [Run(results.number, path, results=results) for results in read_published(path)]
+        runs = [Run(results.number, path, results=results) for results in read_published(path, trust)]
     elif entry.overrides is None:
         folders = [entry.checkpoint] if entry.runs is None else entry.runs
         return [Run(number, Path(str(folder))) for number, folder in enumerate(folders)]
     else:
-        runs = [_trained_run(entry, seed, shared, output, published) for seed in entry.seeds]
+        runs = [_trained_run(entry, seed, shared, output, published, trust) for seed in entry.seeds]
     for run in runs:
         if run.results is not None:
+            check_specification(run.results, run.folder)
             check_protocol(run.results, run.folder, rules)
             check_cells(run.results, run.folder, wanted_cells(entry, run.results.checkpoints, last_k))
     return runs
@@ -243,15 +254,22 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     return curves
 
 
-def _trained_run(entry: Entry, seed: int, shared: Sequence[str], output: Path, published: Path | None) -> Run:
+def _trained_run(
+    entry: Entry,
+    seed: int,
+    shared: Sequence[str],
+    output: Path,
+    published: Path | None,
+    trust: Sequence[str],
+) -> Run:
     run = training_run(entry, seed, shared, output)
     path = None if published is None else published_file(published, entry.name)
     if path is not None and path.is_file() and not list_checkpoints(run.folder):
-        for results in read_published(path):
+        assert run.training is not None
+        plain = to_plain(run.training)
+        for results in read_published(path, (*trusted_modules(trust), *trusted_in(plain))):
             if results.number == seed:
-                plain = OmegaConf.to_container(run.training, resolve=True)
-                assert isinstance(plain, dict)
-                check_training(results, path, portable_training({str(k): v for k, v in plain.items()}))
+                check_training(results, path, portable_training(plain))
                 return Run(seed, path, results=results)
     return run
 

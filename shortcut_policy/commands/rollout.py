@@ -52,7 +52,7 @@ def run(config: DictConfig) -> None:
         plot=config.plot,
         overwrite=config.overwrite,
     )
-    policies = [load_policy(path, config.device) for path in paths]
+    policies = [load_policy(path, config.device, config.trust) for path in paths]
     tasks = {policy.metadata["task"]["name"] for policy in policies}
     if len(tasks) > 1:
         raise InputError(

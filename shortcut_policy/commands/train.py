@@ -53,6 +53,7 @@ def train(config: TrainingConfig) -> Path:
     output = output_folder(config)
     check_output(output, config.document(), config.resume)
     if has_reached(output, config.trainer.max_steps):
+        print(f"reused: {output}, trained to update {config.trainer.max_steps} before")
         return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)

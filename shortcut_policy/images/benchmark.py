@@ -1,6 +1,5 @@
 """The image benchmark: methods x step counts x training seeds, from the same noise, by the same features."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from shortcut_policy.build import build
 from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.images.features import Features, make_features
 from shortcut_policy.images.image_set import ImageSource
 from shortcut_policy.images.metrics import FEWEST, Quality, Reference, measure, reference
@@ -34,9 +34,10 @@ from shortcut_policy.images.pictures import save_grid
 from shortcut_policy.images.sampling import class_labels, draw, load_image_model
 from shortcut_policy.images.table import Judged, make_row, make_table
 from shortcut_policy.objectives.base import Objective
-from shortcut_policy.paths import atomic_path, write_atomic
-from shortcut_policy.provenance import command_line, commit, fingerprint
+from shortcut_policy.paths import atomic_path, is_stored, write_atomic
+from shortcut_policy.provenance import command_line, commit, short_hash
 from shortcut_policy.settings import check_choice, check_whole
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"
@@ -172,23 +173,21 @@ def _judge(
     """Sample every training seed at one step count and guidance and measure, or read what was measured."""
     samples, qualities = [], []
     for one in runs:
-        model = load_image_model(one.folder, config.device)
+        assert one.training is not None
+        trust = (*trusted_modules(config.trust), *trusted_in(to_plain(one.training)))
+        model = load_image_model(one.folder, config.device, trust)
         labels = class_labels(None, model.class_names, config.samples)
         known = labels.numpy() if len(model.class_names) > 1 else None
-        described = [fingerprint(model), config.samples, config.noise_seed, scale, config.bf16]
-        stem = (
-            Path(config.output)
-            / "cells"
-            / slug(entry.name)
-            / f"{one.number}_steps_{steps}_{_hash(described)}"
-        )
-        drawn = stem.with_suffix(".npz")
-        if not drawn.is_file():
+        device = model.device.type
+        described = (fingerprint(model), config.samples, config.noise_seed, scale, config.bf16, device)
+        drawn = Path(config.output) / "cells" / slug(entry.name)
+        drawn /= f"{one.number}_steps_{steps}_{short_hash(described)}.npz"
+        if not is_stored(drawn):
             how = (config.noise_seed, config.batch_size, scale, config.bf16)
             _save(drawn, {"samples": draw(model, labels, steps, *how).samples.numpy()})
         samples.append(_read(drawn)["samples"])
-        judged = stem.with_name(f"{stem.name}_{features.key}.npz")
-        if not judged.is_file():
+        judged = drawn.with_name(f"{drawn.stem}_{real.key}.npz")
+        if not is_stored(judged):
             _save(judged, vars(measure(features, real, samples[-1], known)))
         found = _read(judged)
         qualities.append(Quality(**found | {"fd": float(found["fd"])}))
@@ -212,10 +211,6 @@ def _save(file: Path, values: Mapping[str, Any]) -> None:
 def _read(file: Path) -> dict[str, Any]:
     with np.load(file) as stored:
         return dict(stored)
-
-
-def _hash(described: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def _write(judged: Sequence[Judged], source: ImageSource, features: Features, config: DictConfig) -> None:

@@ -54,7 +54,7 @@ def run(config: DictConfig) -> Path:
     Raises:
         InputError: The checkpoint, a class, a step count or the guidance cannot be used.
     """
-    model = load_image_model(config.checkpoint, config.device)
+    model = load_image_model(config.checkpoint, config.device, config.trust)
     steps = listed("steps", config.steps)
     check_whole("batch_size", config.batch_size, 1)
     check_whole("seed", config.seed, 0, LARGEST_SEED)
@@ -96,13 +96,15 @@ def run(config: DictConfig) -> Path:
     return output
 
 
-def load_image_model(path: str | Path, device: str | torch.device = "cpu") -> ImageModel:
+def load_image_model(
+    path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+) -> ImageModel:
     """Load a trained model of images, ready to sample.
 
     Raises:
         InputError: See `load_model`; or what is there is a policy.
     """
-    model = load_model(path, device)
+    model = load_model(path, device, trust)
     if not isinstance(model, ImageModel):
         raise InputError(f"{path} holds a policy, not a model of images: roll it out with scripts/rollout.py")
     return model

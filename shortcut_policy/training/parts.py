@@ -20,6 +20,7 @@ from shortcut_policy.training.initialise import ORIGIN, initialise
 from shortcut_policy.training.precision import computes_bf16, training_device
 from shortcut_policy.training.run_folder import method_name, output_folder, snake_case
 from shortcut_policy.training.teacher import taught_by
+from shortcut_policy.trust import trusted_in
 
 
 @runtime_checkable
@@ -48,7 +49,7 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
         InputError: Its parts, or the checkpoint that it begins from, do not fit it or each other.
     """
     spec = specification(config, dataset)
-    saved = list_checkpoints(output_folder(config))
+    saved, trust = list_checkpoints(output_folder(config)), trusted_in(config.document())
     if config.init_from is None and config.teacher is None:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -56,12 +57,12 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
         model.normalizer = dataset.fit_normalizer()
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
-        model = load_model(saved[-1]).train()
+        model = load_model(saved[-1], trust=trust).train()
     elif config.teacher is not None:
-        taught = taught_by(spec, config.teacher)
-        model = initialise(taught, config.task.name, config.teacher, option="teacher")
+        taught = taught_by(spec, config.teacher, trust)
+        model = initialise(taught, config.task.name, config.teacher, option="teacher", trust=trust)
     else:
-        model = initialise(spec, config.task.name, str(config.init_from))
+        model = initialise(spec, config.task.name, str(config.init_from), trust=trust)
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
     task = {"name": config.task.name, "env": config.task.env}
     described = describe(model, dataset, config.trainer, config.seed, config.cpu, config.name, task)

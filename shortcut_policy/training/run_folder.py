@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from shortcut_policy.checkpoint import list_checkpoints, read_description
+from shortcut_policy.checkpoint import list_checkpoints, read_metadata
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.renamed import rename
@@ -135,7 +135,7 @@ def check_data(output: Path, path: str | Path, size: Mapping[str, int]) -> None:
         InputError: The newest checkpoint says another size.
     """
     saved = list_checkpoints(output)
-    known = read_description(saved[-1])["metadata"] if saved else {}
+    known = read_metadata(saved[-1]) if saved else {}
     for key, found in size.items():
         if known.get(key, found) != found:
             what = key.replace("train_", "training ")

@@ -20,7 +20,7 @@ from shortcut_policy.checkpoint import (
     checkpoint_step,
     list_checkpoints,
     load_training_state,
-    read_description,
+    read_metadata,
     save_checkpoint,
 )
 from shortcut_policy.model import Model
@@ -153,7 +153,7 @@ class Trainer:
         checkpoints = list_checkpoints(self.output)
         if not checkpoints:
             return
-        known = read_description(checkpoints[-1])["metadata"]
+        known = read_metadata(checkpoints[-1])
         now, step = self.config.max_steps, checkpoint_step(checkpoints[-1])
         change = check_length(self.output, self.model.objective, known.get("max_steps", now), now, step)
         if change is not None and self.accelerator.is_main_process:

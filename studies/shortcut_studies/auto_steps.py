@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
         InputError: the policy cannot choose its steps, or cannot be rolled out; nothing has been done then.
     """
     counts, tolerances = listed("steps", config.steps), listed("tolerances", config.tolerances)
-    policy = load_policy(config.checkpoint, config.device)
+    policy = load_policy(config.checkpoint, config.device, config.trust)
     rules = protocol(config)
     machinery = Machinery(config.num_envs, config.asynchronous, overwrite=config.overwrite)
     autos = [Auto(tolerance, config.max_steps) for tolerance in tolerances]

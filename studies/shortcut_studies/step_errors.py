@@ -27,6 +27,7 @@ from shortcut_policy.rollout.play import rollout
 from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.config import TrainingConfig, parse_training
 from shortcut_policy.training.run_folder import read_config
+from shortcut_policy.trust import check_trust, trusted_modules
 
 
 def run(config: DictConfig) -> None:
@@ -42,7 +43,7 @@ def run(config: DictConfig) -> None:
     if not config.policies:
         raise InputError("policies names nothing: give a checkpoint or run under a name, policies.mine=...")
     for name, path in config.policies.items():
-        policy = load_policy(path, config.device)
+        policy = load_policy(path, config.device, config.trust)
         for steps in (*counts, config.reference_steps):
             policy.objective.check_steps(steps)
         for where, conditions in _conditions(policy, Path(path), config).items():
@@ -168,7 +169,9 @@ def _conditions(policy: Policy, path: Path, config: DictConfig) -> dict[str, Ten
     conditions = {"met in rollouts": visited(policy, config.episodes, config.states, config.first_episode)}
     training = path / "config.yaml"
     if training.is_file():
-        trained = parse_training(read_config(path))
+        stored = read_config(path)
+        check_trust(training, {"task": stored["task"]}, trusted_modules(config.trust))
+        trained = parse_training(stored)
         with torch.no_grad():
             conditions["held out"] = held_out(policy, trained, config.states, config.seed)
     return conditions
