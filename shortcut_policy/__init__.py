@@ -1,10 +1,11 @@
 """One-step robot policies: shortcut models for imitation learning, beside Diffusion Policy in one harness."""
 
 from shortcut_policy.adaptive import Auto
-from shortcut_policy.checkpoint import load_policy, save_policy
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field, ZarrSource
 from shortcut_policy.errors import InputError
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy, save_policy
+from shortcut_policy.recipes import recipe
+from shortcut_policy.training import Trainer, TrainerConfig
 
 __all__ = [
     "Auto",
@@ -13,7 +14,10 @@ __all__ = [
     "Field",
     "InputError",
     "Policy",
+    "Trainer",
+    "TrainerConfig",
     "ZarrSource",
     "load_policy",
+    "recipe",
     "save_policy",
 ]

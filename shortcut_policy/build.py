@@ -13,18 +13,29 @@ from typing import Any
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_keys
 
+#: Keys of a specification that are no arguments.
+DIRECTIVES = ("_target_", "_partial_")
+
 
 def build(spec: Mapping[str, Any], **extra: Any) -> Any:
     """Call the target of ``spec`` with its other entries and ``extra`` as arguments, nested ones built first.
 
-    With ``_partial_: true`` it is not called yet: what comes back takes the arguments that are missing.
+    With ``_partial_: true`` it is not called yet: what comes back takes the arguments that are missing. This
+    runs the code that it names: a file that others made goes through `trust.check_trust` first.
 
     Raises:
-        InputError: There is no ``_target_``, it cannot be imported, or it does not take these arguments.
+        InputError: There is no ``_target_``, it cannot be imported, or it does not take these arguments; or
+            there is another key with underscores, such as Hydra's ``_args_``.
     """
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         raise InputError(f"cannot build an object from {spec}: it has no _target_ (package.Class)")
     path = str(spec["_target_"])
+    for key in spec:
+        if str(key).startswith("_") and key not in DIRECTIVES:
+            raise InputError(
+                f"{path} has the key {key}, which is not known here: give its arguments by name, beside "
+                f"{' and '.join(DIRECTIVES)}"
+            )
     arguments = {key: _nested(value) for key, value in spec.items() if not key.startswith("_")}
     target = find_target(path)
     if spec.get("_partial_"):

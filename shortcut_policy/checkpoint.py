@@ -10,9 +10,9 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,35 +20,33 @@ from safetensors.torch import load_file, save_file
 
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
+from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
-from shortcut_policy.policy import Policy
+from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
+from shortcut_policy.trust import check_trust, trusted_modules
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
 FORMAT = 1
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
-    """Load a trained policy, ready to act.
+def load_model(
+    path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+) -> Model:
+    """Load whatever was trained, a policy or a generator of images.
 
     Args:
-        path: A checkpoint folder, or a run folder, whose newest checkpoint is taken.
+        path: See `find_checkpoint`.
         device: Where to put it.
+        trust: Modules of yours whose classes the checkpoint may name, such as ``["my_module"]``; the classes
+            of this library, ``torch.nn`` and gymnasium's environments need none.
 
     Raises:
         InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
-            other, or what they hold makes images.
+            other; or it names code that is not trusted, and then none of that has run.
     """
-    model = load_model(path, device)
-    if not isinstance(model, Policy):
-        raise InputError(f"{path} holds no policy, but a model of images: sample it with scripts/sample.py")
-    return model
-
-
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
-    """Load whatever was trained, a policy or a generator of images; otherwise like `load_policy`."""
     folder, device = find_checkpoint(path), usable_device(device)
-    description = read_description(folder)
+    description = read_description(folder, trust)
     model = build_model(description["policy"])
     model.metadata = description["metadata"]
     try:
@@ -63,33 +61,43 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     return model.to(device).eval()
 
 
-def save_policy(policy: Model, folder: str | Path) -> None:
+def save_model(model: Model, folder: str | Path) -> None:
     """Write weights, statistics, specification and metadata of a policy or other model into a folder.
 
     Raises:
-        InputError: The policy has no specification, so that it could not be loaded again.
+        InputError: The policy has no specification, so that it could not be loaded again, or this or the
+            metadata hold what JSON cannot.
     """
-    if not policy.spec:
+    if not model.spec:
         raise InputError(
             "this policy has no specification, without which it could not be loaded again: build it with "
             "Policy.from_spec"
         )
+    spec, metadata = plain_json(model.spec), plain_json(model.metadata, "metadata")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
-    packages = ("shortcut-policy", "torch", "numpy", "diffusers")
-    description = {
-        "format": FORMAT,
-        "policy": policy.spec,
-        "metadata": policy.metadata,
-        "versions": {name: _version(name) for name in packages},
-    }
+    description = {"format": FORMAT, "policy": spec, "metadata": metadata, "versions": package_versions()}
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a checkpoint is."""
+    return {name: _version(name) for name in ("shortcut-policy", "torch", "numpy", "diffusers")}
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that a path means: itself, or the newest one of the run that it is."""
+    """The checkpoint folder that a path means: itself, the newest one of a run, or a copy of the hub's.
+
+    Args:
+        path: A checkpoint folder, a run folder, or ``hf://user/name[@revision]``.
+
+    Raises:
+        InputError: There is no checkpoint.
+    """
+    if is_remote(path):
+        return download(path, (DESCRIPTION, WEIGHTS))
     folder = Path(path).expanduser()
     if (folder / DESCRIPTION).is_file():
         return folder
@@ -121,8 +129,28 @@ def has_reached(run: Path, step: int) -> bool:
     return bool(checkpoints) and checkpoint_step(checkpoints[-1]) >= step
 
 
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """The JSON part of a checkpoint: ``policy`` (specification), ``metadata``, ``versions``."""
+def read_description(folder: str | Path, trust: str | Sequence[str] | None = ()) -> dict[str, Any]:
+    """The JSON part of a checkpoint, to build from: ``policy`` (specification), ``metadata``, ``versions``.
+
+    Raises:
+        InputError: It cannot be read, or names code that is neither ours nor of the modules ``trust``.
+    """
+    description = _read_json(folder)
+    check_trust(Path(folder) / DESCRIPTION, description, trusted_modules(trust))
+    return description
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, to read and not to build from: no code needs to be trusted.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    metadata: dict[str, Any] = _read_json(folder)["metadata"]
+    return metadata
+
+
+def _read_json(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -144,7 +172,7 @@ def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping
     folder = run / "checkpoints" / f"step_{step:08d}"
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove_folder(temporary)
-    save_policy(policy, temporary)
+    save_model(policy, temporary)
     torch.save(dict(training_state), temporary / TRAINING_STATE)
     for file in temporary.iterdir():
         with file.open("rb") as handle:
@@ -185,3 +213,12 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+if not TYPE_CHECKING:  # a type checker is to find them missing
+
+    def __getattr__(name: str) -> Any:
+        """Say where a function went that stood here once."""
+        if name in ("load_policy", "save_policy"):
+            raise ImportError(f"{name} has moved: from shortcut_policy import {name}")
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -116,8 +116,15 @@ class Model(nn.Module, ABC):
 
 
 def model_class(spec: Mapping[str, Any]) -> type[Model]:
-    """The class that a specification is of: its ``_target_``, a policy without one."""
-    found: type[Model] = find_target(spec.get("_target_", POLICY))
+    """The class that a specification is of: its ``_target_``, a policy without one.
+
+    Raises:
+        InputError: It is no class of models.
+    """
+    name = str(spec.get("_target_", POLICY))
+    found = find_target(name)
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise InputError(f"{name} is no class of models, such as {POLICY}")
     return found
 
 

@@ -28,6 +28,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_stored(file: Path) -> bool:
+    """Whether a result of an earlier run lies in ``file``, which is then said to be reused."""
+    found = file.is_file()
+    if found:
+        print(f"reused: {file}")
+    return found
+
+
 def write_atomic(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` so that a reader sees either the old file or the whole new one."""
     with atomic_path(path) as temporary:

@@ -1,25 +1,32 @@
 """The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.build import build
+from shortcut_policy.checkpoint import save_model
+from shortcut_policy.control import StepwiseControl
 from shortcut_policy.data import Field, Normalizer
+from shortcut_policy.data.windows import check_sizes
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
-from shortcut_policy.settings import check_number
+from shortcut_policy.plain import plain_json
+from shortcut_policy.pretrained import Pretrained
+from shortcut_policy.recipes import specification, training_default
+from shortcut_policy.settings import check_number, check_whole
 
 ACTION = "action"
 
 
-class Policy(Model):
+class Policy(StepwiseControl, Pretrained):
     """Acts on observations in environment units, and computes its own training loss.
 
     Args:
@@ -67,13 +74,89 @@ class Policy(Model):
         self._step_times = StepTimes()
 
     @classmethod
+    def build(
+        cls,
+        obs: Mapping[str, Field],
+        action: Field,
+        horizon: int = 16,
+        n_obs_steps: int = 2,
+        n_action_steps: int = 8,
+        *,
+        objective: str | Mapping[str, Any] = "shortcut",
+        backbone: str | Mapping[str, Any] = "unet",
+        encoder: str | Mapping[str, Any] = "lowdim",
+        precondition: Mapping[str, float] | Literal["default"] | None = "default",
+        obs_noise: float | None = None,
+        seed: int = 0,
+        task: str | None = None,
+        env: Mapping[str, Any] | None = None,
+    ) -> "Policy":
+        """An untrained policy with the recipe of ``scripts/train.py``, for a `Trainer` to fit.
+
+        Args:
+            obs: Observation fields by name.
+            action: The action field, of shape (A,).
+            horizon: See `Policy`; a multiple of 4 for the UNet.
+            n_obs_steps: See `Policy`.
+            n_action_steps: See `Policy`.
+            objective: Name of a file in ``configs/objective``, or a specification: `recipe` makes one with
+                other settings, and ``{"_target_": "my_module.MyObjective", ...}`` is one of your own.
+            backbone: The same, in ``configs/backbone``.
+            encoder: The same, in ``configs/encoder``.
+            precondition: Arguments of `Preconditioned`; None for none, by default those of
+                ``configs/train.yaml``.
+            obs_noise: See `Policy`.
+            seed: Of the weights.
+            task: Name of the task; that of the data if None.
+            env: Specification of the task's environment, for ``scripts/rollout.py``, such as
+                ``{"_target_": "gymnasium.make", "id": "my_module:Reach-v0"}``; None for none.
+
+        Raises:
+            InputError: The sizes contradict each other, a part has no such setting or is not known, or it is
+                given something that a checkpoint's JSON cannot hold.
+
+        Example:
+            >>> obs = {"state": Field("state", shape=(4,))}
+            >>> policy = Policy.build(obs, Field("action", shape=(2,)), backbone="unet_small")
+        """
+        sizes = {"horizon": horizon, "n_obs_steps": n_obs_steps, "n_action_steps": n_action_steps}
+        for name, size in sizes.items():
+            check_whole(name, size, 1)
+        check_sizes(**sizes)
+        images = [name for name, field in obs.items() if field.normalize == "image"]
+        if images and encoder == "lowdim":
+            raise InputError(f"{images[0]} is an image: give an encoder for cameras in place of 'lowdim'")
+        if precondition == "default":
+            precondition = training_default("precondition")
+        spec = {
+            "encoder": specification("encoder", encoder),
+            "backbone": specification("backbone", backbone),
+            "precondition": precondition,
+            "objective": specification("objective", objective),
+            "obs": {name: field.to_spec() for name, field in obs.items()},
+            "action": action.to_spec(),
+            **sizes,
+            "obs_noise": obs_noise,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            policy = cls.from_spec(spec)
+        if task is not None or env is not None:
+            policy.metadata["task"] = plain_json({"name": task, "env": env}, "task")
+        return policy
+
+    @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "Policy":
         """Build an untrained policy, whose normaliser has no statistics yet.
 
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``,
                 perhaps ``obs_noise``, and what `build_parts` takes.
+
+        Raises:
+            InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
         """
+        spec = plain_json(spec)
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
         shapes = {name: field.shape for name, field in obs.items()}
@@ -258,3 +341,32 @@ class Policy(Model):
             bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
             raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
         return tensors
+
+
+def load_policy(
+    path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+) -> Policy:
+    """Load a trained policy, ready to act: `Policy.from_pretrained` in short.
+
+    Args:
+        path: A checkpoint folder; a run folder, whose newest checkpoint is taken; or ``hf://user/name``.
+        device: Where to put it.
+        trust: Modules of yours whose classes the checkpoint may name, such as ``["my_module"]``; the classes
+            of this library, ``torch.nn`` and gymnasium's environments need none.
+
+    Raises:
+        InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
+            other, or what they hold makes images; or it names code that is not trusted, and then none of that
+            has run.
+    """
+    return Policy.from_pretrained(path, device, trust)
+
+
+def save_policy(policy: Policy, folder: str | Path) -> None:
+    """Write weights, statistics, specification and metadata of a policy into a folder; no model card.
+
+    Raises:
+        InputError: The policy has no specification, so that it could not be loaded again, or it says
+            something of itself that JSON cannot hold.
+    """
+    save_model(policy, folder)

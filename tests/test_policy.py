@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -251,6 +252,18 @@ def test_a_saved_policy_acts_the_same(tiny_policy: Policy, checkpoint):
     assert torch.equal(*actions)
     assert loaded.metadata == tiny_policy.metadata
     assert not loaded.training
+
+
+@pytest.mark.parametrize("name", ["load_policy", "save_policy"])
+def test_what_has_moved_says_where(name):
+    with pytest.raises(ImportError, match=f"{name} has moved: from shortcut_policy import {name}"):
+        exec(f"from shortcut_policy.checkpoint import {name}")
+
+
+def test_a_checkpoint_knows_no_kind_of_model():
+    """Policies and models of images are built by name: checkpoints stand below both."""
+    source = (CONFIG_DIR.parent / "shortcut_policy" / "checkpoint.py").read_text()
+    assert not re.search(r"from shortcut_policy\.(policy|images)", source)
 
 
 def test_loading_needs_no_hydra(checkpoint):

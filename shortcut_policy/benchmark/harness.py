@@ -22,7 +22,7 @@ from shortcut_policy.benchmark.methods import Method, wanted_cells
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
-from shortcut_policy.benchmark.result_files import RunResults, read_compute, slug
+from shortcut_policy.benchmark.result_files import RunResults, origin, read_compute, slug
 from shortcut_policy.benchmark.table import (
     Cell,
     Measured,
@@ -43,15 +43,15 @@ from shortcut_policy.benchmark.training_runs import (
     read_training,
 )
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.training.config import TrainingConfig
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 Runs = Mapping[str, Sequence[TrainingRun]]
 
@@ -154,7 +154,7 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
                 _check_training(method, one.training, config)
             else:
                 for checkpoint in all_checkpoints(one.folder, config.last_k)[-config.last_k :]:
-                    policy = load_policy(checkpoint, config.device)
+                    policy = load_policy(checkpoint, config.device, _trusted(one, config))
                     tasks[method.name] = policy.metadata["task"]["name"]
                     check(policy, method.steps, config.protocol)
     (name, task), *others = tasks.items()
@@ -192,8 +192,7 @@ def _tell_published(runs: Runs, console: Console) -> None:
     for name, own in runs.items():
         for one in own:
             if one.results is not None:
-                trained = one.results.metadata.get("commit", "unknown")
-                text = f"{name}, seed {one.number}: published in {one.folder}, trained at commit {trained}"
+                text = f"{name}, seed {one.number}: published in {one.folder}, {origin(one.results)}"
                 console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
@@ -227,7 +226,8 @@ def _evaluate_run(method: Method, one: TrainingRun, config: BenchmarkConfig, vid
     # One checkpoint after the other, so that each is loaded once.
     for name, steps in sorted(set(wanted), key=lambda cell: (names.index(cell[0]), cell[1])):
         if policy is None or loaded != name:
-            policy, loaded = load_policy(checkpoints[name], config.device), name
+            policy = load_policy(checkpoints[name], config.device, _trusted(one, config))
+            loaded = name
         filmed = videos and name == names[-1] and steps == min(method.steps)
         how = replace(config.options, videos=videos, plot=True) if filmed else config.options
         folder = _cell_folder(config, method, one.number, name, steps)
@@ -281,6 +281,12 @@ def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -
     """Time all lines in turns: evaluations may date from other days, machines and loads."""
     found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
     return [replace(line, latency=latency) for line, latency in zip(lines, found, strict=True)]
+
+
+def _trusted(one: TrainingRun, config: BenchmarkConfig) -> tuple[str, ...]:
+    """Modules that the checkpoints of a run may name."""
+    own = () if one.training is None else trusted_in(one.training.document())
+    return (*trusted_modules(config.trust), *own)
 
 
 def _cell_folder(config: BenchmarkConfig, method: Method, number: int, checkpoint: str, steps: int) -> Path:

@@ -18,10 +18,14 @@ import numpy as np
 from shortcut_policy.benchmark.table import Cell
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.provenance import code_hash, library_versions, own_code, short_hash
 from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from shortcut_policy.settings import flatten
 from shortcut_policy.training.comparison import FREE_TO_CHANGE, first_difference
+from shortcut_policy.trust import check_trust, trusted_modules
 
+#: Keys that the specification of a policy takes from the task that it is trained on.
+SHARED = {"obs", "action", "horizon", "n_obs_steps", "n_action_steps"}
 #: Kind of record ("train", "validation") -> (updates, losses).
 Losses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
@@ -70,15 +74,17 @@ def write_published(path: Path, runs: Sequence[RunResults]) -> None:
     write_atomic(path, "\n".join(lines) + "\n")
 
 
-def read_published(path: Path) -> list[RunResults]:
-    """The training seeds in a file of `write_published`.
+def read_published(path: Path, trust: str | Sequence[str] | None = ()) -> list[RunResults]:
+    """The training seeds in a file of `write_published`, fit to build their policies from.
 
     Raises:
-        InputError: there is no such file, or it is damaged.
+        InputError: there is no such file, it is damaged, or it names code that is neither ours nor of the
+            modules ``trust``.
     """
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         runs = [record for record in records if record["kind"] == "run"]
+        check_trust(path, {"spec": [run["spec"] for run in runs]}, trusted_modules(trust))
         cells: dict[int, dict[tuple[str, int], Cell]] = {run["run"]: {} for run in runs}
         for record in records:
             if record["kind"] == "cell":
@@ -148,6 +154,39 @@ def check_protocol(run: RunResults, path: Path, rules: EvaluationProtocol) -> No
                 )
 
 
+def check_specification(run: RunResults, path: Path) -> None:
+    """Refuse results whose policy is described as another one than was trained and evaluated.
+
+    Raises:
+        InputError: the specification is not that of the training, or not the one that was evaluated.
+    """
+    task = (run.training or {}).get("task", {})
+    for key in SHARED & task.keys() & run.spec.keys():
+        if run.spec[key] != task[key]:
+            raise InputError(
+                f"{path}, seed {run.number}, has a policy of {key}={run.spec[key]} from a training with "
+                f"{key}={task[key]}: restore the file, or evaluate the checkpoint itself"
+            )
+    for (checkpoint, steps), cell in run.cells.items():
+        if cell.summary["settings"].get("specification") not in (None, short_hash(run.spec)):
+            raise InputError(
+                f"{path}, seed {run.number}, describes another policy than was evaluated ({checkpoint}, "
+                f"{steps} steps): restore the file, or evaluate the checkpoint itself"
+            )
+
+
+def origin(run: RunResults) -> str:
+    """Where published results come from, and what of it differs here: code and versions of libraries."""
+    trained = run.metadata.get("commit", "unknown")
+    summaries = [cell.summary for cell in run.cells.values()]
+    made = {f"{one.get('commit', 'unknown')}{_on(one.get('date'))}" for one in summaries}
+    differences = sorted({difference for one in summaries for difference in _differences(one["settings"])})
+    return (
+        f"trained at commit {trained}; evaluated at commit {', '.join(sorted(made))}, "
+        f"{'; '.join(differences) or 'by this code and these versions'}"
+    )
+
+
 def check_cells(run: RunResults, path: Path, wanted: Sequence[tuple[str, int]]) -> None:
     """Refuse results with gaps.
 
@@ -190,6 +229,26 @@ def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
     for part in machine.keys() & kept.keys():
         kept[part] = {key: value for key, value in kept[part].items() if key not in machine[part]}
     return kept
+
+
+def _differences(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What made an evaluation and is different here."""
+    if "code" not in settings:
+        yield "by an earlier version of this library, which noted neither code nor versions"
+        return
+    if settings["code"] != own_code():
+        yield "by other code of this library than here"
+    for name, code in settings["modules"].items():
+        if code_hash(name) != code:
+            yield f"by other code of {name} than here"
+    here = library_versions()
+    for name, version in settings["versions"].items():
+        if here.get(name) != version:
+            yield f"{name} {version} (here {here.get(name, 'not installed')})"
+
+
+def _on(date: str | None) -> str:
+    return "" if date is None else f" on {date}"
 
 
 def _records(run: RunResults) -> Iterator[dict[str, Any]]:

@@ -15,11 +15,10 @@ from shortcut_policy.benchmark.table import (
     results_table,
     row_label,
 )
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.config import RolloutConfig
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
@@ -39,7 +38,7 @@ def roll_out(config: RolloutConfig) -> None:
             f"two of the checkpoints are called {twice}, and the files of one would replace the other's: "
             "roll them out one by one, with an output folder each"
         )
-    policies = [load_policy(path, config.device) for path in paths]
+    policies = [load_policy(path, config.device, config.trust) for path in paths]
     tasks = {policy.metadata["task"]["name"] for policy in policies}
     if len(tasks) > 1:
         raise InputError(

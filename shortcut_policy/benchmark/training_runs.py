@@ -11,6 +11,7 @@ from shortcut_policy.benchmark.result_files import (
     RunResults,
     check_cells,
     check_protocol,
+    check_specification,
     check_training,
     portable_training,
     published_file,
@@ -22,6 +23,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.training.config import TrainingConfig
 from shortcut_policy.training.log import read_log
 from shortcut_policy.training.run_folder import read_config
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,17 @@ def find_runs(method: Method, config: BenchmarkConfig, trainings: Trainings) -> 
     """
     if method.published is not None:
         path = published_file(Path(method.published), method.name)
-        runs = [TrainingRun(results.number, path, results=results) for results in read_published(path)]
+        found = read_published(path, trusted_modules(config.trust))
+        runs = [TrainingRun(results.number, path, results=results) for results in found]
     elif method.overrides is None:
         folders = [method.checkpoint] if method.runs is None else method.runs
         return [TrainingRun(number, Path(str(folder))) for number, folder in enumerate(folders)]
     else:
         own = [training_run(method, seed, config.training, config.output, trainings) for seed in method.seeds]
-        runs = [_published_in_place(method, run, config.published) for run in own]
+        runs = [_published_in_place(method, run, config) for run in own]
     for run in runs:
         if run.results is not None:
+            check_specification(run.results, run.folder)
             check_protocol(run.results, run.folder, config.protocol)
             check_cells(run.results, run.folder, wanted_cells(method, run.results.checkpoints, config.last_k))
     return runs
@@ -122,13 +126,14 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     return curves
 
 
-def _published_in_place(method: Method, run: TrainingRun, published: Path | None) -> TrainingRun:
+def _published_in_place(method: Method, run: TrainingRun, config: BenchmarkConfig) -> TrainingRun:
     """What is published of a training that has no checkpoint yet, or else the training."""
-    path = None if published is None else published_file(published, method.name)
+    path = None if config.published is None else published_file(config.published, method.name)
     if run.training is None or path is None or not path.is_file() or list_checkpoints(run.folder):
         return run
-    for results in read_published(path):
+    document = run.training.document()
+    for results in read_published(path, (*trusted_modules(config.trust), *trusted_in(document))):
         if results.number == run.number:
-            check_training(results, path, portable_training(run.training.document()))
+            check_training(results, path, portable_training(document))
             return TrainingRun(run.number, path, results=results)
     return run

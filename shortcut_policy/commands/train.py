@@ -1,7 +1,5 @@
 """The training command: from a configuration to a trained policy, or generator of images."""
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -24,14 +22,11 @@ from shortcut_policy.training.config import (
     TrainingConfig,
     parse_training,
 )
-from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.parts import demonstration_dataset, make_model
 from shortcut_policy.training.run_folder import (
     check_data,
     check_output,
-    only_training,
     output_folder,
-    write_config,
 )
 from shortcut_policy.training.trainer import Pictures, Rollouts, Trainer
 
@@ -56,27 +51,19 @@ def train(config: TrainingConfig) -> Path:
         InputError: Something in the configuration, the data or the run folder cannot be used.
     """
     output = output_folder(config)
-    check_output(output, config)
+    check_output(output, config.document(), config.resume)
     if has_reached(output, config.trainer.max_steps):
+        print(f"reused: {output}, trained to update {config.trainer.max_steps} before")
         return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)
     check_data(output, dataset.source.path, dataset.size)
     rollouts = rollouts_of(model, config.trainer, config.seed)
     pictures = pictures_of(model, config.trainer, output, config.seed)
-    trainer = Trainer(model, dataset, config.trainer, output, config.seed, rollouts, config.cpu, pictures)
-    log, main = None, trainer.accelerator.is_main_process
-    with only_training(output) if main else nullcontext():
-        trainer.resume()
-        if main:
-            write_config(output, config)
-            log = RunLog(output, trainer.step, config.wandb, config.document())
-            _warn_of_warm_up(config.trainer)
-        try:
-            trainer.fit(log)
-        finally:
-            if log is not None:
-                log.close()
+    trainer = Trainer(
+        model, dataset, config.trainer, output, config.seed, rollouts, config.cpu, pictures, config.resume
+    )
+    trainer.fit(config.document(), config.wandb)
     return output
 
 
@@ -111,13 +98,3 @@ def pictures_of(model: Model, trainer: TrainerConfig, output: Path, seed: int) -
 
     steps = usable_steps(model.objective, trainer.validation_steps, "trainer.validation_steps")
     return pictures_in(output, steps, seed)
-
-
-def _warn_of_warm_up(trainer: TrainerConfig) -> None:
-    if trainer.warmup_steps >= trainer.max_steps:
-        print(
-            f"the learning rate rises for trainer.warmup_steps={trainer.warmup_steps} updates, and the "
-            f"training ends at trainer.max_steps={trainer.max_steps}, before its peak: for more than a try, "
-            "warm up for a tenth of the updates or less",
-            file=sys.stderr,
-        )

@@ -1,17 +1,19 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from typing import Annotated, SupportsIndex, TypedDict
 
 import numpy as np
 import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
+from torch.utils import data
 
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
 from shortcut_policy.data.source import EpisodeSource, Field, find_row
-from shortcut_policy.data.windows import create_windows, split_episodes
+from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import Count, Index, NotNegative, check_fields
 
@@ -37,13 +39,13 @@ class _Numbers:
 
 
 class Batch(TypedDict):
-    """What `DemonstrationDataset.batch` returns."""
+    """What `DemonstrationDataset.batch` returns; an item is the same without the axis of the batch."""
 
     obs: dict[str, Tensor]
     action: Tensor
 
 
-class DemonstrationDataset:
+class DemonstrationDataset(data.Dataset[Batch]):
     """Windows of demonstrations, with everything that can be wrong with them found here and not hours later.
 
     A window is ``horizon`` consecutive steps of one episode; its first ``n_obs_steps`` are observed, the
@@ -52,6 +54,17 @@ class DemonstrationDataset:
 
     Fields of up to ``memory_limit_mb`` are loaded once and gathered on ``device`` by one indexing operation;
     larger ones are read from the source batch by batch. Images are kept as bytes: one per value.
+
+    It is a map-style data set of torch, whose items are the training windows, so that a `DataLoader` takes
+    it, with workers, too: the source is opened again in each. The trainer calls `batch` instead, which
+    gathers a whole batch at once. Example:
+
+        >>> obs, action = {"state": Field("state", shape=(4,))}, Field("action", shape=(2,))
+        >>> sizes = {"horizon": 16, "n_obs_steps": 2, "n_action_steps": 8}
+        >>> demonstrations = DemonstrationDataset(ZarrSource("reach.zarr"), obs, action, **sizes)
+        >>> for batch in DataLoader(demonstrations, batch_size=128, shuffle=True, num_workers=2):
+        ...     batch["obs"]["state"]  # (128, 2, 4)
+        ...     batch["action"]  # (128, 16, 2)
 
     Args:
         source: The episodes.
@@ -94,11 +107,7 @@ class DemonstrationDataset:
         )
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
-        if n_obs_steps - 1 + n_action_steps > horizon:
-            raise InputError(
-                f"horizon={horizon} must hold n_obs_steps={n_obs_steps} and, from the last of them on, "
-                f"n_action_steps={n_action_steps} steps"
-            )
+        check_sizes(horizon, n_obs_steps, n_action_steps)
         if ACTION in obs or len(action.shape) != 1:
             raise InputError(
                 f"the action must have one axis and no observation may be called 'action'; got the action "
@@ -125,6 +134,29 @@ class DemonstrationDataset:
         self._in_memory: dict[str, Tensor] = {}
         for key in dict.fromkeys(field.key for field in self.fields.values()):
             self._load(key, numbers.memory_limit_mb * 2**20, verify)
+
+    def __len__(self) -> int:
+        """The number of training windows."""
+        return len(self.train)
+
+    def __getitem__(self, index: SupportsIndex) -> Batch:
+        """One training window, in environment units.
+
+        Args:
+            index: Number of the window, from 0 to below `len`; negative ones count from the end.
+
+        Returns:
+            ``obs``: name -> (n_obs_steps, *shape), and ``action``: (horizon, A), on ``device``; float32, but
+            uint8 for image fields. ``batch(train[rows])`` is `default_collate` of the items ``rows``.
+
+        Raises:
+            IndexError: There is no such window.
+        """
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"window {number} of {len(self)}")
+        batch = self.batch(self.train[number][None])
+        return {"obs": {name: x[0] for name, x in batch["obs"].items()}, "action": batch["action"][0]}
 
     def batch(self, windows: Tensor) -> Batch:
         """The steps of windows, in environment units.

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 from tqdm import tqdm
 
+from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
@@ -288,14 +289,24 @@ def _unpack(download: Download, folder: str) -> None:
             zipfile.ZipFile(download.part) as archive,
             tempfile.TemporaryDirectory(prefix=f".{folder}.", dir=download.path.parent) as temporary,
         ):
+            members = _checked(archive, download)
             root = _folder_in(archive, folder, download)
-            archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(root)])
+            archive.extractall(temporary, [one for one in members if one.filename.startswith(root)])
             (Path(temporary) / root).rename(download.path)
     except (zipfile.BadZipFile, zlib.error) as error:
         _drop(download)
         raise InputError(
             f"{download.url} gave a damaged archive ({error}), which was dropped: try again"
         ) from error
+
+
+def _checked(archive: zipfile.ZipFile, download: Download) -> list[zipfile.ZipInfo]:
+    """The members of an archive; `InputError`, and it is dropped, if one would leave its folder."""
+    try:
+        return check_members(archive, download.url)
+    except InputError:
+        _drop(download)
+        raise
 
 
 def _folder_in(archive: zipfile.ZipFile, name: str, download: Download) -> str:

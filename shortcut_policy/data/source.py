@@ -75,6 +75,15 @@ class Field:
                 f"axis of shape {list(self.shape)}, and not of an image; correct it in the task's config"
             )
 
+    def to_spec(self) -> dict[str, Any]:
+        """The specification from which `shortcut_policy.build` makes this field again, plain JSON."""
+        spec: dict[str, Any] = {"_target_": "shortcut_policy.data.Field", "key": self.key}
+        spec["shape"] = list(self.shape)
+        if self.columns is not None:
+            spec["columns"] = list(self.columns)
+        spec["normalize"] = self.normalize
+        return spec | ({"unscaled": list(self.unscaled)} if self.unscaled else {})
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The field's part of stored rows, (N, *stored shape) -> (N, *shape)."""
         return rows if self.columns is None else rows[..., list(self.columns)]

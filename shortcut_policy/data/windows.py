@@ -6,6 +6,8 @@ same episodes held out for the same seed.
 
 import numpy as np
 
+from shortcut_policy.errors import InputError
+
 
 def create_windows(
     episode_ends: np.ndarray, horizon: int, pad_before: int, pad_after: int, mask: np.ndarray | None = None
@@ -34,6 +36,19 @@ def create_windows(
     nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
     return np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+
+
+def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:
+    """Refuse a window that is too short for what is observed and played of it.
+
+    Raises:
+        InputError: From the last observed step on, it has not ``n_action_steps`` steps.
+    """
+    if n_obs_steps - 1 + n_action_steps > horizon:
+        raise InputError(
+            f"horizon={horizon} must hold n_obs_steps={n_obs_steps} and, from the last of them on, "
+            f"n_action_steps={n_action_steps} steps"
+        )
 
 
 def split_episodes(

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore, ZipStore
 
+from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
@@ -162,8 +163,8 @@ def open_store(path: str) -> zarr.Group:
 def _root_in_zip(path: str) -> str:
     """Folder of the store inside a zip: people zip the folder as often as what is in it."""
     with zipfile.ZipFile(path) as file:
-        for name in file.namelist():
-            folder, found, rest = name.partition(f"{ENDS}/")
+        for member in check_members(file, path):
+            folder, found, rest = member.filename.partition(f"{ENDS}/")
             if found and rest in (".zarray", "zarr.json"):
                 return folder.rstrip("/")
     return ""

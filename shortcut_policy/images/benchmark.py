@@ -1,6 +1,5 @@
 """The image benchmark: methods x step counts x training seeds, from the same noise, by the same features."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from shortcut_policy.benchmark.training_runs import (
 from shortcut_policy.build import build
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.images.config import ImageBenchmarkConfig
 from shortcut_policy.images.features import Features, make_features
 from shortcut_policy.images.image_set import ImageSource
@@ -33,9 +33,10 @@ from shortcut_policy.images.pictures import save_grid
 from shortcut_policy.images.sampling import class_labels, draw, load_image_model
 from shortcut_policy.images.table import Judged, make_row, make_table
 from shortcut_policy.objectives.base import Objective
-from shortcut_policy.paths import atomic_path, write_atomic
-from shortcut_policy.provenance import command_line, commit, fingerprint
+from shortcut_policy.paths import atomic_path, is_stored, write_atomic
+from shortcut_policy.provenance import command_line, commit, short_hash
 from shortcut_policy.training.config import TrainingConfig
+from shortcut_policy.trust import trusted_in, trusted_modules
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"
@@ -184,18 +185,21 @@ def _judge(
     """Sample every training seed at one step count and guidance and measure, or read what was measured."""
     samples, qualities = [], []
     for one in runs:
-        model = load_image_model(one.folder, config.device)
+        assert one.training is not None
+        trust = (*trusted_modules(config.trust), *trusted_in(one.training.document()))
+        model = load_image_model(one.folder, config.device, trust)
         labels = class_labels(None, model.class_names, config.samples)
         known = labels.numpy() if len(model.class_names) > 1 else None
-        described = [fingerprint(model), config.samples, config.noise_seed, scale, config.bf16]
-        stem = config.output / "cells" / slug(method.name) / f"{one.number}_steps_{steps}_{_hash(described)}"
-        drawn = stem.with_suffix(".npz")
-        if not drawn.is_file():
+        device = model.device.type
+        described = (fingerprint(model), config.samples, config.noise_seed, scale, config.bf16, device)
+        drawn = config.output / "cells" / slug(method.name)
+        drawn /= f"{one.number}_steps_{steps}_{short_hash(described)}.npz"
+        if not is_stored(drawn):
             how = (config.noise_seed, config.batch_size, scale, config.bf16)
             _save(drawn, {"samples": draw(model, labels, steps, *how).samples.numpy()})
         samples.append(_read(drawn)["samples"])
-        judged = stem.with_name(f"{stem.name}_{features.key}.npz")
-        if not judged.is_file():
+        judged = drawn.with_name(f"{drawn.stem}_{real.key}.npz")
+        if not is_stored(judged):
             _save(judged, vars(measure(features, real, samples[-1], known)))
         found = _read(judged)
         qualities.append(Quality(**found | {"fd": float(found["fd"])}))
@@ -219,10 +223,6 @@ def _save(file: Path, values: Mapping[str, Any]) -> None:
 def _read(file: Path) -> dict[str, Any]:
     with np.load(file) as stored:
         return dict(stored)
-
-
-def _hash(described: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def _write(

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.image_set import ImageSet, ImageSource
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.paths import atomic_path, is_stored
+from shortcut_policy.provenance import code_hash, library_versions, short_hash
 from shortcut_policy.settings import Count, Positive, Seed
 
 #: Smallest height and width that the convolutions reduce images to.
@@ -112,7 +113,7 @@ def trained_classifier(
     network = Classifier(channels, size, len(source.train.class_names), settings.width, settings.patch)
     network.key = _key(source, settings)
     file = cache / f"classifier_{network.key}.safetensors"
-    if not file.is_file():
+    if not is_stored(file):
         fit(network, source, settings, device)
         described = {"accuracy": str(network.accuracy), "seconds": str(network.seconds)}
         with atomic_path(file) as temporary:
@@ -200,5 +201,5 @@ def _distort(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
 
 
 def _key(source: ImageSource, settings: ClassifierSettings) -> str:
-    described = [fingerprint(source.train), fingerprint(source.test), asdict(settings)]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+    images = fingerprint(source.train), fingerprint(source.test)
+    return short_hash(images, asdict(settings), code_hash(__name__), library_versions("torch", "numpy"))

@@ -36,6 +36,7 @@ class ImageBenchmarkConfig:
         shown: Samples of each method in the picture.
         document: Markdown file that gets the table; None for none.
         marker: Of its place there.
+        trust: Modules whose classes a checkpoint may name, see `load_policy`.
     """
 
     entries: Sequence[Method]
@@ -56,6 +57,7 @@ class ImageBenchmarkConfig:
     shown: Count = 20
     document: Path | None = None
     marker: str | None = None
+    trust: str | Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class SampleConfig:
         bf16: Draw them with matrix products in bfloat16.
         device: Where the model computes.
         output: Folder of what is written.
+        trust: Modules whose classes the checkpoint may name, see `load_policy`.
     """
 
     checkpoint: str
@@ -85,6 +88,7 @@ class SampleConfig:
     bf16: bool = False
     device: str = "cpu"
     output: Path = Path("outputs/samples")
+    trust: str | Sequence[str] | None = None
 
     @property
     def step_counts(self) -> list[int]:

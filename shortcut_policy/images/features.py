@@ -5,6 +5,7 @@ A Frechet distance means nothing without its features, so they bring its name: `
 FD-classifier on different data.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.classifier import Classifier, ClassifierSettings, trained_classifier
 from shortcut_policy.images.image_set import ImageSource
+from shortcut_policy.provenance import code_hash, short_hash
 
 BATCH = 512
 
@@ -28,7 +30,7 @@ class Features:
 
     Attributes:
         name: ``FID`` or ``FD-classifier``: what a Frechet distance of these features is called.
-        key: Tells it from other networks, for caches.
+        key: Tells it, by weights and code, from other networks, for caches.
         network: Images (B, C, H, W) uint8 to features (B, F).
         device: Of the network.
         classifier: Tells the class of a sample; None if there is none.
@@ -98,4 +100,6 @@ def _inception(weights: str | None, device: str | torch.device) -> Features:
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         return network(colour, return_features=True)
 
-    return Features("FID", path.name, features, device)
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return Features("FID", short_hash(path.name, content, code_hash(__name__)), features, device)

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.decoding import Decoder
@@ -56,7 +57,7 @@ class ImageFolder:
         splits: "train" and "test".
 
     Raises:
-        InputError: there is no such path, no image, or no training image.
+        InputError: there is no such path, no image, or no training image, or a zip has members outside of it.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class ImageFolder:
             found = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
         elif zipfile.is_zipfile(self.path):
             with zipfile.ZipFile(self.path) as archive:
-                entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+                entries = sorted(check_members(archive, self.path), key=lambda entry: entry.filename)
             found = {
                 entry.filename: [entry.file_size, entry.CRC]
                 for entry in entries

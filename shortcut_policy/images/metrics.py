@@ -14,7 +14,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from shortcut_policy.images.classifier import fingerprint
 from shortcut_policy.images.features import Features
 from shortcut_policy.images.image_set import ImageSet
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.paths import atomic_path, is_stored
+from shortcut_policy.provenance import code_hash, library_versions, short_hash
 
 #: Nearest neighbours that bound the support of a distribution (Kynkäänniemi et al. 2019, section 4).
 NEIGHBOURS = 3
@@ -34,10 +35,12 @@ class Reference:
     Attributes:
         features: (N, F).
         radii: Distance of some of them to their k-th nearest neighbour, (M,): those of `chosen`.
+        key: Tells it from others: of other images or features, or measured by other code.
     """
 
     features: Tensor
     radii: Tensor
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,19 @@ class Quality:
 
 def reference(features: Features, images: ImageSet, cache: Path) -> Reference:
     """The statistics of real images, computed once and kept in ``cache``."""
-    file = cache / f"reference_{features.key}_{fingerprint(images)}.npz"
-    if not file.is_file():
+    measured_by = (
+        code_hash(__name__),
+        code_hash(Features.__module__),
+        library_versions("torch", "torchmetrics"),
+    )
+    key = short_hash(features.key, fingerprint(images), measured_by)
+    file = cache / f"reference_{key}.npz"
+    if not is_stored(file):
         found = features.of(images.images)
         with atomic_path(file) as temporary, temporary.open("wb") as handle:
             np.savez(handle, features=found.numpy(), radii=_radii(chosen(found)).numpy())
     with np.load(file) as stored:
-        return Reference(torch.from_numpy(stored["features"]), torch.from_numpy(stored["radii"]))
+        return Reference(torch.from_numpy(stored["features"]), torch.from_numpy(stored["radii"]), key)
 
 
 def measure(

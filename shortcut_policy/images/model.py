@@ -12,6 +12,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
+from shortcut_policy.plain import plain_json
 
 IMAGES = "images"
 
@@ -54,6 +55,7 @@ class ImageModel(Model):
             spec: Plain mapping with ``images``, which holds ``shape``, ``dtype``, ``class_names``, ``flip``
                 and ``decoder``, and with what `build_parts` takes.
         """
+        spec = plain_json(spec)
         images = spec[IMAGES]
         encoder_sizes = {"n_classes": len(images["class_names"])}
         backbone_sizes, latents = {"image_shape": images["shape"]}, images["dtype"] != "uint8"

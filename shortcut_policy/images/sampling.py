@@ -54,7 +54,7 @@ def sample_images(config: SampleConfig) -> Path:
     Raises:
         InputError: The checkpoint, a class, a step count or the guidance cannot be used.
     """
-    model = load_image_model(config.checkpoint, config.device)
+    model = load_image_model(config.checkpoint, config.device, config.trust)
     steps = config.step_counts
     for count in steps:
         model.objective.check_steps(count)
@@ -92,13 +92,15 @@ def sample_images(config: SampleConfig) -> Path:
     return output
 
 
-def load_image_model(path: str | Path, device: str | torch.device = "cpu") -> ImageModel:
+def load_image_model(
+    path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+) -> ImageModel:
     """Load a trained model of images, ready to sample.
 
     Raises:
         InputError: See `load_model`; or what is there is a policy.
     """
-    model = load_model(path, device)
+    model = load_model(path, device, trust)
     if not isinstance(model, ImageModel):
         raise InputError(f"{path} holds a policy, not a model of images: roll it out with scripts/rollout.py")
     return model

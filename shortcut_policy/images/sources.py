@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
 from shortcut_policy.errors import InputError
+from shortcut_policy.images.decoding import Decoder
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.image_set import ImageSet, ImageSource
 from shortcut_policy.paths import atomic_path
+from shortcut_policy.provenance import code_hash, short_hash
 
 #: Names of the arrays in a file of images; all but the first may be missing.
 ARRAYS = ("images", "labels", "test_images", "test_labels", "class_names")
@@ -58,7 +61,8 @@ def image_folder(
         InputError: see `ImageFolder` and `Decoder.decode`.
     """
     folder = ImageFolder(path, size, channels, skip_unreadable, workers, test_fraction, seed)
-    file = Path(cache) / f"{folder.path.stem}_{folder.fingerprint}.npz"
+    made_by = short_hash(folder.fingerprint, code_hash(Decoder.__module__), Image.__version__)
+    file = Path(cache) / f"{folder.path.stem}_{made_by}.npz"
     if not file.is_file():
         decoded = {}
         for part in folder.splits:

@@ -11,14 +11,9 @@ import torch
 from gymnasium import spaces
 
 from shortcut_policy.adaptive import Steps, check_steps
+from shortcut_policy.control import chunk_generator
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
-
-
-def chunk_generator(seed: int, episode_seed: int, chunk: int) -> torch.Generator:
-    """The generator of the sampling noise of one action chunk, a function of these three numbers alone."""
-    state = np.random.SeedSequence([seed, episode_seed, chunk]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
 
 
 class Acted(NamedTuple):

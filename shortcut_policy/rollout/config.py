@@ -25,6 +25,7 @@ class EvaluationConfig:
         overwrite: as well.
         device: Where the policy computes.
         output: Folder of all that is written.
+        trust: Modules whose classes a checkpoint may name, see `load_policy`.
     """
 
     episodes: Count = 50
@@ -37,6 +38,7 @@ class EvaluationConfig:
     overwrite: bool = False
     device: str = "cpu"
     output: Path = field(default=Path("outputs"))
+    trust: str | Sequence[str] | None = None
 
     @property
     def protocol(self) -> EvaluationProtocol:

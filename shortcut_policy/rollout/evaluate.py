@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -16,16 +17,18 @@ import torch
 from shortcut_policy.adaptive import Auto, check_steps
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
-from shortcut_policy.provenance import command_line, commit, fingerprint
+from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.episode import EpisodeResult
 from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_calls
 from shortcut_policy.rollout.path_figure import plot_paths
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interval
-from shortcut_policy.settings import Count, Index, check_fields
+from shortcut_policy.settings import Count, Index, check_fields, flatten
+from shortcut_policy.training.comparison import first_difference
 
 PATHS_SHOWN = 8
 
@@ -106,8 +109,9 @@ def evaluate(
     """Roll ``policy`` out and write ``summary.json``, ``episodes.jsonl``, films and a figure into ``folder``.
 
     A folder is *finished* when its ``summary.json``, which is written last, was made with the same settings:
-    fingerprint of the policy, steps, guidance, protocol and kind of device. A finished folder is read, not
-    computed again, unless it lacks films or the figure asked for now, or ``options.overwrite`` is set.
+    fingerprint of the policy, its environment, code and libraries, steps, guidance, protocol and kind of
+    device. A finished folder is read, not computed again, unless it lacks films or the figure asked for now,
+    or ``options.overwrite`` is set. Both are said: that it is reused, or what has changed.
 
     Returns:
         The summary.
@@ -115,7 +119,8 @@ def evaluate(
     if options.plot and not _has_paths(policy, protocol):
         options = replace(options, plot=False)
     device = policy.device.type
-    settings = {"policy": fingerprint(policy), "steps": steps, "device": device, **asdict(protocol)}
+    parts = fingerprint(policy, environment_spec(policy, protocol.env))
+    settings = {**parts, "steps": steps, "device": device, **asdict(protocol)}
     if isinstance(steps, Auto):
         settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
     if guidance is not None:
@@ -162,6 +167,7 @@ def evaluate(
         ),
         "seconds": round(seconds, 2),
         "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "command": command_line(),
         "policy": policy.metadata,
     }
@@ -196,13 +202,18 @@ def _latency_in_play(
     return summarise_calls(result.latencies_ms, policy.device)
 
 
+def environment_spec(policy: Policy, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Specification of the environment of the policy's task, with ``overrides`` laid over it."""
+    return {**(policy.metadata["task"].get("env") or {}), **overrides}
+
+
 def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -> Callable[[], gymnasium.Env]:
     """Makes the environment of the policy's task, from the ``_target_`` in its metadata.
 
     Raises:
         InputError: the task has no environment; when it is called, this one cannot be made.
     """
-    spec = {**(policy.metadata["task"].get("env") or {}), **overrides, **extra}
+    spec = {**environment_spec(policy, overrides), **extra}
     if "_target_" not in spec:
         raise InputError(
             f"task '{policy.metadata['task']['name']}' has no environment to roll out in: "
@@ -246,4 +257,12 @@ def _finished(
     if options.overwrite or not path.is_file() or not all(file.is_file() for file in expected):
         return None
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return summary if summary["settings"] == json.loads(json.dumps(settings, default=str)) else None
+    difference = first_difference(
+        flatten(summary["settings"]), flatten(json.loads(json.dumps(settings, default=str)))
+    )
+    if difference is None:
+        print(f"reused: {folder}")
+        return summary
+    key, was, wanted = difference
+    print(f"evaluated again: {folder} ({key} was {was}, is {wanted})")
+    return None

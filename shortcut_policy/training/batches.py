@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortcut_policy.data import Normalizer
+
 
 def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
     """A generator whose stream is a function of ``key``, well mixed (NumPy's SeedSequence)."""
@@ -66,4 +68,31 @@ class Dataset(Protocol):
 
     def to(self, device: torch.device, /) -> "Dataset":
         """Move everything to where batches are to be made; returns self."""
+        ...
+
+
+class Source(Protocol):
+    """Where data come from."""
+
+    @property
+    def path(self) -> str:
+        """Where they lie, or how they are called."""
+        ...
+
+
+class LearnedFrom(Dataset, Protocol):
+    """A data set that a model can be made for: of demonstrations, or of images."""
+
+    @property
+    def source(self) -> Source:
+        """Where the data come from."""
+        ...
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What a checkpoint says of how much it learned from."""
+        ...
+
+    def fit_normalizer(self) -> Normalizer:
+        """The scaling of these data."""
         ...

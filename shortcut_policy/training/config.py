@@ -201,6 +201,7 @@ class TrainingConfig:
         seed: Of the weights, the order of the data and all noise.
         cpu: Leave a GPU alone.
         data: Of demonstrations; None for images, which their source holds out.
+        trust: Modules whose classes the checkpoints that it begins from may name, see `load_policy`.
     """
 
     objective: Spec
@@ -219,6 +220,7 @@ class TrainingConfig:
     seed: Seed = 0
     cpu: bool = False
     data: DataConfig | None = None
+    trust: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         self._check_task()

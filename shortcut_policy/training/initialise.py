@@ -1,6 +1,6 @@
 """Start from the weights of a trained policy, whatever it was trained for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,11 @@ ORIGIN = ("method", "dataset", "train_steps", "batch_size", "train_nfe_per_step"
 
 
 def initialise(
-    spec: Mapping[str, Any], task: str, checkpoint: str | Path, option: str = "init_from"
+    spec: Mapping[str, Any],
+    task: str,
+    checkpoint: str | Path,
+    option: str = "init_from",
+    trust: Sequence[str] = (),
 ) -> Model:
     """A policy that computes what a trained one does, to be trained on as ``spec`` says.
 
@@ -38,6 +42,7 @@ def initialise(
         task: Name of the task that it is trained on.
         checkpoint: Checkpoint or run folder of the trained policy.
         option: By which the user gave it.
+        trust: Modules whose classes the checkpoint may name, see `load_policy`.
 
     Returns:
         The policy; its metadata is the part that says where it began, ``init_from``.
@@ -45,7 +50,7 @@ def initialise(
     Raises:
         InputError: There is no checkpoint there, or it is of another task or path, other shapes or sizes.
     """
-    old = load_model(checkpoint)
+    old = load_model(checkpoint, trust=trust)
     given = f"{option}={checkpoint}"
     check_fits(spec, task, old, given)
     precondition = old.spec["precondition"] if isinstance(old.backbone, Preconditioned) else None

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from shortcut_policy.checkpoint import checkpoint_step, list_checkpoints, read_description, remove_folder
+from shortcut_policy.checkpoint import checkpoint_step, list_checkpoints, read_metadata, remove_folder
 from shortcut_policy.training.config import TrainerConfig
 
 
@@ -18,5 +18,5 @@ def remove_others(run: Path, config: TrainerConfig) -> None:
 
 
 def _score(folder: Path) -> float:
-    score: float = read_description(folder)["metadata"].get("selection", {}).get("score", -math.inf)
+    score: float = read_metadata(folder).get("selection", {}).get("score", -math.inf)
     return score

@@ -8,43 +8,19 @@ import torch
 
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
-from shortcut_policy.data import DemonstrationDataset, EpisodeSource, Normalizer
+from shortcut_policy.data import DemonstrationDataset, EpisodeSource
+from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
+from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.training.batches import Dataset
-from shortcut_policy.training.config import DataConfig, PolicyTask, TrainingConfig
+from shortcut_policy.training.batches import LearnedFrom
+from shortcut_policy.training.config import SIZES, DataConfig, PolicyTask, TrainerConfig, TrainingConfig
 from shortcut_policy.training.cost import evaluations_per_update
-from shortcut_policy.training.initialise import initialise
+from shortcut_policy.training.initialise import ORIGIN, initialise
 from shortcut_policy.training.precision import computes_bf16, training_device
 from shortcut_policy.training.run_folder import method_name, output_folder, snake_case
 from shortcut_policy.training.teacher import taught_by
-
-
-class Source(Protocol):
-    """Where data come from."""
-
-    @property
-    def path(self) -> str:
-        """Where they lie, or how they are called."""
-        ...
-
-
-class LearnedFrom(Dataset, Protocol):
-    """A data set that a model can be made for: of demonstrations, or of images."""
-
-    @property
-    def source(self) -> Source:
-        """Where the data come from."""
-        ...
-
-    @property
-    def size(self) -> dict[str, int]:
-        """What a checkpoint says of how much it learned from."""
-        ...
-
-    def fit_normalizer(self) -> Normalizer:
-        """The scaling of these data."""
-        ...
+from shortcut_policy.trust import trusted_in
 
 
 @runtime_checkable
@@ -73,7 +49,7 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
         InputError: Its parts, or the checkpoint that it begins from, do not fit it or each other.
     """
     spec = specification(config, dataset)
-    saved = list_checkpoints(output_folder(config))
+    saved, trust = list_checkpoints(output_folder(config)), trusted_in(config.document())
     if config.init_from is None and config.teacher is None:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -81,14 +57,16 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
         model.normalizer = dataset.fit_normalizer()
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
-        model = load_model(saved[-1]).train()
+        model = load_model(saved[-1], trust=trust).train()
     elif config.teacher is not None:
-        taught = taught_by(spec, config.teacher)
-        model = initialise(taught, config.task.name, config.teacher, option="teacher")
+        taught = taught_by(spec, config.teacher, trust)
+        model = initialise(taught, config.task.name, config.teacher, option="teacher", trust=trust)
     else:
-        model = initialise(spec, config.task.name, str(config.init_from))
+        model = initialise(spec, config.task.name, str(config.init_from), trust=trust)
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
-    model.metadata = describe(config, model, dataset) | origin
+    task = {"name": config.task.name, "env": config.task.env}
+    described = describe(model, dataset, config.trainer, config.seed, config.cpu, config.name, task)
+    model.metadata = described | origin
     return model
 
 
@@ -103,17 +81,35 @@ def specification(config: TrainingConfig, dataset: LearnedFrom) -> dict[str, Any
     return spec | fields | config.task.sizes | {"obs_noise": config.obs_noise}
 
 
-def describe(config: TrainingConfig, model: Model, dataset: LearnedFrom) -> dict[str, Any]:
-    """What a checkpoint says of itself, plain JSON."""
-    trainer = config.trainer
+def describe(
+    model: Model,
+    dataset: LearnedFrom,
+    trainer: TrainerConfig,
+    seed: int,
+    cpu: bool,
+    name: str | None = None,
+    task: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint says of itself, plain JSON.
+
+    Args:
+        model: Of which the specification is told.
+        dataset: That it learns from.
+        trainer: Settings of the loop.
+        seed: Of the training.
+        cpu: Whether a GPU is left alone.
+        name: Of the method; the objective's if None.
+        task: ``name`` and ``env`` of the task; called as the data set and without environment if None.
+    """
     batch = dataset.batch(dataset.train[torch.arange(trainer.batch_size) % len(dataset.train)])
-    bf16 = computes_bf16(trainer.precision, training_device(config.cpu))
+    bf16 = computes_bf16(trainer.precision, training_device(cpu))
+    objective, backbone = model.spec["objective"], model.spec["backbone"]
     return {
-        "method": method_name(config.name, config.objective),
-        "objective": snake_case(config.objective),
-        "backbone": snake_case(config.backbone),
+        "method": method_name(name, objective),
+        "objective": snake_case(objective),
+        "backbone": snake_case(backbone.get("network", backbone)),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "task": {"name": config.task.name, "env": config.task.env},
+        "task": dict(task or {"name": Path(dataset.source.path).stem, "env": None}),
         "dataset": Path(dataset.source.path).name,
         **dataset.size,
         "batch_size": trainer.batch_size,
@@ -121,7 +117,60 @@ def describe(config: TrainingConfig, model: Model, dataset: LearnedFrom) -> dict
         "train_nfe_per_step": evaluations_per_update(model, batch, trainer.batch_size),
         "optimizer": trainer.optimizer,
         "precision": "bf16" if bf16 else "fp32",
-        "seed": config.seed,
+        "seed": seed,
         "commit": commit(),
         "command": command_line(),
     }
+
+
+def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: int, cpu: bool) -> None:
+    """Make a model of Python ready for its training; one that `make_model` made is.
+
+    Its normaliser is fitted to the data, if nothing has fitted it, and its metadata are filled. What is in
+    them already stays, such as ``task`` and ``method``. Those of a policy that was trained before say what it
+    begins from.
+
+    Raises:
+        InputError: It has no specification, or other fields or sizes than the data.
+    """
+    if not model.spec:
+        raise InputError(
+            "this model has no specification, without which its checkpoints could not be loaded: build it "
+            "with Policy.build or Policy.from_spec"
+        )
+    if isinstance(model, Policy) and isinstance(dataset, DemonstrationDataset):
+        _check_fits(model, dataset)
+    if not model.normalizer.fitted:
+        model.normalizer = dataset.fit_normalizer()
+    known = model.metadata
+    if "train_steps" in known:  # of another training
+        origin = {key: known[key] for key in ORIGIN if key in known}
+        known = {"task": known["task"]} if "task" in known else {}
+        known["init_from"] = {"checkpoint": None, **origin}
+    elif "train_nfe_per_step" in known:
+        return
+    described = describe(model, dataset, trainer, seed, cpu)
+    task = {key: value for key, value in known.get("task", {}).items() if value is not None}
+    model.metadata = described | known | {"task": described["task"] | task}
+
+
+def _check_fits(policy: Policy, dataset: DemonstrationDataset) -> None:
+    """Refuse data of other names, shapes, scaling or sizes than the policy's."""
+    for size in SIZES:
+        ours, theirs = getattr(policy, size), getattr(dataset, size)
+        if ours != theirs:
+            raise InputError(f"the policy has {size}={ours} and the data set {theirs}: give both the same")
+    fields = {**policy.spec["obs"], "action": policy.spec["action"]}
+    if fields.keys() != dataset.fields.keys():
+        raise InputError(
+            f"the policy has the fields {', '.join(fields)}, and the data set {', '.join(dataset.fields)}: "
+            "give both the same"
+        )
+    for name, spec in fields.items():
+        ours, theirs = build(spec), dataset.fields[name]
+        for trait in ("shape", "normalize", "unscaled"):
+            if getattr(ours, trait) != getattr(theirs, trait):
+                raise InputError(
+                    f"the policy's field '{name}' has {trait}={getattr(ours, trait)}, and the data set's "
+                    f"{getattr(theirs, trait)}: give both the same"
+                )

@@ -7,6 +7,24 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from shortcut_policy.errors import InputError
+
+
+def make_accelerator(cpu: bool, batch_size: int) -> Accelerator:
+    """The processes of a training and their device.
+
+    Raises:
+        InputError: They cannot share a batch of this size.
+    """
+    # Without a GPU accelerate would take the processes of torchrun for as many trainings.
+    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
+    if batch_size % accelerator.num_processes:
+        raise InputError(
+            f"trainer.batch_size={batch_size} is shared by {accelerator.num_processes} processes and must be "
+            "a multiple of that"
+        )
+    return accelerator
+
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
     """Whether the flag is up in any process: all of them must leave the loop at the same step."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from shortcut_policy.checkpoint import list_checkpoints, read_description
+from shortcut_policy.checkpoint import list_checkpoints, read_metadata
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.renamed import rename
@@ -60,9 +60,9 @@ def only_training(output: Path) -> Iterator[None]:
         yield
 
 
-def write_config(output: Path, config: TrainingConfig) -> None:
+def write_config(output: Path, document: Mapping[str, Any]) -> None:
     """Write the ``config.yaml`` that `read_config` reads."""
-    write_atomic(output / CONFIG, yaml.safe_dump(config.document(), sort_keys=False))
+    write_atomic(output / CONFIG, yaml.safe_dump(dict(document), sort_keys=False))
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -85,10 +85,15 @@ def read_config(run: Path) -> dict[str, Any]:
     return renamed
 
 
-def check_output(output: Path, config: TrainingConfig) -> None:
+def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> None:
     """Refuse to overwrite a run, or to go on with one under another configuration.
 
     What may change on the way is `FREE_ON_RESUME`, and ``trainer.max_steps`` for a larger one.
+
+    Args:
+        output: Run folder.
+        document: All settings of the training, as ``config.yaml`` holds them.
+        resume: Whether a run that is there is to go on.
 
     Raises:
         InputError: The folder is a file or holds another run; or its ``config.yaml`` is lost.
@@ -98,7 +103,7 @@ def check_output(output: Path, config: TrainingConfig) -> None:
         raise InputError(f"output={output} cannot be a run folder: {place} is a file; give another output")
     if not list_checkpoints(output):
         return
-    if not config.resume:
+    if not resume:
         raise InputError(
             f"{output} already holds a run; give resume=true to go on with it, or another output"
         )
@@ -107,7 +112,7 @@ def check_output(output: Path, config: TrainingConfig) -> None:
             f"{output} holds checkpoints but no {CONFIG}, which says what they were trained with: put it "
             "back, or give another output"
         )
-    old, new = (_decisive(each) for each in (read_config(output), config.document()))
+    old, new = (_decisive(each) for each in (read_config(output), document))
     if isinstance(steps := old.get("trainer.max_steps"), int | float) and new["trainer.max_steps"] > steps:
         new["trainer.max_steps"] = steps
     if difference := first_difference(old, new):
@@ -130,7 +135,7 @@ def check_data(output: Path, path: str | Path, size: Mapping[str, int]) -> None:
         InputError: The newest checkpoint says another size.
     """
     saved = list_checkpoints(output)
-    known = read_description(saved[-1])["metadata"] if saved else {}
+    known = read_metadata(saved[-1]) if saved else {}
     for key, found in size.items():
         if known.get(key, found) != found:
             what = key.replace("train_", "training ")

@@ -6,37 +6,38 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from shortcut_policy.checkpoint import (
     checkpoint_step,
     list_checkpoints,
     load_training_state,
-    read_description,
+    read_metadata,
     save_checkpoint,
 )
-from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
-from shortcut_policy.training.batches import BatchStream, Dataset, seeded_generator
-from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.batches import BatchStream, LearnedFrom, seeded_generator
+from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.cuda_graph import Compute, CudaGraph
 from shortcut_policy.training.failure import not_finite
 from shortcut_policy.training.keeping import remove_others
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
+from shortcut_policy.training.parts import prepare
 from shortcut_policy.training.precision import computes_bf16
-from shortcut_policy.training.processes import any_process, means
+from shortcut_policy.training.processes import any_process, make_accelerator, means
+from shortcut_policy.training.record import check_length, progress_bar, recorded, run_document
+from shortcut_policy.training.run_folder import check_output, only_training
 from shortcut_policy.training.schedules import make_schedule, phase_starts, present_rate, set_rate
 from shortcut_policy.training.signals import StopSignals
 from shortcut_policy.training.validation import validate
@@ -62,47 +63,55 @@ class Trainer:
     and the student goes on from its weights with a new optimizer state, average, warm-up and cosine.
 
     Args:
-        model: With a fitted normaliser.
+        model: Is trained in place. Its normaliser is fitted to the data, if nothing has fitted it, and its
+            metadata are filled; entries that are there stay (see `prepare`).
         dataset: Its data.
         config: Settings of the loop.
-        output: Run folder.
+        output: Run folder; it may hold a run only to ``resume`` it.
         seed: Of the order of the data and all noise.
         rollouts: Evaluates the averaged model in its environment every ``config.rollout_every`` updates:
             given the model and the step, returns named scores, the first of which selects the best
             checkpoint.
         cpu: Do not use a GPU.
         pictures: Called with the averaged model at every validation.
+        resume: Go on with the run in the run folder, if it holds one.
+
+    Raises:
+        InputError: The model has no specification, or does not fit the data.
+
+    Example:
+        >>> policy = Policy.build({"state": Field("state", shape=(4,))}, Field("action", shape=(2,)))
+        >>> trainer = Trainer(policy, dataset, TrainerConfig(max_steps=2000), output="runs/reach")
+        >>> policy = trainer.fit()  # and load_policy("runs/reach") from then on
     """
 
     def __init__(
         self,
         model: Model,
-        dataset: Dataset,
+        dataset: LearnedFrom,
         config: TrainerConfig,
-        output: Path,
-        seed: int,
+        output: str | Path,
+        seed: int = 0,
         rollouts: Rollouts | None = None,
         cpu: bool = False,
         pictures: Pictures | None = None,
+        resume: bool = False,
     ) -> None:
-        self.config, self.output, self.seed = config, output, seed
+        self.config, self.output, self.seed, self.resuming = config, Path(output), seed, resume
+        prepare(model, dataset, config, seed, cpu)
         self.rollouts, self.pictures = rollouts, pictures
-        # Without a GPU accelerate would take the processes of torchrun for as many trainings.
-        self.accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
+        self.accelerator = make_accelerator(cpu, config.batch_size)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        if config.batch_size % world:
-            raise InputError(
-                f"trainer.batch_size={config.batch_size} is shared by {world} processes and must be a "
-                "multiple of that"
-            )
         self.device = self.accelerator.device
         self.bf16 = computes_bf16(config.precision, self.device)
-        self.dataset = dataset.to(self.device)
-        self.stream = BatchStream(len(dataset.train), config.batch_size, _mix(seed, ORDER), rank, world)
+        self.dataset: LearnedFrom = dataset
+        dataset.to(self.device)
+        order = seeded_generator("cpu", seed, ORDER).initial_seed()
+        self.stream = BatchStream(len(dataset.train), config.batch_size, order, rank, world)
         self.phase = 0
         self.phase_starts = [0, *phase_starts(model.objective.teacher_phases, config.max_steps)]
         self.teacher: Model | None = None
-        self.model = model.to(self.device)
+        self.model = model.to(self.device).train()
         self.ema = AveragedModel(self.model, multi_avg_fn=self._average).eval()
         # Nothing here draws from the global generator, but a network with dropout does.
         torch.manual_seed(seed)
@@ -118,13 +127,8 @@ class Trainer:
         self.wrapped, *self.optimizers = self.accelerator.prepare(
             self.model, *make_optimizers(self.model, config)
         )
-        self.captures = (
-            config.cuda_graph
-            and self.device.type == "cuda"
-            and world == 1
-            and dataset.in_memory
-            and model.objective.capturable
-        )
+        alone = self.device.type == "cuda" and world == 1
+        self.captures = alone and config.cuda_graph and dataset.in_memory and model.objective.capturable
         self.captured: tuple[int, CudaGraph] | None = None
         self.recorded_on = self.device if self.captures else None
         self.schedules = self._phase_schedules()
@@ -149,9 +153,14 @@ class Trainer:
         checkpoints = list_checkpoints(self.output)
         if not checkpoints:
             return
-        trained_for = read_description(checkpoints[-1])["metadata"].get("max_steps", self.config.max_steps)
-        if trained_for != self.config.max_steps:
-            self._lengthen(trained_for, checkpoint_step(checkpoints[-1]))
+        known = read_metadata(checkpoints[-1])
+        now, step = self.config.max_steps, checkpoint_step(checkpoints[-1])
+        change = check_length(self.output, self.model.objective, known.get("max_steps", now), now, step)
+        if change is not None and self.accelerator.is_main_process:
+            print(change, file=sys.stderr)
+        # A policy that was loaded to go on did not begin from itself.
+        self.ema_model.metadata.pop("init_from", None)
+        self.ema_model.metadata |= {key: value for key, value in known.items() if key == "init_from"}
         state = load_training_state(checkpoints[-1], self.device)
         self.model.load_state_dict(state["policy"])
         self.ema.load_state_dict(state["ema"])
@@ -160,12 +169,9 @@ class Trainer:
             self.teacher = self._frozen_copy()
             self.teacher.load_state_dict(state["teacher"])
         self.schedules = self._phase_schedules()
-        for parts, states in (
-            (self.optimizers, state["optimizers"]),
-            (self.schedules, state["schedules"]),
-        ):
-            for part, own in zip(parts, states, strict=True):
-                part.load_state_dict(own)
+        parts, states = [*self.optimizers, *self.schedules], state["optimizers"] + state["schedules"]
+        for part, own in zip(parts, states, strict=True):
+            part.load_state_dict(own)
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             set_rate(optimizer, present_rate(schedule), self.recorded_on)
         torch.set_rng_state(state["torch_rng"].cpu())
@@ -174,42 +180,38 @@ class Trainer:
         self.step, self.seconds, self.selection = state["step"], state["seconds"], state["selection"]
         self.since_log = state["since_log"]
 
-    def _lengthen(self, before: int, step: int) -> None:
-        """Say how a run goes on that was to have ``before`` updates and has done ``step`` of them."""
-        now = self.config.max_steps
-        if any(point > 0 for point in self.model.objective.teacher_phases):
-            raise InputError(
-                f"{self.output} was trained with trainer.max_steps={before}, not {now}, and its objective "
-                "divides the updates into phases with a teacher, which would have ended elsewhere: give "
-                "another output, or begin one from its policy with init_from"
-            )
-        if self.accelerator.is_main_process:
-            print(
-                f"trainer.max_steps is {now} and was {before}: from update {step} on, the learning rate "
-                f"follows the cosine of a training of {now} updates",
-                file=sys.stderr,
-            )
-
-    def fit(self, log: RunLog | None) -> None:
-        """Train up to ``max_steps``.
+    def fit(self, document: Mapping[str, Any] | None = None, wandb: WandbConfig | None = None) -> Model:
+        """Train up to ``max_steps``; the run folder gets ``config.yaml``, ``log.jsonl`` and checkpoints.
 
         Args:
-            log: Of the main process; None in the others.
+            document: The whole configuration of the training, for ``config.yaml``; made of model, data and
+                settings if None.
+            wandb: Record at Weights & Biases; none if None.
+
+        Returns:
+            The model with averaged weights, as the last checkpoint holds it, ready to act.
 
         Raises:
+            InputError: The run folder holds a run that is not to be resumed, or was trained otherwise, or
+                another process trains there.
             TrainingError: A loss or gradient is not finite; or SystemExit after SIGINT or SIGTERM, once the
                 state is saved.
         """
+        if document is None:
+            document = run_document(self.model, self.dataset, self.config, self.seed)
+        check_output(self.output, document, self.resuming or self.step > 0)
+        main = self.accelerator.is_main_process
+        with only_training(self.output) if main else nullcontext():
+            self.resume()
+            record = recorded(self.output, self.step, self.config, document, wandb)
+            with record if main else nullcontext() as log:
+                self._train(log)
+        return self.ema_model
+
+    def _train(self, log: RunLog | None) -> None:
+        """The loop; ``log`` is of the main process, and None in the others."""
         config, main = self.config, self.accelerator.is_main_process
-        progress = tqdm(
-            total=config.max_steps,
-            initial=self.step,
-            desc=self.output.name,
-            unit="update",
-            disable=not main,
-            mininterval=1.0,
-            dynamic_ncols=True,
-        )
+        progress = progress_bar(self.output, self.step, config.max_steps, main)
         with progress, StopSignals() as signals:
             started, base_seconds = time.perf_counter(), self.seconds
             while self.step < config.max_steps:
@@ -350,8 +352,10 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         model = self.ema_model
-        model.metadata |= {"train_steps": self.step, "train_seconds": round(self.seconds, 1)}
-        model.metadata |= {"selection": self.selection}
+        # JSON has no word for the score of a training that went wrong.
+        scores = {name: value for name, value in self.selection.items() if math.isfinite(value)}
+        done = {"train_steps": self.step, "train_seconds": round(self.seconds, 1)}
+        model.metadata |= {**done, "selection": scores}
         state = {
             "policy": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -390,7 +394,3 @@ class Trainer:
     def _write(self, log: RunLog | None, kind: str, values: Mapping[str, Any]) -> None:
         if log is not None:
             log.write(kind, self.step, values)
-
-
-def _mix(seed: int, purpose: int) -> int:
-    return seeded_generator("cpu", seed, purpose).initial_seed()

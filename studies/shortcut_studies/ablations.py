@@ -15,15 +15,21 @@ from rich.console import Console
 from shortcut_policy.benchmark.compute import phase_costs, phase_mean, untrained
 from shortcut_policy.benchmark.result_files import portable_training
 from shortcut_policy.benchmark.text_table import ResultRows, TextTable
-from shortcut_policy.build import build
-from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints, load_policy, read_description
+from shortcut_policy.checkpoint import (
+    find_checkpoint,
+    list_checkpoints,
+    read_description,
+    read_metadata,
+)
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.statistics import wilson_interval
 from shortcut_policy.training.comparison import FREE_TO_CHANGE, compared
 from shortcut_policy.training.log import read_log
 from shortcut_policy.training.run_folder import method_name, read_config
+from shortcut_policy.trust import trusted_modules
 from shortcut_studies import toy
 from shortcut_studies.pictures import plot_sweeps
 
@@ -42,12 +48,14 @@ class Run:
         config: Its whole configuration.
         metadata: Of its last checkpoint.
         values: What it reached.
+        trust: Modules whose classes its checkpoints may name, see `load_policy`.
     """
 
     folder: Path
     config: Mapping[str, Any]
     metadata: Mapping[str, Any]
     values: Values
+    trust: tuple[str, ...] = ()
 
 
 def run(config: DictConfig) -> None:
@@ -57,7 +65,9 @@ def run(config: DictConfig) -> None:
         InputError: there are no runs, or one of them is not finished or has no results.
     """
     root, output = Path(config.runs), Path(config.output)
-    sweeps = {folder.name: read_sweep(folder) for folder in sorted(root.glob("*")) if folder.is_dir()}
+    sweeps = {
+        folder.name: read_sweep(folder, config.trust) for folder in sorted(root.glob("*")) if folder.is_dir()
+    }
     sweeps = {name: runs for name, runs in sweeps.items() if runs}
     if not sweeps:
         raise InputError(
@@ -109,6 +119,9 @@ def read_published(
             f"published={folder}: {path} cannot be read ({type(error).__name__}: {error}); name a folder "
             "that studies/ablations.py has written"
         ) from error
+    if rows:
+        made = results.get("commit", "unknown")
+        print(f"published: {', '.join(sorted(rows))} in {path}, made at commit {made}")
     task = runs[0].config["task"]["name"]
     if tasks - {task}:
         raise InputError(f"published={folder} is of task {tasks.pop()}, and the runs are of {task}")
@@ -120,38 +133,38 @@ def read_published(
     return rows, described
 
 
-def read_sweep(folder: Path) -> list[Run]:
-    """The runs of a sweep, in the order of their names.
+def read_sweep(folder: Path, trust: str | Sequence[str] | None = ()) -> list[Run]:
+    """The runs of a sweep, in the order of their names; their checkpoints may name modules of ``trust``.
 
     Raises:
         InputError: a run is not finished, or nothing was measured in it.
     """
-    runs = []
+    runs, modules = [], trusted_modules(trust)
     for path in sorted(path.parent for path in folder.glob("*/config.yaml")):
         config = read_config(path)
         checkpoints = list_checkpoints(path)
-        metadata = read_description(checkpoints[-1])["metadata"] if checkpoints else {"train_steps": 0}
+        metadata = read_metadata(checkpoints[-1]) if checkpoints else {"train_steps": 0}
         if metadata["train_steps"] < config["trainer"]["max_steps"]:
             raise InputError(
                 f"{path} is at update {metadata['train_steps']} of {config['trainer']['max_steps']}: give "
                 "the command of its sweep again to finish it, or delete it"
             )
-        runs.append(Run(path, config, metadata, measure(path, config)))
+        runs.append(Run(path, config, metadata, measure(path, config, modules), modules))
     return runs
 
 
-def measure(folder: Path, config: Mapping[str, Any]) -> Values:
+def measure(folder: Path, config: Mapping[str, Any], trust: Sequence[str] = ()) -> Values:
     """What a run reached: what its log says in the end; on a toy task, its distance to the data."""
     values = logged(folder)
     if values:
         return values
-    source = build(config["task"]["source"])
-    if not isinstance(source, toy.Mixture):
+    source = toy.source_of(config)
+    if source is None:
         raise InputError(
             f"the log of {folder} holds no results: train with trainer.rollout_every or "
             "trainer.validate_every, as trainer=ablation does"
         )
-    return {"distance": toy.distances(load_policy(folder), source)}
+    return {"distance": toy.distances(load_policy(folder, trust=trust), source)}
 
 
 def logged(folder: Path) -> Values:
@@ -262,7 +275,9 @@ def make_caption(runs: Sequence[Run], earlier: Sequence[Mapping[str, Any]] = ())
     if "action_error" in runs[0].values:
         text += " Action error: mean distance on held-out windows, in units of the action."
     if "distance" in runs[0].values:
-        error = toy.sampling_error(build(configs[0]["task"]["source"]))
+        source = toy.source_of(configs[0])
+        assert source is not None  # the distances are to its points
+        error = toy.sampling_error(source)
         text += f" Distance: sliced Wasserstein-1 to the data; perfect samples have {error:.3f}."
     return text
 
@@ -285,7 +300,7 @@ def _describe(one: Run) -> dict[str, Any]:
 
 
 def _evaluations(one: Run) -> float:
-    spec = read_description(find_checkpoint(one.folder))["policy"]
+    spec = read_description(find_checkpoint(one.folder), one.trust)["policy"]
     phases = phase_costs(untrained(spec, one.metadata))
     return phase_mean(phases, [phase.forward for phase in phases])
 

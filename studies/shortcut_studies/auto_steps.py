@@ -22,9 +22,9 @@ from shortcut_policy.benchmark.plots import plot_steps
 from shortcut_policy.benchmark.rollouts import checkpoint_name, measure
 from shortcut_policy.benchmark.table import Cell, p_value
 from shortcut_policy.benchmark.text_table import TextTable
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.policy import load_policy
 from shortcut_policy.rollout.config import EvaluationConfig
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import check
@@ -70,7 +70,7 @@ def compare(config: AutoStepsConfig) -> None:
     Raises:
         InputError: the policy cannot choose its steps, or cannot be rolled out; nothing has been done then.
     """
-    policy = load_policy(config.checkpoint, config.device)
+    policy = load_policy(config.checkpoint, config.device, config.trust)
     rules, options = config.protocol, config.options
     autos = [Auto(tolerance, config.max_steps) for tolerance in config.tolerances]
     check(policy, [*config.steps, *autos], rules)

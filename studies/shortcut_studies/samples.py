@@ -10,11 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from shortcut_envs.pusht.physics import transform_points
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.run_folder import method_name
@@ -32,11 +31,11 @@ def draw_toy(config: DictConfig) -> None:
     Raises:
         InputError: there are no finished runs, or they are not of a toy task.
     """
-    runs = read_sweep(Path(config.runs))
+    runs = read_sweep(Path(config.runs), config.trust)
     if not runs:
         raise InputError(f"runs={config.runs} holds no runs: give the folder of a sweep, such as `methods`")
-    source = build(runs[0].config["task"]["source"])
-    if not isinstance(source, toy.Mixture):
+    source = toy.source_of(runs[0].config)
+    if source is None:
         raise InputError(f"the runs in {config.runs} are not of a toy task, such as task=two_modes")
     samples: dict[str, Samples] = {}
     columns = _columns(config)
@@ -44,7 +43,9 @@ def draw_toy(config: DictConfig) -> None:
         name = method_name(one.config["name"], one.config["objective"])
         if name not in samples:  # one training seed of each
             samples[name] = _in_steps(
-                load_policy(one.folder), columns, lambda policy, n: toy.sample(policy, n, config.points)
+                load_policy(one.folder, trust=one.trust),
+                columns,
+                lambda policy, n: toy.sample(policy, n, config.points),
             )
     data = source.draw(config.points, np.random.default_rng(0))
     plot_points(samples, data, Path(config.output), limit=1.2)
@@ -71,7 +72,8 @@ def draw_fans(config: DictConfig) -> None:
         return chunk[:, policy.n_obs_steps - 1 :].numpy()
 
     fans = {
-        str(name): _in_steps(load_policy(path), columns, chunks) for name, path in config.policies.items()
+        str(name): _in_steps(load_policy(path, trust=config.trust), columns, chunks)
+        for name, path in config.policies.items()
     }
     output = Path(config.output)
     plot_fans(fans, scene, axis, output)

@@ -16,18 +16,18 @@ from torch import Tensor
 
 from shortcut_policy.benchmark.rollouts import checkpoint_name
 from shortcut_policy.benchmark.text_table import TextTable
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.train import make_dataset
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import environment_maker
 from shortcut_policy.rollout.play import rollout
 from shortcut_policy.settings import check_whole, listed
 from shortcut_policy.training.config import TrainingConfig, parse_training
 from shortcut_policy.training.run_folder import read_config
+from shortcut_policy.trust import check_trust, trusted_modules
 
 
 def run(config: DictConfig) -> None:
@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
     if not config.policies:
         raise InputError("policies names nothing: give a checkpoint or run under a name, policies.mine=...")
     for name, path in config.policies.items():
-        policy = load_policy(path, config.device)
+        policy = load_policy(path, config.device, config.trust)
         for steps in (*counts, config.reference_steps):
             policy.objective.check_steps(steps)
         for where, conditions in _conditions(policy, Path(path), config).items():
@@ -169,7 +169,9 @@ def _conditions(policy: Policy, path: Path, config: DictConfig) -> dict[str, Ten
     conditions = {"met in rollouts": visited(policy, config.episodes, config.states, config.first_episode)}
     training = path / "config.yaml"
     if training.is_file():
-        trained = parse_training(read_config(path))
+        stored = read_config(path)
+        check_trust(training, {"task": stored["task"]}, trusted_modules(config.trust))
+        trained = parse_training(stored)
         with torch.no_grad():
             conditions["held out"] = held_out(policy, trained, config.states, config.seed)
     return conditions

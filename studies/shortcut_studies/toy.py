@@ -4,12 +4,14 @@ It is a task like any other (``task=two_modes``): its points are the demonstrati
 observation that says nothing. Trainer, objectives and checkpoints are those of every task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
+from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 
@@ -58,6 +60,16 @@ class Mixture:
         """New points of the distribution, (n, 2) float32."""
         centres = self.modes[rng.integers(len(self.modes), size=n)]
         return (centres + self.width * rng.standard_normal((n, 2))).astype(np.float32)
+
+
+def source_of(config: Mapping[str, Any]) -> Mixture | None:
+    """The points that a run learned from, by its stored configuration; None if its task is not a toy."""
+    source = config["task"]["source"]
+    # Looked up by name: a stored configuration must not choose what is built.
+    if source.get("_target_") != f"{Mixture.__module__}.{Mixture.__name__}":
+        return None
+    found: Mixture = build(source)
+    return found
 
 
 def sample(policy: Policy, steps: int, n: int = SAMPLES, seed: int = 1) -> np.ndarray:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.backbones import NoiseAsVelocity, Preconditioned
-from shortcut_policy.checkpoint import load_policy, save_policy
 from shortcut_policy.commands.train import read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.paths import Cosine, GaussianPath, Straight, euler
+from shortcut_policy.policy import load_policy, save_policy
 from shortcut_policy.training.parts import make_model
 
 DATA_STD, RESIDUAL_STD = 0.5, 0.1

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
-from shortcut_policy import save_policy
-from shortcut_policy.benchmark import harness, outputs, plots
+from shortcut_policy import provenance, save_policy
+from shortcut_policy.benchmark import harness, outputs, plots, result_files
+from shortcut_policy.benchmark.result_files import origin, read_published
 from shortcut_policy.benchmark.table import results_table
 from shortcut_policy.benchmark.text_table import TextTable, place_in, write_into
 from shortcut_policy.benchmark.training_runs import all_checkpoints
@@ -153,11 +155,16 @@ def test_rows_table_and_figures_are_published(results):
     assert all(file.read_bytes() == (results / name).read_bytes() for name, file in published.items())
 
 
-def test_published_results_stand_for_folders_that_are_gone(results, tmp_path):
+def test_published_results_stand_for_folders_that_are_gone(results, tmp_path, capsys):
     source = f"published: '{results}/published'"
     entries = f"[{{name: shortcut, steps: [1, 2], {source}}}, {{name: diffusion, steps: [1, 3], {source}}}]"
     places = ["videos=2", f"publish='{tmp_path}/again'"]
     benchmark.run(short("nowhere", tmp_path, f"entries={entries}", *places, *CURVES))
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"shortcut, seed 0: published in {results}/published/cells/shortcut.jsonl, trained at commit " in said
+    )
+    assert f" on {datetime.now(UTC).date()}, by this code and these versions " in said
     before, after = (json.loads((folder / "results.json").read_text()) for folder in (results, tmp_path))
     for old, new in zip(before, after, strict=True):
         assert {key for key in old if old[key] != new[key]} <= {"latency_ms_p50", "latency_ms_p95"}
@@ -190,6 +197,35 @@ def test_tables_are_made_again_without_measuring(results, tmp_path, monkeypatch)
         benchmark.run(short("nowhere", tmp_path / "none", *again, f"published='{tmp_path}'"))
 
 
+def test_published_results_of_other_code_are_said_and_of_another_policy_refused(
+    results, tmp_path, monkeypatch
+):
+    cells = results / "published" / "cells" / "shortcut.jsonl"
+    (run,) = read_published(cells)
+    assert origin(run).endswith("by this code and these versions")
+    monkeypatch.setattr(result_files, "own_code", lambda: "another")
+    here = {**provenance.library_versions(), "torch": "1.0"}
+    monkeypatch.setattr(result_files, "library_versions", lambda: here)
+    assert re.search(
+        r"; evaluated at .*by other code of this library than here; torch \S+ \(here 1\.0\)$", origin(run)
+    )
+    for cell in run.cells.values():
+        cell.summary["settings"].pop("code")
+    assert "an earlier version of this library, which noted neither code nor versions" in origin(run)
+
+    def changed(text, sentence):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        (tmp_path / "cells" / "shortcut.jsonl").write_text(text)
+        entries = f"entries=[{{name: shortcut, steps: [1], published: '{tmp_path}'}}]"
+        with pytest.raises(InputError, match=sentence):
+            benchmark.run(short("nowhere", tmp_path / "out", entries))
+
+    text = cells.read_text()
+    changed(text.replace('"n_action_steps": 8', '"n_action_steps": 4'), "describes another policy than was")
+    foreign = "shortcut_policy_of_others.objectives.Shortcut"
+    changed(text.replace("shortcut_policy.objectives.Shortcut", foreign), r"shortcut\.jsonl names .*trust=\[")
+
+
 def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
     def refuse(sentence, *overrides, name="shortcut", steps=1, folder=results / "published"):
         entries = f"entries=[{{name: {name}, steps: [{steps}], published: '{folder}'}}]"
@@ -209,15 +245,21 @@ def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
 
 def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatch):
     tiny = ",".join(f"'{override}'" for override in ("task=pusht_human", *TINY, "trainer.max_steps=1"))
+    # An objective of the user's own: the training names it, and its checkpoints and results may do so, too.
+    source = "from shortcut_policy.objectives import FlowMatching\nclass Flow(FlowMatching):\n    pass\n"
+    (tmp_path / "methods_of_mine.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flow = "'objective=flow_matching','objective._target_=methods_of_mine.Flow'"
 
     def run(output, *overrides):
-        entries = "entries=[{name: flow matching, steps: [1], overrides: ['objective=flow_matching']}]"
+        entries = f"entries=[{{name: flow matching, steps: [1], overrides: [{flow}]}}]"
         places = [f"training=[{tiny},'task.source.path={demonstrations}']", f"publish='{tmp_path}/published'"]
         benchmark.run(short("nowhere", tmp_path / output, entries, *places, *overrides))
         return json.loads((tmp_path / output / "results.json").read_text())
 
     (trained,) = run("here")
-    monkeypatch.setattr(train, "run", None)
+    trains = train.train
+    monkeypatch.setattr(train, "train", None)
     published = f"published='{tmp_path}/published'"
     # The demonstrations may be elsewhere on another machine, and its arithmetic another.
     machine = "'task.source.path=/elsewhere.zarr','trainer.precision=bf16','trainer.cuda_graph=false'"
@@ -229,7 +271,7 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
         run("there", published, changed)
     assert str(tmp_path) not in (tmp_path / "published/cells/flow_matching.jsonl").read_text()
     more = (
-        "entries=[{name: flow matching, steps: [1], overrides: ['objective=flow_matching'], seeds: [0, 1]},"
+        f"entries=[{{name: flow matching, steps: [1], overrides: [{flow}], seeds: [0, 1]}},"
         "{name: diffusion, steps: [1], overrides: ['objective=diffusion']}]"
     )
     (row,) = run("part", published, elsewhere, more, "trained_only=true")
@@ -237,7 +279,11 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
     with pytest.raises(InputError, match="trained_only=true leaves nothing to compare"):
         run("none", more, "trained_only=true")
     assert not (tmp_path / "none").exists()
-    monkeypatch.undo()  # a finished run is gone on with, which finds out that nothing is left
+    foreign = f"entries=[{{name: flow matching, steps: [1], published: '{tmp_path}/published'}}]"
+    with pytest.raises(InputError, match=r"flow_matching\.jsonl names .*trust=\[methods_of_mine\]"):
+        run("foreign", foreign)
+    # A finished run is gone on with, which finds out that nothing is left.
+    monkeypatch.setattr(train, "train", trains)
     (row,) = run("here", more, "trained_only=true")
     assert (row["name"], row["seeds"]) == ("flow matching", 1)
 

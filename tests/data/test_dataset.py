@@ -1,6 +1,7 @@
 """Batches against rows picked by hand, and everything that is refused before training."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import zarr
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Dataset
 
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field, ZarrSource
 from shortcut_policy.errors import InputError
@@ -114,6 +116,47 @@ def test_lazy_dataset_goes_to_workers(tmp_path: Path) -> None:
     demonstrations = dataset(store(tmp_path), memory_limit_mb=0)
     copy = pickle.loads(pickle.dumps(demonstrations))
     assert torch.equal(copy.batch(copy.train)["action"], demonstrations.batch(demonstrations.train)["action"])
+
+
+def batches(demonstrations: DemonstrationDataset, **options: object) -> list[dict]:
+    return list(DataLoader(demonstrations, batch_size=16, **options))
+
+
+def assert_same(batch: dict, other: dict) -> None:
+    assert batch.keys() == other.keys() == {"obs", "action"}
+    for one, another in ((batch["obs"], other["obs"]), ({"": batch["action"]}, {"": other["action"]})):
+        assert one.keys() == another.keys()
+        for name, value in one.items():
+            assert torch.equal(value, another[name]) and value.dtype == another[name].dtype
+
+
+@IN_MEMORY
+def test_items_are_windows_that_torch_collates_to_batches(whole_store: ZarrSource, memory_limit_mb) -> None:
+    demonstrations = dataset(whole_store, memory_limit_mb=memory_limit_mb)
+    assert isinstance(demonstrations, Dataset) and len(demonstrations) == len(demonstrations.train) > 16
+    loaded = batches(demonstrations)
+    assert sum(len(batch["action"]) for batch in loaded) == len(demonstrations)
+    for number, batch in enumerate(loaded):
+        assert_same(batch, demonstrations.batch(demonstrations.train[16 * number : 16 * (number + 1)]))
+    assert_same(demonstrations[-1], demonstrations[np.int64(len(demonstrations) - 1)])
+    last = {name: value[-1] for name, value in loaded[-1]["obs"].items()}
+    assert_same(demonstrations[-1], {"obs": last, "action": loaded[-1]["action"][-1]})
+    for number in (len(demonstrations), -len(demonstrations) - 1):
+        with pytest.raises(IndexError, match=f"window {number} of {len(demonstrations)}"):
+            demonstrations[number]
+
+
+@pytest.mark.parametrize(("start", "workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_open_the_store_for_themselves(tmp_path: Path, start: str, workers: int) -> None:
+    """Even a zip, whose place in the file two processes would share otherwise."""
+    store(tmp_path)
+    path = shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "a.zarr")
+    demonstrations = dataset(ZarrSource(path), memory_limit_mb=0)
+    expected = batches(demonstrations)
+    found = batches(demonstrations, num_workers=workers, multiprocessing_context=start)
+    assert len(found) == len(expected)
+    for batch, other in zip(found, expected, strict=True):
+        assert_same(batch, other)
 
 
 def test_to_moves_tables_and_data(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import shutil
 import socket
+import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -255,6 +256,37 @@ def test_a_store_is_unpacked(server, target, demonstrations, inside):
     with pytest.raises(InputError, match=r"damaged archive .*, which was dropped: try again"):
         download(url=url, output=store)
     assert left(target) == ["other.zarr.part", "other.zarr.part.version"]
+
+
+@pytest.mark.parametrize("name", ["../x.txt", "demos.zarr/../../x.txt", "/x.txt", "C:/x.txt", "..\\x.txt"])
+def test_an_archive_that_leaves_its_folder_is_refused_before_anything_is_written(server, target, name):
+    refused_as_it_is(server, target, zipfile.ZipInfo(name))
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
+def test_an_archive_with_links_is_refused(server, target, kind):
+    member = zipfile.ZipInfo("demos.zarr/link")
+    member.external_attr = (kind | 0o777) << 16
+    refused_as_it_is(server, target, member)
+
+
+def test_a_folder_above_the_archive_is_not_moved_to_the_output(server, target):
+    """The folder looked for is found in ``../../kept/demos.zarr``: it was moved from there."""
+    kept = target.parent.parent / "kept" / "demos.zarr"
+    kept.mkdir(parents=True)
+    refused_as_it_is(server, target, zipfile.ZipInfo("../../kept/demos.zarr/x.txt"))
+    assert kept.is_dir()
+
+
+def refused_as_it_is(server, target, member):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(member, "harmless")
+        archive.writestr("demos.zarr/zarr.json", "{}")
+    server.content = packed.getvalue()
+    with pytest.raises(InputError, match=r"holds the member .*: nothing was unpacked; take another archive"):
+        download(url=server.url.replace("hdf5", "zip"), output=target.with_name("demos.zarr"))
+    assert left(target) == []
 
 
 def test_mistakes_get_a_sentence(server, tmp_path):

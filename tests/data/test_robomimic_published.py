@@ -17,13 +17,13 @@ from omegaconf import DictConfig
 
 from shortcut_envs.robosuite.env import RobosuiteEnv
 from shortcut_envs.robosuite.setup import OSC_POSE, default_args
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.train import make_dataset, read_training
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.data.object_state import LAYOUTS
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.policy import load_policy
 from tests.conftest import TINY
 
 #: Task -> robosuite's name, numbers of an observation, of an action, steps of an episode; as in the

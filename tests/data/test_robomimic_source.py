@@ -11,7 +11,6 @@ import pytest
 import zarr
 from hydra import compose, initialize_config_dir
 
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.convert import run as convert
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.commands.view import run as view
@@ -20,6 +19,7 @@ from shortcut_policy.data.object_state import LAYOUTS, ObjectState, relative_pos
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.policy import load_policy
 
 LENGTHS = (12, 7, 9)
 CAN = {"env_name": "PickPlaceCan", "env_version": "1.5.1", "type": 1, "env_kwargs": {"robots": "Panda"}}

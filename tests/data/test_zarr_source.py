@@ -265,3 +265,35 @@ def test_human_pusht_data_loads_in_a_second() -> None:
     assert time.perf_counter() - start < 1.0
     assert (len(source.episode_ends), source.episode_ends[-1]) == (206, 25_650)
     assert source.shapes["keypoint"] == (9, 2)
+
+
+def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    path = as_zip(write(tmp_path / "a.zarr"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../x.txt", "harmless")
+    with pytest.raises(InputError, match=r"holds the member '\.\./x\.txt', which leads out of its folder"):
+        ZarrSource(path)
+
+
+class Touch:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("filters", [["pickle"], ["vlen-utf8", "pickle"]])
+def test_data_that_ask_for_pickle_are_refused_and_not_unpickled(tmp_path: Path, filters: list[str]) -> None:
+    store = write(tmp_path / "a.zarr", zarr_format=2)
+    array = store / "data" / "action"
+    metadata = json.loads((array / ".zarray").read_text())
+    changed = {"filters": [{"id": name} for name in filters], "dtype": "|O", "fill_value": ""}
+    (array / ".zarray").write_text(json.dumps(metadata | changed | {"compressor": None}))
+    for chunk in array.glob("[0-9]*"):
+        chunk.write_bytes(pickle.dumps(Touch(tmp_path / "trace")))
+    with pytest.raises(InputError):
+        ZarrSource(store).read("action", 0, 2)
+    assert not (tmp_path / "trace").exists()

@@ -218,8 +218,8 @@ def test_results_do_not_depend_on_how_many_play_side_by_side(tiny_robot_policy):
 
 @pytest.fixture
 def tiny_robot_policy(lift, tmp_path):
-    from shortcut_policy.checkpoint import load_policy
     from shortcut_policy.commands.train import run as train
+    from shortcut_policy.policy import load_policy
 
     overrides = ["task=lift", f"task.source.path={lift}", "backbone.down_dims=[8,16]", "trainer.max_steps=1"]
     overrides += ["trainer.batch_size=4", f"output={tmp_path / 'run'}", "cpu=true"]

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from shortcut_policy import fingerprint
 from shortcut_policy.commands import images
 from shortcut_policy.errors import InputError
 from shortcut_policy.images import benchmark
@@ -44,7 +45,7 @@ def settings(folder: Path, *overrides: str) -> DictConfig:
         return compose("benchmark_digits", [*own, *overrides])
 
 
-def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monkeypatch, capsys):
     images.benchmark(settings(tmp_path))
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     rows = {(row["name"], row["steps"]): row for row in results["rows"]}
@@ -62,11 +63,28 @@ def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monk
     text = (tmp_path / "page.md").read_text()
     assert text.startswith("before") and text.endswith("after\n") and "| flow matching | 4 |" in text
 
+    draw, measure = benchmark.draw, benchmark.measure
     monkeypatch.setattr(benchmark, "draw", lambda *_: pytest.fail("samples again"))
-    monkeypatch.setattr(benchmark, "measure", only_held_out(benchmark.measure))
+    monkeypatch.setattr(benchmark, "measure", only_held_out(measure))
+    capsys.readouterr()
     images.benchmark(settings(tmp_path, "trained_only=true"))
     again = json.loads((tmp_path / "results" / "results.json").read_text())
     assert again["rows"] == results["rows"]
+    said = [
+        line.removeprefix("reused: ") for line in capsys.readouterr().out.splitlines() if "reused" in line
+    ]
+    # Two files for each of five cells, three trainings, the classifier and its view of the real images.
+    assert len(said) == 15 and {Path(line.split(",")[0]).exists() for line in said} == {True}
+
+    drawn = []
+    monkeypatch.setattr(benchmark, "draw", lambda *given: drawn.append(given) or draw(*given))
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(fingerprint, "own_code", lambda: "another")
+    one = "entries=[{name: shortcut, overrides: ['objective=shortcut'], steps: [1]}]"
+    images.benchmark(settings(tmp_path, one))
+    assert len(drawn) == 1, "other code may draw other samples"
+    images.benchmark(settings(tmp_path, one))
+    assert len(drawn) == 1
 
 
 def test_every_scale_of_guidance_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

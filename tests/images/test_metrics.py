@@ -8,6 +8,7 @@ import torch
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.images import classifier as classifier_module
+from shortcut_policy.images import metrics
 from shortcut_policy.images.classifier import ClassifierSettings, _distort, trained_classifier
 from shortcut_policy.images.features import Features, make_features
 from shortcut_policy.images.image_set import ImageSet, ImageSource
@@ -91,6 +92,22 @@ def test_reference_is_read_from_the_cache(features: Features, cache: Path):
     assert torch.equal(reference(blind, images, cache).radii, first.radii)
 
 
+def test_a_cached_classifier_or_reference_is_of_this_code_and_these_libraries(monkeypatch, features, cache):
+    settings, source = ClassifierSettings(), digits()
+
+    def keys():
+        return classifier_module._key(source, settings), reference(features, source.test, cache).key
+
+    before = keys()
+    assert keys() == before
+    for module in (classifier_module, metrics):
+        monkeypatch.setattr(module, "code_hash", lambda name: "another")
+    code = keys()
+    for module in (classifier_module, metrics):
+        monkeypatch.setattr(module, "library_versions", lambda *names: {"torch": "1.0"})
+    assert all(len({*each}) == 3 for each in zip(before, code, keys(), strict=True))
+
+
 def test_inception_is_a_file_of_weights(tmp_path: Path):
     class Mean(torch.nn.Module):
         def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
@@ -100,6 +117,11 @@ def test_inception_is_a_file_of_weights(tmp_path: Path):
     weights = str(tmp_path / "inception.pt")
     found = make_features("inception", digits(), ClassifierSettings(), tmp_path, weights)
     assert found.name == "FID" and found.of(digits().test.images).shape == (360, 3)
+    changed = Mean()
+    changed.register_buffer("more", torch.ones(1))
+    torch.jit.script(changed).save(weights)
+    other = make_features("inception", digits(), ClassifierSettings(), tmp_path, weights)
+    assert other.key != found.key, "other weights under the same name"
     assert found.classes(digits().test.images) is None
     with pytest.raises(InputError, match="features=inception needs its weights"):
         make_features("inception", digits(), ClassifierSettings(), tmp_path)

@@ -222,3 +222,12 @@ def test_guidance_is_checked(folder: Path, load: Callable, tmp_path: Path):
     with pytest.raises(InputError, match="one class, cats"):
         check_classes(load(folder), guided=True)
     check_classes(load(folder), guided=False)
+
+
+@pytest.mark.parametrize("name", ["../cats/x.png", "/cats/x.png"])
+def test_a_zip_that_leaves_its_folder_is_refused(folder: Path, load: Callable, name: str):
+    path = zipped(folder)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, (folder / "cats" / "0.png").read_bytes())
+    with pytest.raises(InputError, match=rf"images\.zip holds the member '{name}'"):
+        load(path)

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
-from shortcut_policy import load_policy, save_policy
-from shortcut_policy.checkpoint import list_checkpoints, load_model
+from shortcut_policy import load_policy
+from shortcut_policy.checkpoint import list_checkpoints, load_model, save_model
 from shortcut_policy.commands.images import sample
 from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.errors import InputError
@@ -84,7 +84,7 @@ def test_every_objective_trains_every_weight_and_comes_back_from_a_checkpoint(na
     untrained = {n for (n, _), g in zip(model.named_parameters(), gradients, strict=True) if not g.any()}
     # Regression shows its network nothing but zeros as x.
     assert untrained == ({"backbone.embed.weight"} if name == "regression" else set())
-    save_policy(model, tmp_path)
+    save_model(model, tmp_path)
     labels = [3, 1, 4]
     samples = [m.sample(labels, 1, torch.Generator().manual_seed(0)) for m in (model, load_model(tmp_path))]
     assert torch.equal(*samples)
@@ -179,7 +179,7 @@ def test_weights_of_other_images_are_refused(flow):
     # The digits of other classes.
     model = load_image_model(flow)
     model.spec["images"]["class_names"] = [f"class {i}" for i in range(10)]
-    save_policy(model, flow.parent / "other")
+    save_model(model, flow.parent / "other")
     config = compose_images(f"init_from={flow.parent / 'other'}")
     with pytest.raises(InputError, match=r"was trained with task.images.class_names=.*class 0"):
         make_model(read_training(config), make_dataset(read_training(config)))
@@ -188,7 +188,7 @@ def test_weights_of_other_images_are_refused(flow):
 def test_policies_and_models_of_images_are_not_taken_for_each_other(flow, tiny_policy, tmp_path):
     with pytest.raises(InputError, match="holds no policy, but a model of images"):
         load_policy(flow)
-    save_policy(tiny_policy, tmp_path)
+    save_model(tiny_policy, tmp_path)
     with pytest.raises(InputError, match="holds a policy, not a model of images"):
         load_image_model(tmp_path)
 

@@ -1,15 +1,21 @@
 import functools
+import hashlib
 import json
 import re
+import sys
+from copy import deepcopy
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from shortcut_policy import fingerprint, load_policy, provenance, save_policy
 from shortcut_policy.benchmark.rollouts import checkpoint_name
+from shortcut_policy.control import chunk_generator
 from shortcut_policy.errors import InputError
-from shortcut_policy.rollout.chunk_batches import ChunkActor, chunk_generator
+from shortcut_policy.rollout.chunk_batches import ChunkActor
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns, measure_latency
 from shortcut_policy.rollout.play import rollout
@@ -121,6 +127,85 @@ def test_evaluate_writes_everything_and_resumes(tiny_policy, tmp_path):
     (tmp_path / "episodes.jsonl").unlink()
     assert rewritten(steps=2), "the episodes are missing"
     assert rewritten(protocol=EvaluationProtocol(episodes=2, batch_size=4, env={"max_steps": 20}))
+
+
+@pytest.fixture
+def evaluated(tiny_policy, tmp_path, capsys):
+    """A saved policy and its evaluation; evaluates it again and says what was printed."""
+    save_policy(tiny_policy, tmp_path / "policy")
+    short = replace(PROTOCOL, episodes=1)
+
+    def again(protocol=short):
+        evaluate(load_policy(tmp_path / "policy"), 1, tmp_path / "out", protocol, RolloutOptions(num_envs=1))
+        return capsys.readouterr().out
+
+    assert again() == ""
+    return again
+
+
+def test_the_same_thing_is_reused_and_said_so(evaluated, tmp_path):
+    assert evaluated() == f"reused: {tmp_path / 'out'}\n"
+
+
+def test_a_policy_that_acts_otherwise_is_evaluated_again(evaluated, tmp_path):
+    file = tmp_path / "policy" / "policy.json"
+    text = file.read_text()
+    changed = text.replace('"n_action_steps": 8', '"n_action_steps": 4')
+    assert changed != text
+    file.write_text(changed)
+    assert re.match(r"evaluated again: .*out \(specification was \w+, is \w+\)\n", evaluated())
+    assert evaluated().startswith("reused: "), "and is kept as what it is"
+
+
+def test_another_environment_code_or_library_is_evaluated_again(evaluated, tmp_path, monkeypatch):
+    other = EvaluationProtocol(episodes=1, batch_size=4, env={"max_steps": 16})
+    assert "(env.max_steps was 20, is 16)" in evaluated(other)
+    assert evaluated(other).startswith("reused: ")
+    monkeypatch.setattr(fingerprint, "own_code", lambda: "another")
+    assert re.search(r"\(code was \w+, is another\)", evaluated(other))
+    versions = {**fingerprint.library_versions(), "pymunk": "6.0"}
+    monkeypatch.setattr(fingerprint, "library_versions", lambda: versions)
+    assert "versions.pymunk was" in evaluated(other)
+    assert evaluated(other).startswith("reused: ")
+
+
+def test_an_environment_of_ones_own_counts_with_its_source(tiny_policy, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env = {"_target_": "gymnasium.make", "id": "scene_of_mine:Scene-v0"}
+
+    def parts(source):
+        (tmp_path / "scene_of_mine.py").write_text(source)
+        provenance.code_hash.cache_clear()
+        return fingerprint.fingerprint(tiny_policy, env)["modules"]
+
+    assert parts("A = 1") == parts("A = 1") != parts("A = 2")
+    assert "scene_of_mine" not in sys.modules, "its source is read, not run"
+    assert fingerprint.fingerprint(tiny_policy)["modules"] == {}
+
+
+def test_weights_are_hashed_once_and_again_when_one_bit_changes(tiny_policy, monkeypatch):
+    policy = deepcopy(tiny_policy)
+    first = fingerprint.weights_hash(policy)
+    hashed = []
+    monkeypatch.setattr(fingerprint.hashlib, "sha256", lambda: hashed.append(1) or hashlib.blake2b())
+    assert fingerprint.weights_hash(policy) == first and not hashed
+    weight = next(policy.parameters())
+    weight.data.view(-1)[0] = torch.nextafter(weight.detach().view(-1)[0], torch.tensor(9.0))
+    assert fingerprint.weights_hash(policy) != first and hashed
+    assert fingerprint.weights_hash(policy.to(torch.bfloat16)) != first
+
+
+def test_the_own_code_is_every_source_of_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "some_package"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "a.py", "inner/__init__.py", "inner/b.py"):
+        (package / name).write_text(f"# {name}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = provenance.code_hash("some_package")
+    (package / "inner" / "b.py").write_text("# b, changed")
+    provenance.code_hash.cache_clear()
+    assert before != provenance.code_hash("some_package") is not None
+    assert provenance.code_hash("there_is_no_such_package") is None
 
 
 def test_a_crash_leaves_the_finished_episodes_readable_and_the_folder_unfinished(

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import FlowMatching
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.policy import load_policy
 from shortcut_studies import CONFIGS
 from shortcut_studies import step_errors as module
 from shortcut_studies.step_errors import held_out, step_errors, visited

@@ -7,10 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import load_policy
 from shortcut_policy.commands.train import run
 from shortcut_policy.paths import CONFIG_DIR
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, load_policy
 from shortcut_studies import CONFIGS, toy
 
 TOY = (f"hydra.searchpath=[file://{CONFIGS}]", "task=two_modes", "backbone=mlp", "trainer=toy", "cpu=true")

@@ -7,13 +7,12 @@ import torch
 
 from shortcut_policy import load_policy
 from shortcut_policy.backbones import NoiseAsVelocity
-from shortcut_policy.checkpoint import save_policy
 from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Diffusion, Draws, FlowMatching
 from shortcut_policy.objectives.step_map import expand_like
-from shortcut_policy.policy import Policy
+from shortcut_policy.policy import Policy, save_policy
 from shortcut_policy.training.initialise import ORIGIN
 from shortcut_policy.training.parts import make_model
 from shortcut_policy.training.trainer import Trainer

@@ -17,11 +17,13 @@ from shortcut_policy.data.robomimic_source import ACTIONS
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
+from shortcut_policy.provenance import code_hash, library_versions, short_hash
 
 STATES = "states"
 #: Metres, median over steps: so near to their recorded path replayed demonstrations have to stay.
 REPLAY_TOLERANCE = 0.02
-_VERSION = 1
+#: Whose arithmetic is part of the actions, beside this package's.
+LIBRARIES = ("mujoco", "numpy", "robosuite", "scipy")
 
 
 class AbsoluteActions:
@@ -70,7 +72,7 @@ class AbsoluteActions:
     def _load(self, folder: Path, replayed: int) -> np.ndarray:
         rows = int(self.episode_ends[-1])
         states, actions = (self._source.read(key, 0, rows) for key in (STATES, ACTIONS))
-        settings = repr((_VERSION, self.env_args))
+        settings = short_hash(vars(self.env_args), code_hash(__package__), library_versions(*LIBRARIES))
         digest = hashlib.blake2b(settings.encode(), digest_size=16)
         digest.update(states.tobytes())
         digest.update(actions.tobytes())

@@ -1,0 +1,202 @@
+"""A policy as a robot's loop wants it: one observation in, one action out."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shortcut_policy.adaptive import Steps, check_steps
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import Objective
+from shortcut_policy.objectives.base import Generators
+from shortcut_policy.settings import check_whole
+
+
+def chunk_generator(seed: int, episode: int, chunk: int) -> torch.Generator:
+    """The generator of the sampling noise of one action chunk, a function of these three numbers alone.
+
+    Args:
+        seed: Of the noise, from 0 on.
+        episode: Number of the episode, from 0 on; `shortcut_policy.rollout` gives the environment's seed.
+        chunk: Index of the chunk in its episode.
+    """
+    state = np.random.SeedSequence([seed, episode, chunk]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+@dataclass
+class Episode:
+    """What `StepwiseControl` remembers of the episode that it plays.
+
+    Attributes:
+        number: Of the episode.
+        seed: Of the noise; None if ``generator`` is its source.
+        generator: Source of the noise of all chunks.
+        sampling: Further arguments of `act`.
+        history: The newest observations, oldest first.
+        chunk: (n_action_steps, A) actions that are played now.
+        played: Actions of it that have been returned.
+        chunks: Chunks inferred so far.
+    """
+
+    number: int
+    seed: int | None
+    generator: torch.Generator | None
+    sampling: dict[str, Any]
+    history: deque[dict[str, Tensor]] = field(default_factory=deque)
+    chunk: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    played: int = 0
+    chunks: int = 0
+
+    def observe(self, obs: dict[str, Tensor], n_obs_steps: int) -> None:
+        """Add an observation; the first one fills the history."""
+        self.history.extend([obs] * (1 if self.history else n_obs_steps))
+        while len(self.history) > n_obs_steps:
+            self.history.popleft()
+
+    def stacked(self) -> dict[str, Tensor]:
+        """The history as a batch of one row, name -> (1, n_obs_steps, *shape)."""
+        return {name: torch.stack([obs[name] for obs in self.history])[None] for name in self.history[0]}
+
+    def noise(self) -> torch.Generator | list[torch.Generator]:
+        """The source of the noise of the next chunk."""
+        if self.generator is not None:
+            return self.generator
+        assert self.seed is not None
+        return [chunk_generator(self.seed, self.number, self.chunks)]
+
+
+class StepwiseControl(ABC):
+    """Adds `reset` and `select_action` to what acts on batches of histories.
+
+    What it remembers of an episode is no part of the weights: it is in no ``state_dict`` and no checkpoint.
+    """
+
+    obs_shapes: dict[str, tuple[int, ...]]
+    n_obs_steps: int
+    objective: Objective
+    _episode: Episode | None = None
+
+    @abstractmethod
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        steps: Steps = 1,
+        generator: Generators = None,
+        *,
+        deadline_ms: float | None = None,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """Choose the next actions of a batch, (B, n_action_steps, A)."""
+
+    def reset(
+        self,
+        steps: Steps = 1,
+        *,
+        seed: int | None = None,
+        episode: int | None = None,
+        generator: torch.Generator | None = None,
+        deadline_ms: float | None = None,
+        guidance: float | None = None,
+    ) -> None:
+        """Begin an episode: forget the history and the rest of the chunk, and say how to sample.
+
+        The noise of chunk k is a function of (``seed``, ``episode``, k). With one environment this gives the
+        actions of ``shortcut_policy.rollout.play.rollout(..., batch_size=1)``, bit for bit, whose
+        ``episode`` is the seed with which the environment was reset.
+
+        Args:
+            steps: Sampling steps of each chunk, see `act`.
+            seed: Of the noise, from 0 on; 0 if None.
+            episode: Number of the episode, from 0 on; if None one more than that of the last one, 0 at first.
+            generator: Source of the noise in place of ``seed`` and ``episode``; it goes on from chunk to
+                chunk.
+            deadline_ms: See `act`; in place of ``steps``.
+            guidance: See `act`.
+
+        Raises:
+            InputError: The objective cannot take so many steps, or the noise has two sources.
+
+        Example:
+            >>> policy = load_policy("pretrained/pusht")
+            >>> policy.reset(steps=1, seed=0)
+            >>> obs, _ = env.reset()
+            >>> obs, *_ = env.step(policy.select_action(obs))
+        """
+        if generator is not None and (seed is not None or episode is not None):
+            raise InputError(
+                f"generator and seed={seed}, episode={episode} both decide the noise: give a generator, or "
+                "seed and episode"
+            )
+        steps = int(steps) if isinstance(steps, Integral) else steps
+        check_steps(self.objective, steps)
+        if episode is None:
+            episode = 0 if self._episode is None else self._episode.number + 1
+        number, seed = _whole("episode", episode), _whole("seed", 0 if seed is None else seed)
+        sampling = {"steps": steps, "deadline_ms": deadline_ms, "guidance": guidance}
+        self._episode = Episode(number, None if generator else seed, generator, sampling)
+
+    def select_action(self, obs: Mapping[str, Any]) -> np.ndarray:
+        """The action for the step that was just observed; call it once in each step of the loop.
+
+        It keeps the last ``n_obs_steps`` observations and plays the ``n_action_steps`` actions of a chunk,
+        one a call; then it infers the next one. So most calls return at once, and one in
+        ``n_action_steps`` takes as long as `act`. Begin each episode with `reset`; without one, the first
+        call resets with the defaults.
+
+        Args:
+            obs: name -> (*shape), an array or tensor of one step in environment units, without axes of batch
+                and time. It is copied: the caller may use its arrays again. Further names are ignored.
+
+        Returns:
+            (A,) float32 in environment units, the caller's to change.
+
+        Raises:
+            InputError: An observation is missing, has another shape, or holds NaN or infinity when a chunk
+                is inferred.
+        """
+        if self._episode is None:
+            self.reset()
+        episode = self._episode
+        assert episode is not None
+        episode.observe(self._one_step(obs), self.n_obs_steps)
+        if episode.played == len(episode.chunk):
+            found = self.act(episode.stacked(), generator=episode.noise(), **episode.sampling)
+            episode.chunk, episode.played = found[0].float().cpu().numpy(), 0
+            episode.chunks += 1
+        episode.played += 1
+        action: np.ndarray = episode.chunk[episode.played - 1].copy()
+        return action
+
+    def _one_step(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Copies of the observations of one step, checked."""
+        missing = [name for name in self.obs_shapes if name not in obs]
+        if missing:
+            raise InputError(
+                f"this policy observes {sorted(self.obs_shapes)}, but got {sorted(obs)}: add "
+                f"{', '.join(missing)}"
+            )
+        copies = {name: _copy(obs[name]) for name in self.obs_shapes}
+        for name, shape in self.obs_shapes.items():
+            if tuple(copies[name].shape) != tuple(shape):
+                raise InputError(
+                    f"observation '{name}' has shape {list(copies[name].shape)}, expected {list(shape)}: one "
+                    "step, without axes of batch and time (`act` takes batches of histories)"
+                )
+        return copies
+
+
+def _copy(value: Any) -> Tensor:
+    return value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+
+
+def _whole(name: str, value: Any) -> int:
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+    check_whole(name, number, 0)
+    return int(number)

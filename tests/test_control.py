@@ -1,0 +1,161 @@
+"""One observation in, one action out."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy
+from shortcut_policy.rollout.play import rollout
+
+SHAPES = {"keypoint": (9, 2), "agent_pos": (2,)}
+
+
+class Drifting(gymnasium.Env):
+    """Observations that follow the actions, so that one other action changes all that come; 29 steps."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {name: gymnasium.spaces.Box(0, 512, shape, np.float32) for name, shape in SHAPES.items()}
+    )
+    action_space = gymnasium.spaces.Box(0, 512, (2,), np.float32)
+    played: list[np.ndarray]
+
+    def _obs(self):
+        return {"keypoint": np.tile(self.place, (9, 1)), "agent_pos": self.place}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.played = self.np_random.uniform(100, 400, 2).astype(np.float32), []
+        return self._obs(), {}
+
+    def step(self, action):
+        self.played.append(np.array(action))
+        self.place = np.float32(0.9) * self.place + np.float32(0.1) * np.asarray(action, np.float32)
+        return self._obs(), 0.0, False, len(self.played) == 29, {"is_success": False}
+
+
+@pytest.fixture
+def policy(tiny_policy: Policy) -> Policy:
+    """As if it had never been reset."""
+    return deepcopy(tiny_policy)
+
+
+def observations() -> Iterator[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    while True:
+        yield {name: rng.uniform(50, 450, shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def batch_of(*steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.stack([step[name] for step in steps])[None] for name in SHAPES}
+
+
+@pytest.mark.parametrize("steps", [1, "auto"])
+def test_the_loop_plays_what_a_rollout_plays(policy: Policy, steps):
+    """Bit for bit, over four chunks, the last of them cut."""
+    env = Drifting()
+    rollout(policy, lambda: env, [100_007], steps, seed=3, num_envs=1, batch_size=1)
+    expected, ours = env.played, Drifting()
+    obs, _ = ours.reset(seed=100_007)
+    policy.reset(steps, seed=3, episode=100_007)
+    over = False
+    while not over:
+        obs, _, _, over, _ = ours.step(policy.select_action(obs))
+    assert len(expected) == 29
+    assert np.array_equal(ours.played, expected)
+
+
+def test_the_first_observation_fills_the_history_which_then_rolls(policy: Policy):
+    steps = observations()
+    seen = [next(steps) for _ in range(9)]
+    policy.reset(generator=torch.Generator().manual_seed(0))
+    actions = [policy.select_action(obs) for obs in seen]
+    generator = torch.Generator().manual_seed(0)
+    first = policy.act(batch_of(seen[0], seen[0]), 1, generator)[0].numpy()
+    second = policy.act(batch_of(seen[7], seen[8]), 1, generator)[0].numpy()
+    assert np.array_equal(actions, [*first, second[0]])
+    assert actions[0].shape == (2,) and actions[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_a_robot_may_use_its_arrays_again(policy: Policy, kind):
+    """The observation that was seen counts, and not what its array holds later."""
+    steps = observations()
+    seen = [next(steps) for _ in range(9)]
+    reused = {name: kind(value) for name, value in seen[0].items()}
+    policy.reset(seed=1)
+    played = []
+    for obs in seen:
+        for name, value in obs.items():
+            reused[name][:] = kind(value)
+        action = policy.select_action(reused)
+        played.append(action.copy())
+        action[:] = np.nan  # nor do we look at what a caller does with an action
+    policy.reset(seed=1, episode=0)
+    assert np.array_equal(played, [policy.select_action(obs) for obs in seen])
+
+
+def test_episodes_count_up_and_have_noise_of_their_own(policy: Policy):
+    obs = next(observations())
+
+    def first(**reset) -> list[float]:
+        policy.reset(**reset)
+        return policy.select_action(obs).tolist()
+
+    without = policy.select_action(obs).tolist()  # resets with the defaults: episode 0
+    episodes = [first(), first(), first(seed=5)]
+    assert without == first(seed=0, episode=0)
+    assert episodes == [first(episode=1), first(episode=2), first(seed=5, episode=3)]
+    assert len({tuple(action) for action in [without, *episodes]}) == 4
+
+
+def test_an_episode_is_no_part_of_the_weights(policy: Policy):
+    before = list(policy.state_dict())
+    policy.reset(generator=torch.Generator())
+    policy.select_action(next(observations()))
+    assert list(policy.state_dict()) == before
+    deepcopy(policy).select_action(next(observations()))
+
+
+def test_names_that_a_policy_does_not_know_are_ignored(policy: Policy):
+    obs = next(observations())
+    policy.reset()
+    expected = policy.select_action(obs)
+    policy.reset(episode=0)
+    assert np.array_equal(policy.select_action({**obs, "camera": np.zeros((4, 4, 3))}), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"agent_pos": None}, r"observes .* but got \['keypoint'\]: add agent_pos"),
+        (
+            {"agent_pos": np.zeros((1, 2))},
+            r"'agent_pos' has shape \[1, 2\], expected \[2\]: one step",
+        ),
+        ({"agent_pos": np.full(2, np.nan)}, "agent_pos holds NaN or infinity"),
+    ],
+)
+def test_observations_that_do_not_fit(policy: Policy, change, sentence):
+    obs = {name: value for name, value in (next(observations()) | change).items() if value is not None}
+    policy.reset()
+    with pytest.raises(InputError, match=sentence):
+        policy.select_action(obs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"steps": 3}, "steps=3"),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0 on"),
+        ({"episode": 0.5}, "episode=0.5 must be a whole number"),
+        ({"seed": 0, "generator": torch.Generator()}, "both decide the noise"),
+    ],
+)
+def test_resets_that_cannot_be(policy: Policy, arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        policy.reset(**arguments)
