@@ -66,7 +66,9 @@ def run(config: DictConfig) -> None:
     """
     root, output = Path(config.runs), Path(config.output)
     sweeps = {
-        folder.name: read_sweep(folder, config.trust) for folder in sorted(root.glob("*")) if folder.is_dir()
+        folder.name: read_sweep(folder, config.get("trust"))
+        for folder in sorted(root.glob("*"))
+        if folder.is_dir()
     }
     sweeps = {name: runs for name, runs in sweeps.items() if runs}
     if not sweeps:

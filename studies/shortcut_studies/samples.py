@@ -31,7 +31,7 @@ def draw_toy(config: DictConfig) -> None:
     Raises:
         InputError: there are no finished runs, or they are not of a toy task.
     """
-    runs = read_sweep(Path(config.runs), config.trust)
+    runs = read_sweep(Path(config.runs), config.get("trust"))
     if not runs:
         raise InputError(f"runs={config.runs} holds no runs: give the folder of a sweep, such as `methods`")
     source = toy.source_of(runs[0].config)
@@ -72,7 +72,7 @@ def draw_fans(config: DictConfig) -> None:
         return chunk[:, policy.n_obs_steps - 1 :].numpy()
 
     fans = {
-        str(name): _in_steps(load_policy(path, trust=config.trust), columns, chunks)
+        str(name): _in_steps(load_policy(path, trust=config.get("trust")), columns, chunks)
         for name, path in config.policies.items()
     }
     output = Path(config.output)
