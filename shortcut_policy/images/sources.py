@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
@@ -30,6 +28,9 @@ def digits(test_fraction: float = 0.2, seed: int = 0) -> ImageSource:
         test_fraction: Share of each class that is held out.
         seed: Of the draw.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
     parts = train_test_split(

@@ -16,7 +16,6 @@ from typing import Any, Protocol, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from diffusers.optimization import get_scheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -297,6 +296,8 @@ class Trainer:
 
     def _phase_schedules(self) -> list[LRScheduler]:
         """Warm-up and cosine over the current phase, each as long as its share of the run."""
+        from diffusers.optimization import get_scheduler  # seconds, which only training needs
+
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
         for optimizer in self.optimizers:
