@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are asked for, so that asking for none of them costs nothing."""
+"""Names of a package that are imported when they are asked for: a program pays for those that it uses."""
 
 import importlib
 import sys
@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(
+    package: str, homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of a package's ``__init__`` (PEP 562).
 
     Args:

@@ -1,4 +1,4 @@
-"""What ``import shortcut_policy`` brings along: a program that acts must not wait for what only training needs."""
+"""What ``import shortcut_policy`` brings along: who acts must not wait for what only training needs."""
 
 import subprocess
 import sys
@@ -10,7 +10,17 @@ import shortcut_policy.data
 
 #: Libraries that weigh: none of them is needed to load a policy and act.
 HEAVY = {
-    *("accelerate", "diffusers", "gymnasium", "h5py", "httpx", "huggingface_hub", "hydra", "imageio", "jinja2"),
+    *(
+        "accelerate",
+        "diffusers",
+        "gymnasium",
+        "h5py",
+        "httpx",
+        "huggingface_hub",
+        "hydra",
+        "imageio",
+        "jinja2",
+    ),
     *("matplotlib", "numcodecs", "omegaconf", "pandas", "pydantic", "rich", "scipy", "shapely", "sklearn"),
     *("statsmodels", "sympy", "torchmetrics", "tqdm", "wandb", "yaml", "zarr"),
 }

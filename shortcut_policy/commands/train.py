@@ -1,6 +1,5 @@
 """From a configuration to a trained policy."""
 
-import fcntl
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from shortcut_policy.images.checks import check_classes
 from shortcut_policy.images.dataset import ImageDataset
 from shortcut_policy.images.image_set import ImageSource
 from shortcut_policy.images.model import ImageModel
+from shortcut_policy.locks import FileLock
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.objectives import Draws, Objective
 from shortcut_policy.objectives.base import allowed_steps, cost_phases, teacher_phase
@@ -93,15 +93,8 @@ def only_training(output: Path) -> Iterator[None]:
         InputError: One is at work there.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is training in {output}: wait for it, end it, or give another output"
-            ) from error
-        except OSError as error:  # some network file systems have no locks
-            print(f"{output} cannot be locked ({error}): start no second training there", file=sys.stderr)
+    busy = f"another process is training in {output}: wait for it, end it, or give another output"
+    with FileLock(output / ".lock", busy, f"start no second training in {output}"):
         yield
 
 

@@ -10,6 +10,7 @@ demonstrations.
 from dataclasses import dataclass
 
 import numpy as np
+
 from shortcut_policy.errors import InputError
 
 #: The observation.

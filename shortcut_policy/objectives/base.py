@@ -29,7 +29,10 @@ class StepMap(Protocol):
     """The network: average velocity over [t, t + d]."""
 
     def __call__(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
-        """Predict like ``x`` (B, ...), from noise level ``t`` (B,), step size ``d`` (B,), ``cond`` (B, C)."""
+        """Predict like ``x`` (B, ...), from noise level ``t`` (B,), step size ``d`` (B,), ``cond`` (B, C).
+
+        ``t`` and ``d`` are float32 even where ``x`` and the parameters of a network were cast to fewer bits.
+        """
         ...
 
 
@@ -205,8 +208,8 @@ def normal_noise(shape: Sequence[int], generator: Generators, device: torch.devi
 
     Args:
         shape: B first.
-        generator: One for all rows or a list of B, see `Generators`. Those of the CPU draw there, and what they
-            drew is moved: a seed gives the same noise on every device.
+        generator: One for all rows or a list of B, see `Generators`. Those of the CPU draw there, and the
+            numbers are moved: a seed gives the same noise on every device.
         device: Where the numbers are to be.
     """
     own = generator if isinstance(generator, list) else [generator]

@@ -95,8 +95,8 @@ class MeanFlow(AverageVelocity):
             velocity: At (x_t, t), (B, ...).
             cond: (B, C).
         """
-        # What is compiled takes kernels without such a derivative. (As a decorator it would load the compiler
-        # for everybody who imports this.) Autocast does not see the tensors of torch.func, and these are small
+        # What is compiled takes kernels without such a derivative. (As a decorator, this would load the
+        # compiler for everybody.) Autocast does not see the tensors of torch.func, and these are small
         # differences of large numbers.
         eager = torch.compiler.set_stance("force_eager")
         with eager, torch.autocast(x_t.device.type, enabled=False):
