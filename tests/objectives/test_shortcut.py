@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Draws, FlowMatching, Shortcut, shortcut
+from shortcut_policy.objectives import Draws, FlowMatching, Shortcut
 from shortcut_policy.objectives.base import cost_phases
 from shortcut_policy.objectives.guidance import Guidance
 from tests.step_maps import CHUNKS, RATE, Affine, Counting, context, linear_flow
