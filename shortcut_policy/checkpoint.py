@@ -187,7 +187,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Every name of a ``state_dict``: of tied weights the file holds one, and says for which others it stands.
+    """Every name of a ``state_dict``: of tied weights the file holds one, and says for what else.
 
     Not ``safetensors.torch.load_model``, which refuses files that hold a tied weight under each of its names.
     """

@@ -51,6 +51,10 @@ class TrainerConfig:
             CPUs with tiles for it (AMX); elsewhere it is slower than fp32.
         compile: Run the network through ``torch.compile``: a minute or more of start-up, faster updates.
         cuda_graph: On a single GPU, with data in memory, launch the gradients of an update as a whole.
+        threads: That compute: a number, or ``auto`` for PyTorch's own (``OMP_NUM_THREADS``, or one a core),
+            and on a CPU fewer while other programs use the cores, see `threads.Threads`. Sums are rounded
+            otherwise with another number of threads: a training that was disturbed is as good as one that
+            was not, but equal to it in every bit only with a number.
         log_every: Updates between lines of the log.
         validate_every: Updates between validations on held-out windows; 0 for never.
         validation_steps: Step counts whose action error is measured there.
@@ -80,6 +84,7 @@ class TrainerConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     cuda_graph: bool = True
+    threads: int | Literal["auto"] = "auto"
     log_every: int = 50
     validate_every: int = 1000
     validation_steps: Sequence[int] = (1, 4, 16)
@@ -105,9 +110,10 @@ class TrainerConfig:
         return self.precision == "bf16" or (self.precision == "auto" and fast)
 
 
-#: What may differ between a run and its continuation. But for `cpu` it does not reach the weights: noise is
-#: drawn on the device that trains, and a run that changes between GPU and CPU goes on with other noise.
-FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trainer.cuda_graph")
+#: What may differ between a run and its continuation. But for two it does not reach the weights: noise is
+#: drawn on the device that trains (`cpu`), so that a run that changes between GPU and CPU goes on with other
+#: noise, and with other `threads` the last digits differ.
+FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trainer.cuda_graph", "trainer.threads")
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -153,6 +159,8 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         return value
     if value is None and NoneType in parts:
         return None
+    if name == "threads" and value == "auto":
+        return value
     number, listed = parts[0] if parts else kind, form in (Sequence, tuple)
     words, holds = BOUNDS.get(name, BOUNDS[number])
     values = value if listed and _is_list(value) else [value]
@@ -162,7 +170,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     noun = "whole number" if number is int else "number"
     if listed:
         noun = f"list of {'two ' if form is tuple else ''}{noun}s"
-    null = ", or null" if NoneType in parts else ""
+    null = ", or null" if NoneType in parts else ", or auto" if name == "threads" else ""
     raise InputError(f"{key}={value} must be a {noun}{words}{null}")
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +40,7 @@ from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.cuda_graph import Captured, Compute
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
+from shortcut_policy.training.threads import Threads
 from shortcut_policy.training.validation import validate
 
 #: Keys that keep the random streams of the different uses of one seed apart.
@@ -82,7 +84,8 @@ class Trainer:
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
     (seed, step), so a run that was stopped, however, goes on exactly as if it had not been
-    (on a device of the same kind: a GPU and a CPU draw other noise).
+    (on a device of the same kind: a GPU and a CPU draw other noise; and with the same number of threads, on
+    which the rounding of sums depends: `TrainerConfig.threads`).
 
     An objective may divide a run into phases (`Objective.teacher_phases`). Each is a training of its own, as
     in progressive distillation (Salimans and Ho 2022): the averaged model so far becomes the frozen teacher,
@@ -204,10 +207,12 @@ class Trainer:
             mininterval=1.0,
             dynamic_ncols=True,
         )
-        with progress, _StopSignals() as signals:
+        threads = Threads(config.threads, self.device)
+        with progress, _StopSignals() as signals, closing(threads):
             started, base_seconds = time.perf_counter(), self.seconds
             while self.step < config.max_steps:
-                self.since_log.append(self._update())
+                with threads:
+                    self.since_log.append(self._update())
                 self.step += 1
                 self.seconds = base_seconds + time.perf_counter() - started
                 progress.update()
