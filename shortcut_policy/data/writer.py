@@ -69,6 +69,7 @@ class EpisodeWriter:
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
         self._check_path()
+        self.n_episodes = self.n_steps = 0
         self._lock = writer_lock(self.path)
         try:
             with zarr.config.set(WRITE_ALL_CHUNKS):
