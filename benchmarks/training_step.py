@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from torch.nn import functional as F
 
 from shortcut_policy.backbones import unet1d
 from shortcut_policy.benchmark.compute import Update, take_turns
-from shortcut_policy.commands.train import make_dataset, make_model
+from shortcut_policy.commands.train import make_dataset, read_training
 from shortcut_policy.objectives import Draws
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.latency import device_name
+from shortcut_policy.training.parts import make_model
 from shortcut_policy.training.trainer import Trainer
 
 
@@ -32,9 +32,9 @@ def make_trainer(*overrides: str) -> Trainer:
     """A trainer on the bundled demonstrations."""
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
         config = compose("train", list(overrides))
-    dataset = make_dataset(config)
-    policy = make_model(config, dataset)
-    return Trainer(policy, dataset, instantiate(config.trainer), Path(tempfile.mkdtemp()), seed=0)
+    dataset = make_dataset(read_training(config))
+    policy = make_model(read_training(config), dataset)
+    return Trainer(policy, dataset, read_training(config).trainer, Path(tempfile.mkdtemp()), seed=0)
 
 
 def bare_update(trainer: Trainer, progress: float = 0.0) -> Update:
@@ -44,7 +44,7 @@ def bare_update(trainer: Trainer, progress: float = 0.0) -> Update:
     draws = Draws(torch.Generator(trainer.device).manual_seed(0))
 
     def update() -> None:
-        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.config.computes_bf16):
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.bf16):
             losses, _ = trainer.wrapped(batch["obs"], batch["action"], trainer.ema_model, draws, progress)
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()

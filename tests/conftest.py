@@ -10,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from shortcut_envs.pusht.physics import KEYPOINTS, PushTSimulator, PushTState, sample_start, transform_points
-from shortcut_policy.commands.train import make_dataset, make_model
+from shortcut_policy.commands.train import make_dataset, read_training
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
+from shortcut_policy.training.parts import make_model
 
 TINY = (
     "backbone.down_dims=[16,32]",
@@ -60,13 +61,13 @@ def compose_config(demonstrations: Path) -> Compose:
 @pytest.fixture(scope="session")
 def tiny_dataset(compose_config: Compose) -> DemonstrationDataset:
     """The small demonstrations as windows."""
-    return make_dataset(compose_config())
+    return make_dataset(read_training(compose_config()))
 
 
 @pytest.fixture(scope="session")
 def tiny_policy(compose_config: Compose, tiny_dataset: DemonstrationDataset) -> Policy:
     """An untrained shortcut policy for Push-T with keypoints, ready to act."""
-    return make_model(compose_config(), tiny_dataset).eval()
+    return make_model(read_training(compose_config()), tiny_dataset).eval()
 
 
 def _wander(random: np.random.RandomState, steps: int) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from shortcut_policy.backbones.precision import Wrapper, evaluate
 from shortcut_policy.float32_buffers import Float32Buffers
-from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.diffusion import Diffusion
+from shortcut_policy.objectives.step_map import expand_like
 
 #: Mean squared error that a noise prediction is taken to have, over the mean square of the data.
 NOISE_ERROR = 0.01

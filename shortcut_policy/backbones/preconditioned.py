@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from shortcut_policy.backbones.precision import Wrapper, evaluate
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.paths import GaussianPath
+from shortcut_policy.objectives.step_map import expand_like
 from shortcut_policy.settings import check_number
 
 

@@ -9,16 +9,19 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
 from shortcut_policy.objectives import Draws
-from shortcut_policy.objectives.base import cost_phases, teacher_phase
+from shortcut_policy.objectives.base import (
+    cost_phases,
+    teacher_phase,
+)
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.latency import device_name
 from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.cost import evaluations
 from shortcut_policy.training.optimizers import make_optimizers
 
 Update = Callable[[], Any]
@@ -248,31 +251,16 @@ def _row(policy: Policy, phases: Sequence[PhaseCost], milliseconds: Sequence[flo
 
 
 def _count(policy: Policy, batch_size: int, start: float, end: float) -> PhaseCost:
-    student, progress = copy.deepcopy(policy).train(), (start + end) / 2
-    ema, teacher = copy.deepcopy(policy).requires_grad_(False), _teacher(policy, progress)
-    rows = dict.fromkeys(("forward", "derivative", "backward"), 0)
-
-    def count(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rows["forward"] += len(output)
-        if any(forward_ad.unpack_dual(x).tangent is not None for x in inputs):
-            rows["derivative"] += len(output)
-        if output.requires_grad:
-            output.register_hook(count_backward)
-
-    def count_backward(gradient: Tensor) -> None:
-        rows["backward"] += len(gradient)
-
-    for network in (student, ema, teacher):
-        if network is not None:
-            network.backbone.register_forward_hook(count)
+    progress, batch = (start + end) / 2, _random_batch(policy, batch_size)
+    student, ema = copy.deepcopy(policy).train(), copy.deepcopy(policy).requires_grad_(False)
     draws = Draws(torch.Generator(policy.device).manual_seed(0))
     with FlopCounterMode(display=False) as counter:
         losses, _ = student(
-            **_random_batch(policy, batch_size), ema=ema, draws=draws, progress=progress, teacher=teacher
+            **batch, ema=ema, draws=draws, progress=progress, teacher=_teacher(policy, progress)
         )
         losses.mean().backward()
-    per_row = {name: count / batch_size for name, count in rows.items()}
-    return PhaseCost(start, end, **per_row, flops=counter.get_total_flops())
+    counted = evaluations(policy, batch, progress)
+    return PhaseCost(start, end, **counted._asdict(), flops=counter.get_total_flops())
 
 
 def _teacher(policy: Policy, progress: float) -> Policy | None:

@@ -37,8 +37,8 @@ from shortcut_policy.benchmark.table import (
 from shortcut_policy.benchmark.text_table import place_in
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.commands.rollout import protocol
-from shortcut_policy.commands.train import to_plain
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
@@ -47,7 +47,7 @@ from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.settings import check_choice, check_whole, listed
-from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.config import parse_training
 
 Runs = Mapping[str, Sequence[Run]]
 
@@ -162,14 +162,14 @@ def _check(entries: Sequence[Entry], runs: Runs, rules: Protocol, config: DictCo
 
 def _check_training(entry: Entry, training: DictConfig, rules: Protocol, last_k: int) -> None:
     """Refuse a training whose policy could not be evaluated as the table asks for."""
-    plain = to_plain(training)
-    objective: Objective = build(plain["objective"])
-    trainer: TrainerConfig = build(plain["trainer"])
+    config = parse_training(to_plain(training))
+    objective: Objective = build(config.objective)
+    trainer = config.trainer
     for steps in entry.steps:
         objective.check_steps(steps)
-    if "_target_" not in {**(plain["task"].get("env") or {}), **rules.env}:
+    if "_target_" not in {**(config.task.env or {}), **rules.env}:
         raise InputError(
-            f"benchmark entry '{entry.name}' trains on task '{plain['task']['name']}', which has no "
+            f"benchmark entry '{entry.name}' trains on task '{config.task.name}', which has no "
             "environment to roll out in: name one with +env._target_=..."
         )
     every = range(trainer.checkpoint_every, trainer.max_steps, trainer.checkpoint_every)

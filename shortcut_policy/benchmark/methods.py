@@ -22,12 +22,12 @@ from shortcut_policy.benchmark.result_files import (
     slug,
 )
 from shortcut_policy.checkpoint import find_checkpoint, has_reached, list_checkpoints
-from shortcut_policy.commands.train import read_config
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.rollout.evaluate import Protocol
 from shortcut_policy.settings import check_keys
 from shortcut_policy.training.log import read_log
+from shortcut_policy.training.run_folder import read_config
 
 SOURCES = ("checkpoint", "runs", "overrides", "published")
 

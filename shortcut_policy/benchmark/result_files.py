@@ -140,7 +140,8 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
     Raises:
         InputError: a setting differs.
     """
-    from shortcut_policy.training.config import first_difference, flatten
+    from shortcut_policy.settings import flatten
+    from shortcut_policy.training.comparison import first_difference
 
     published = flatten(portable_training(run.training or {}))
     if difference := first_difference(published, flatten(training)):
@@ -153,9 +154,9 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
 
 def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
     """A training configuration without what belongs to a machine or a moment, to compare and to publish."""
-    from shortcut_policy.training.config import FREE_TO_CHANGE
+    from shortcut_policy.training.comparison import FREE_TO_CHANGE
 
-    machine = {"task": ("source", "env"), "trainer": ("precision", "compile", "cuda_graph")}
+    machine = {"task": ("source", "env"), "trainer": ("_target_", "precision", "compile", "cuda_graph")}
     kept = {key: value for key, value in config.items() if key not in FREE_TO_CHANGE}
     for part in machine.keys() & kept.keys():
         kept[part] = {key: value for key, value in kept[part].items() if key not in machine[part]}

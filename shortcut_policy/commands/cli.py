@@ -112,7 +112,7 @@ def rollout(config: DictConfig) -> None:
 @command("convert")
 def convert(config: DictConfig) -> None:
     """Between robomimic and zarr files: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
-    from shortcut_policy.data.convert import run
+    from shortcut_policy.commands.convert import run
 
     run(config)
 
@@ -120,7 +120,7 @@ def convert(config: DictConfig) -> None:
 @command("download")
 def download(config: DictConfig) -> None:
     """Fetch published demonstrations: ``scripts/download.py dataset=lift_ph``."""
-    from shortcut_policy.data.download import run
+    from shortcut_policy.commands.download import run
 
     run(config)
 
@@ -160,7 +160,7 @@ def collect(config: DictConfig) -> None:
 @command("view")
 def view(config: DictConfig) -> None:
     """Show what a demonstration store holds: ``scripts/view.py store=...``."""
-    from shortcut_policy.data.view import run
+    from shortcut_policy.commands.view import run
 
     run(config)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 from tqdm import tqdm
 
 from shortcut_policy.data.object_state import OBJECT
@@ -28,13 +27,22 @@ from shortcut_policy.errors import InputError
 ROBOMIMIC = "robomimic"
 
 
-def run(config: DictConfig) -> None:
-    """Convert ``config.input`` to ``config.output``, as their names say, see ``configs/convert.yaml``.
+def convert(source: str | Path, output: str | Path, env_args: Any = None, actions: str = "action") -> Path:
+    """Convert a robomimic file to a zarr store or a store to a file, as their names say.
+
+    Args:
+        source: What is converted; a robomimic file has a name that ends in .hdf5.
+        output: What it becomes; must not be there yet.
+        env_args: See `zarr_to_hdf5`.
+        actions: See there.
+
+    Returns:
+        Where it was written.
 
     Raises:
         InputError: The input cannot be read, the output is there already, or neither or both are HDF5 files.
     """
-    source, output = expand(config.input), expand(config.output)
+    source, output = expand(source), expand(output)
     if (source.suffix in HDF5_SUFFIXES) == (output.suffix in HDF5_SUFFIXES):
         raise InputError(
             f"one of input={source} and output={output} must be a robomimic file, with a name that ends in "
@@ -45,8 +53,8 @@ def run(config: DictConfig) -> None:
     if source.suffix in HDF5_SUFFIXES:
         hdf5_to_zarr(source, output)
     else:
-        zarr_to_hdf5(source, output, config.env_args, config.actions)
-    print(f"{output}: written")
+        zarr_to_hdf5(source, output, env_args, actions)
+    return output
 
 
 def hdf5_to_zarr(path: Path, output: Path) -> None:

@@ -1,32 +1,39 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
-import math
 from collections.abc import Mapping
-from numbers import Integral, Real
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
 from shortcut_policy.data.source import EpisodeSource, Field, find_row, pieces, row_bytes
 from shortcut_policy.data.windows import create_windows, split_episodes
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import Count, Index, NotNegative, check_fields
 
 ACTION = "action"
 #: Bytes of stored data that are read at a time when a whole key is gone through.
 BLOCK_BYTES = 2**27
-#: Type, smallest and largest value of each number that a dataset is made with.
-NUMBERS: dict[str, tuple[Any, float, float, str]] = {
-    "horizon": (Integral, 1, math.inf, "a whole number of at least 1"),
-    "n_obs_steps": (Integral, 1, math.inf, "a whole number of at least 1"),
-    "n_action_steps": (Integral, 1, math.inf, "a whole number of at least 1"),
-    "val_fraction": (Real, 0, math.nextafter(1, 0), "a number of at least 0 and below 1"),
-    "max_train_episodes": (Integral, 1, math.inf, "a whole number of at least 1, or null for all"),
-    "seed": (Integral, 0, math.inf, "a whole number of at least 0"),
-    "memory_limit_mb": (Real, 0, math.inf, "a number of at least 0, in MiB"),
-}
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers that a dataset is made with, checked."""
+
+    horizon: Count
+    n_obs_steps: Count
+    n_action_steps: Count
+    val_fraction: Annotated[float, Ge(0), Lt(1)]
+    max_train_episodes: Count | None
+    seed: Index
+    memory_limit_mb: NotNegative
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Batch(TypedDict):
@@ -82,15 +89,11 @@ class DemonstrationDataset:
         memory_limit_mb: float = 1024.0,
         verify: bool = True,
     ) -> None:
-        _check_numbers(
-            horizon=horizon,
-            n_obs_steps=n_obs_steps,
-            n_action_steps=n_action_steps,
-            val_fraction=val_fraction,
-            max_train_episodes=max_train_episodes,
-            seed=seed,
-            memory_limit_mb=memory_limit_mb,
+        numbers = _Numbers(
+            horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes, seed, memory_limit_mb
         )
+        # As whole numbers, for those that were given as 16.0.
+        horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
         if n_obs_steps - 1 + n_action_steps > horizon:
             raise InputError(
                 f"horizon={horizon} must hold n_obs_steps={n_obs_steps} and, from the last of them on, "
@@ -108,7 +111,7 @@ class DemonstrationDataset:
         for field in self.fields.values():
             field.check(source)
         self.train_episodes, self.val_episodes = split_episodes(
-            len(source.episode_ends), val_fraction, max_train_episodes, seed
+            len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed
         )
         self.train = self._windows(self.train_episodes)
         self.val = self._windows(self.val_episodes)
@@ -121,7 +124,7 @@ class DemonstrationDataset:
             )
         self._in_memory: dict[str, Tensor] = {}
         for key in dict.fromkeys(field.key for field in self.fields.values()):
-            self._load(key, memory_limit_mb * 2**20, verify)
+            self._load(key, numbers.memory_limit_mb * 2**20, verify)
 
     def batch(self, windows: Tensor) -> Batch:
         """The steps of windows, in environment units.
@@ -244,12 +247,3 @@ class DemonstrationDataset:
 
 def _dtype(field: Field) -> torch.dtype:
     return torch.uint8 if field.normalize == "image" else torch.float32
-
-
-def _check_numbers(**values: Any) -> None:
-    for name, (kind, smallest, largest, meaning) in NUMBERS.items():
-        value = values[name]
-        if value is None and name == "max_train_episodes":
-            continue
-        if isinstance(value, bool) or not isinstance(value, kind) or not smallest <= value <= largest:
-            raise InputError(f"{name}={value} must be {meaning}")

@@ -7,12 +7,12 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from omegaconf import DictConfig
 from tqdm import tqdm
 
 from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
@@ -60,14 +60,28 @@ class Download:
         return f"fetch {self.url} by hand and put {what} at {self.path}"
 
 
-def run(config: DictConfig) -> None:
-    """Fetch what ``config`` names, see ``configs/download.yaml``.
+@dataclass(frozen=True)
+class Published:
+    """Demonstrations that somebody has published.
+
+    Attributes:
+        url: Their address.
+        path: Where the task looks for them.
+        sha256: Of what the address gives; None if it is not known.
+    """
+
+    url: str
+    path: str
+    sha256: str | None = None
+
+
+def put(download: Download) -> None:
+    """Fetch a file, check it and put it in place; say so, or that it is there already.
 
     Raises:
-        InputError: Settings that do not name one file, an address that cannot be reached or has no such file,
-            a file that is not what was expected, a place that cannot be written to.
+        InputError: The address cannot be reached or has no such file, the file is not what was expected, or
+            the place cannot be written to.
     """
-    download = choose(config)
     if download.folder is None and download.path.is_dir():
         raise InputError(
             f"{download.path} is a folder; give the name of the file in it, such as "
@@ -92,26 +106,42 @@ def run(config: DictConfig) -> None:
     print(f"{download.path}: written, {size / 1e6:.1f} MB fetched, sha256 {found}, {checked}")
 
 
-def choose(config: DictConfig) -> Download:
-    """The source that ``config.dataset`` names, with the other settings in place of what they name."""
-    if config.dataset is not None and config.dataset not in config.sources:
-        raise InputError(f"dataset={config.dataset} is not known; there are {', '.join(config.sources)}")
-    source = dict(config.sources[config.dataset]) if config.dataset is not None else {}
-    url, path = config.url or source.get("url"), config.output or source.get("path")
-    if url is None or path is None:
+def choose(
+    sources: Mapping[str, Published],
+    dataset: str | None = None,
+    url: str | None = None,
+    output: str | None = None,
+    sha256: str | None = None,
+) -> Download:
+    """The source that ``dataset`` names, with the others in place of what they name.
+
+    Args:
+        sources: Those that have a name.
+        dataset: Name of one; None if ``url`` and ``output`` say it all.
+        url: Another address.
+        output: Another place.
+        sha256: Another checksum.
+
+    Raises:
+        InputError: They do not name one file.
+    """
+    if dataset is not None and dataset not in sources:
+        raise InputError(f"dataset={dataset} is not known; there are {', '.join(sources)}")
+    known = None if dataset is None else sources[dataset]
+    place = None if known is None else known.path
+    if known is not None:
+        url, output, sha256 = url or known.url, output or place, sha256 or known.sha256
+    if url is None or output is None:
         raise InputError(
-            f"give dataset=<name> ({', '.join(config.sources)}), or url=<address> and output=<where to put "
-            "it>"
+            f"give dataset=<name> ({', '.join(sources)}), or url=<address> and output=<where to put it>"
         )
-    sha256 = config.sha256 or source.get("sha256")
-    if sha256 is not None and not SHA256.fullmatch(str(sha256).lower()):
+    if sha256 is not None and not SHA256.fullmatch(sha256.lower()):
         raise InputError(f"sha256={sha256} must be 64 hexadecimal digits")
-    url = str(url)
     if not url.startswith(("http://", "https://")):
         raise InputError(f"url={url} must begin with http:// or https://")
-    packed = _suffix(url) == ".zip" and expand(path).suffix != ".zip"
-    folder = expand(source.get("path") or path).name if packed else None
-    return Download(url, expand(path), sha256 and str(sha256).lower(), folder)
+    packed = _suffix(url) == ".zip" and expand(output).suffix != ".zip"
+    folder = expand(place or output).name if packed else None
+    return Download(url, expand(output), sha256 and sha256.lower(), folder)
 
 
 def fetch(download: Download) -> str | None:

@@ -1,7 +1,7 @@
 """Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,6 @@ import numpy as np
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, ListConfig
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
@@ -22,7 +20,7 @@ from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pie
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
-from shortcut_policy.settings import check_number
+from shortcut_policy.settings import is_list
 
 #: Values of a key with more elements than this per step are not drawn as curves.
 MOST_CURVES = 20
@@ -38,35 +36,26 @@ CURVE_PARTS = 2000
 
 #: Rows of a store -> (N, H, W, 3) uint8.
 Frames = Callable[[int, int], np.ndarray]
+#: Draws states (N, 5) of Push-T, given the attributes of their store: (N, H, W, 3) uint8.
+DrawStates = Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
 
 
-def run(config: DictConfig) -> None:
-    """Print the table and write the picture and, for stores that can be seen, the video.
+def open_store(path: str) -> ZarrSource | RobomimicSource:
+    """A demonstration store: a robomimic file if its name ends in .hdf5, or a zarr store."""
+    return RobomimicSource(path) if expand(path).suffix in HDF5_SUFFIXES else ZarrSource(path)
+
+
+def chosen_episodes(source: EpisodeSource, episodes: Any) -> list[int]:
+    """The numbers of episodes as a list; one number may stand for a list of one.
 
     Raises:
-        InputError: The store cannot be read or has no such episodes, or the rate is no number above 0.
+        InputError: There is no such episode.
     """
-    check_number("fps", config.fps, lambda fps: fps > 0, "a number above 0, of frames a second")
-    hdf5 = expand(config.store).suffix in HDF5_SUFFIXES
-    source = RobomimicSource(config.store) if hdf5 else ZarrSource(config.store)
-    episodes = list(config.episodes) if isinstance(config.episodes, ListConfig) else [config.episodes]
-    n_episodes = len(source.episode_ends)
-    for episode in episodes:
-        if not isinstance(episode, int) or not 0 <= episode < n_episodes:
-            raise InputError(f"episodes: {episode} is not one of 0 to {n_episodes - 1} of {source.path}")
-    console = Console()
-    console.print(summary(source))
-    if not episodes:
-        return
-    target = Path(config.output, Path(source.path).name.split(".")[0])
-    frames = frames_of(source)
-    written = [target.with_suffix(".png")]
-    draw(source, episodes, frames, written[0])
-    if frames is not None:
-        written.append(target.with_suffix(".mp4"))
-        film(source, episodes, frames, written[1], config.fps)
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+    chosen, count = list(episodes) if is_list(episodes) else [episodes], len(source.episode_ends)
+    for episode in chosen:
+        if not isinstance(episode, int) or not 0 <= episode < count:
+            raise InputError(f"episodes: {episode} is not one of 0 to {count - 1} of {source.path}")
+    return chosen
 
 
 def summary(source: ZarrSource | RobomimicSource) -> Table:
@@ -83,14 +72,19 @@ def summary(source: ZarrSource | RobomimicSource) -> Table:
     return table
 
 
-def frames_of(source: ZarrSource | RobomimicSource) -> Frames | None:
-    """How to see the rows of a store: its images (0..255), or the drawn states of Push-T; None without."""
+def frames_of(source: ZarrSource | RobomimicSource, draw_states: DrawStates | None = None) -> Frames | None:
+    """How to see the rows of a store: its images (0..255), or drawn states of Push-T; None without.
+
+    Args:
+        source: The store.
+        draw_states: What draws them, if anything does.
+    """
     images = [key for key in source.keys if len(source.shapes[key]) == 3 and source.shapes[key][-1] == 3]
     if images:
         return lambda *rows: source.read(images[0], *rows).clip(0, 255).astype(np.uint8)
     pusht = source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,)
-    if pusht and isinstance(source, ZarrSource):
-        return lambda *rows: _render_pusht(source, *rows)
+    if pusht and isinstance(source, ZarrSource) and draw_states is not None:
+        return lambda *rows: draw_states(source.read("state", *rows), source.attributes)
     return None
 
 
@@ -181,12 +175,3 @@ def _draw_frames(axis: Axes, frames: Frames, start: int, stop: int) -> None:
     images = np.concatenate([frames(row, row + 1) for row in shown])
     axis.imshow(rearrange(images, "(row column) h w c -> (row h) (column w) c", row=FRAMES[0]))
     axis.axis("off")
-
-
-def _render_pusht(source: ZarrSource, start: int, stop: int) -> np.ndarray:
-    from shortcut_envs.pusht.physics import GOAL_POSE
-    from shortcut_envs.pusht.render import smooth_image
-
-    goal = source.attributes.get("goal_pose", GOAL_POSE)
-    states = source.read("state", start, stop).astype(float)
-    return np.stack([smooth_image(state[:2], state[2:], goal, VIDEO_SIDE) for state in states])

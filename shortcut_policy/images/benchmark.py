@@ -24,7 +24,7 @@ from shortcut_policy.benchmark.plots import plot_distances
 from shortcut_policy.benchmark.result_files import slug
 from shortcut_policy.benchmark.text_table import place_in, write_into
 from shortcut_policy.build import build
-from shortcut_policy.commands.train import to_plain
+from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.features import Features, make_features

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_policy.build import build
-from shortcut_policy.commands.train import to_plain
+from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
 from shortcut_policy.device import usable_device

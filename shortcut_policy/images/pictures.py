@@ -27,7 +27,7 @@ GAP, LETTERS = 2, 14
 WHITE = 255
 
 
-def pictures_of(output: Path, steps: Sequence[int], seed: int) -> Callable[[Model, int], Path]:
+def pictures_in(output: Path, steps: Sequence[int], seed: int) -> Callable[[Model, int], Path]:
     """What draws the samples of a training: ``<output>/samples/step_*.png``, always from the same noise.
 
     Args:

@@ -1,6 +1,11 @@
 """Objectives: how to make a regression target for one and the same step map."""
 
-from shortcut_policy.objectives.base import Draws, LossContext, Metrics, Objective, StepMap
+from shortcut_policy.objectives.base import (
+    Draws,
+    LossContext,
+    Metrics,
+    Objective,
+)
 from shortcut_policy.objectives.consistency_distillation import ConsistencyDistillation
 from shortcut_policy.objectives.consistency_training import ConsistencyTraining
 from shortcut_policy.objectives.diffusion import Diffusion
@@ -13,6 +18,7 @@ from shortcut_policy.objectives.reflow import Reflow
 from shortcut_policy.objectives.regression import Regression
 from shortcut_policy.objectives.shortcut import Shortcut
 from shortcut_policy.objectives.soflow import SoFlow
+from shortcut_policy.objectives.step_map import StepMap
 
 __all__ = [
     "MIP",

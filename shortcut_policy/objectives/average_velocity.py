@@ -4,8 +4,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from shortcut_policy.objectives.base import Generators, Objective, StepMap, check_step_range
+from shortcut_policy.objectives.base import (
+    Generators,
+    Objective,
+    check_step_range,
+)
 from shortcut_policy.objectives.paths import Straight, euler
+from shortcut_policy.objectives.step_map import StepMap
 from shortcut_policy.settings import check_choice, check_number
 
 

@@ -5,35 +5,23 @@ the average velocity over [t, t + d], so that a sampling step is ``x_{t+d} = x_t
 Nothing here looks at the trailing shape of x: action chunks (B, T, A) and images (B, C, H, W) are the same.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-
-if TYPE_CHECKING:
-    from shortcut_policy.objectives.paths import GaussianPath
+from shortcut_policy.objectives.paths import GaussianPath
+from shortcut_policy.objectives.step_map import StepMap
 
 Metrics = dict[str, Tensor]
 #: One generator for all rows, or a list of one a row: then row i depends on generator i alone.
 Generators = torch.Generator | list[torch.Generator] | None
-
-
-class StepMap(Protocol):
-    """The network: average velocity over [t, t + d]."""
-
-    def __call__(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
-        """Predict like ``x`` (B, ...), from noise level ``t`` (B,), step size ``d`` (B,), ``cond`` (B, C).
-
-        ``t`` and ``d`` are float32 even where ``x`` and the parameters of a network were cast to fewer bits.
-        """
-        ...
 
 
 class Draws:
@@ -104,8 +92,10 @@ class LossContext:
     progress: float = 0.0
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """How to make a regression target, and how to sample from the network that was trained on it.
+
+    A subclass has the four abstract methods, and sets those of the attributes that are not the usual ones.
 
     Attributes:
         teacher_phases: Increasing points of `LossContext.progress` at which the trainer freezes a copy of the
@@ -125,30 +115,30 @@ class Objective(Protocol):
 
     teacher_phases: Sequence[float] = ()
     loss_changes: Sequence[float] = ()
-    path: "GaussianPath | None" = None
+    path: GaussianPath | None = None
     velocity_at_zero: bool = False
     step_conditioned: bool = False
     bounded: bool = False
     extra_cond_dim: int = 0
     capturable: bool = True
 
+    @abstractmethod
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Loss of each row, (B,), and scalars to log, for data ``x_1`` (B, ...) under ``cond`` (B, C)."""
-        ...
 
+    @abstractmethod
     def sample(
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
     ) -> Tensor:
         """Turn ``noise`` (B, ...) into data; ``generator`` feeds samplers that draw noise on the way."""
-        ...
 
+    @abstractmethod
     def check_steps(self, steps: int) -> None:
         """Raise `InputError` unless `sample` can take this number of steps."""
-        ...
 
+    @abstractmethod
     def network_evaluations(self, steps: int) -> int:
         """Network evaluations that `sample` costs."""
-        ...
 
     def sampling_cond(self, cond: Tensor, guidance: float | None = None) -> Tensor:
         """What `sample` takes as ``cond``, (B, C + extra_cond_dim), for the encoder's ``cond`` (B, C).
@@ -165,26 +155,6 @@ class Objective(Protocol):
                 "leave it out, or train a policy with objective=shortcut_guided"
             )
         return cond
-
-    def training_evaluations(self, progress: float = 0.0) -> "TrainingEvaluations":
-        """What `loss` costs for a row, on average over a batch: one evaluation, unless overridden.
-
-        Args:
-            progress: Part of the training done, in [0, 1].
-        """
-        return TrainingEvaluations(1, 1)
-
-
-class TrainingEvaluations(NamedTuple):
-    """Network evaluations of a training row.
-
-    Attributes:
-        forward: All of them, with and without a gradient.
-        backward: Those that are differentiated in the weights.
-    """
-
-    forward: float
-    backward: float
 
 
 def teacher_phase(objective: Objective, progress: float) -> int:
@@ -237,14 +207,24 @@ def allowed_steps(objective: Objective, steps: Sequence[int]) -> list[int]:
     return allowed
 
 
-def row_mean(x: Tensor) -> Tensor:
-    """Mean over all axes but the first: (B, ...) to (B,)."""
-    return x.flatten(1).mean(1)
+def usable_steps(objective: Objective, steps: Sequence[int], key: str) -> list[int]:
+    """`allowed_steps`, of which there must be one.
 
+    Args:
+        objective: That samples.
+        steps: Step counts.
+        key: Of the setting that holds them.
 
-def expand_like(scalar: Tensor, x: Tensor) -> Tensor:
-    """Give one number a row, (B,), the number of axes of ``x`` (B, ...), to multiply with it."""
-    return scalar.reshape(-1, *[1] * (x.ndim - 1))
+    Raises:
+        InputError: There is none.
+    """
+    usable = allowed_steps(objective, steps)
+    if not usable:
+        raise InputError(
+            f"{key}={list(steps)} holds no step count that {type(objective).__name__} can take; give one "
+            "that it can, such as [1]"
+        )
+    return usable
 
 
 def check_step_range(steps: int, largest: int | None, method: str) -> None:

@@ -13,14 +13,13 @@ from shortcut_policy.objectives.base import (
     Generators,
     LossContext,
     Objective,
-    StepMap,
     check_doubling_steps,
     check_power_of_two,
-    expand_like,
     normal_noise,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, interpolate
+from shortcut_policy.objectives.step_map import StepMap, expand_like
 from shortcut_policy.settings import check_choice
 
 

@@ -8,15 +8,13 @@ from torch import Tensor
 from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
-    StepMap,
-    TrainingEvaluations,
     check_first_phase,
-    teacher_phase,
 )
 from shortcut_policy.objectives.consistency import Consistency
 from shortcut_policy.objectives.errors import ErrorName
 from shortcut_policy.objectives.flow_matching import FlowMatching
 from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.step_map import StepMap
 
 
 class ConsistencyDistillation(Consistency):
@@ -55,7 +53,3 @@ class ConsistencyDistillation(Consistency):
         with torch.no_grad():
             velocity = context.teacher(x_t, t, torch.zeros_like(t), context.teacher_cond)
         return self.consistency_losses(net, x_t, t, 1 / self.max_steps, velocity, cond, context), {}
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, then three."""
-        return TrainingEvaluations(3 if teacher_phase(self, progress) else 1, 1)

@@ -6,10 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shortcut_policy.objectives.base import LossContext, Metrics, StepMap, TrainingEvaluations
+from shortcut_policy.objectives.base import (
+    LossContext,
+    Metrics,
+)
 from shortcut_policy.objectives.consistency import Consistency
 from shortcut_policy.objectives.errors import ErrorName
 from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.step_map import StepMap
 from shortcut_policy.settings import check_choice
 
 #: Mean and standard deviation of the logarithm of the noise level (Song and Dhariwal 2024, section 3.5).
@@ -61,7 +65,3 @@ class ConsistencyTraining(Consistency):
     def bins(self, progress: float) -> int:
         """Number of time steps at this point of the training: doubles from 1 to M."""
         return 2 ** bisect_right(self.loss_changes, progress)
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """Two: at t and, without a gradient, at t + dt."""
-        return TrainingEvaluations(2, 1)

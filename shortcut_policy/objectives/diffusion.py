@@ -9,10 +9,10 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.objectives.step_map import StepMap
 from shortcut_policy.settings import check_choice
 
 #: Which levels DDIM visits, by diffusers' names.

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives.base import row_mean
+from shortcut_policy.objectives.step_map import row_mean
 
 ErrorName = Literal["l2", "l1", "pseudo_huber"]
 #: (prediction, target), both (B, ...), to one error a row, (B,).

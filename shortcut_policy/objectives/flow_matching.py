@@ -8,11 +8,11 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.objectives.step_map import StepMap
 
 
 class FlowMatching(Objective):

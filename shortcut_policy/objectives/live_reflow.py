@@ -8,12 +8,11 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
-    TrainingEvaluations,
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.objectives.step_map import StepMap
 from shortcut_policy.settings import check_number
 
 
@@ -75,7 +74,3 @@ class LiveReflow(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, and the samples that one row in k learns from."""
-        return TrainingEvaluations(1 + self.target_steps / self.reflow_every, 1)

@@ -10,13 +10,11 @@ from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
-    StepMap,
-    TrainingEvaluations,
     draw_times,
-    expand_like,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.step_map import StepMap, expand_like
 
 #: Of the paper's time distribution: mean and deviation of the logit of t, which grows towards the data.
 LOGIT = (0.4, 1.0)
@@ -106,7 +104,3 @@ class MeanFlow(AverageVelocity):
                 (velocity, torch.ones_like(t), -torch.ones_like(d)),
             )[1]
         return velocity + expand_like(d, x_t) * slope
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, and one derivative for each row with d > 0, which takes as long as several evaluations."""
-        return TrainingEvaluations(1 + self.interval_share, 1)

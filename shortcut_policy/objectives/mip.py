@@ -9,12 +9,11 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
-    TrainingEvaluations,
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.step_map import StepMap
 
 
 class MIP(Objective):
@@ -67,7 +66,3 @@ class MIP(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """Two, one for each step."""
-        return TrainingEvaluations(2, 2)

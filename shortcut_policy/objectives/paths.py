@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives.base import StepMap, expand_like
+from shortcut_policy.objectives.step_map import StepMap, expand_like
 
 
 class GaussianPath(ABC):

@@ -9,8 +9,6 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
-    TrainingEvaluations,
     check_doubling_steps,
     check_first_phase,
     check_power_of_two,
@@ -19,6 +17,7 @@ from shortcut_policy.objectives.base import (
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.objectives.step_map import StepMap
 
 
 class ProgressiveDistillation(Objective):
@@ -77,10 +76,6 @@ class ProgressiveDistillation(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, then three."""
-        return TrainingEvaluations(3 if teacher_phase(self, progress) else 1, 1)
 
 
 @torch.no_grad()

@@ -8,15 +8,13 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
-    TrainingEvaluations,
     check_first_phase,
     check_step_range,
-    teacher_phase,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
+from shortcut_policy.objectives.step_map import StepMap
 
 
 class Reflow(Objective):
@@ -70,7 +68,3 @@ class Reflow(Objective):
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, then as many more as the teacher's samples take."""
-        return TrainingEvaluations(1 + self.teacher_steps if teacher_phase(self, progress) else 1, 1)

@@ -14,15 +14,13 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     Objective,
-    StepMap,
-    TrainingEvaluations,
     check_doubling_steps,
     check_power_of_two,
-    expand_like,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.guidance import Guidance
 from shortcut_policy.objectives.paths import GaussianPath, Straight, euler
+from shortcut_policy.objectives.step_map import StepMap, expand_like
 from shortcut_policy.settings import check_choice, check_number, check_whole
 
 
@@ -265,21 +263,6 @@ class Shortcut(Objective):
         if self.guidance is None:
             return super().sampling_cond(cond, guidance)
         return self.guidance.sampling_cond(cond, guidance)
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, and the smaller steps for one row in k, which is one more itself if it is added to the batch.
-
-        With guidance, smaller steps at d = 0 are asked for twice.
-        """
-        if progress < self.bootstrap_from:
-            return TrainingEvaluations(1, 1)
-        evaluations = float(self.target_steps)
-        if self.guidance is not None:
-            below = [0.0, *self.level_shares.tolist()]
-            from_flow = self.target_steps.bit_length() - 1  # sizes so near the smallest have flow targets
-            evaluations *= 2 - below[max(0, len(self.level_shares) - from_flow)]
-        own = 1 / self.bootstrap_every if self.bootstrap_rows == "added" else 0.0
-        return TrainingEvaluations(1 + own + evaluations / self.bootstrap_every, 1 + own)
 
     def _weight(self, consistency: Tensor, flow: Tensor, world: int) -> Tensor | float:
         """Of the self-consistency rows of a batch, from the errors of both kinds in all processes."""

@@ -12,14 +12,13 @@ from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
-    StepMap,
-    TrainingEvaluations,
     draw_times,
     loss_phase,
 )
 from shortcut_policy.objectives.consistency import consistency_target
 from shortcut_policy.objectives.errors import l2
 from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.step_map import StepMap
 
 #: Of the paper's times, for the flow rows and the two ends of an interval: mean and standard deviation of the
 #: logit. The paper counts time from the data, so that its means have the other sign.
@@ -106,7 +105,3 @@ class SoFlow(AverageVelocity):
     def part(self, progress: float) -> float:
         """r at this point of the training."""
         return max(self.largest_part / 2 ** loss_phase(self, progress), self.smallest_part)
-
-    def training_evaluations(self, progress: float = 0.0) -> TrainingEvaluations:
-        """One, and one without a gradient for each consistency row."""
-        return TrainingEvaluations(1 + self.consistency_share, 1)

@@ -3,7 +3,9 @@
 Nothing has to be remembered to resume, and nothing depends on how many processes share a batch.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,3 +42,28 @@ class BatchStream:
     def _shuffle(self, epoch: int) -> list[int]:
         generator = seeded_generator("cpu", self.seed, epoch)
         return torch.randperm(self.n, generator=generator).tolist()
+
+
+class Dataset(Protocol):
+    """What the trainer sees of demonstrations, or of images.
+
+    Attributes:
+        train: A row for each example to train on; their first axis is all that the trainer knows of them.
+        val: The same for those held out; may be empty.
+    """
+
+    train: Tensor
+    val: Tensor
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `batch` gathers on the device alone, without waiting for anything."""
+        ...
+
+    def batch(self, rows: Tensor, /) -> Mapping[str, Any]:
+        """The arguments of the model's ``forward`` for rows of ``train`` or ``val``."""
+        ...
+
+    def to(self, device: torch.device, /) -> "Dataset":
+        """Move everything to where batches are to be made; returns self."""
+        ...

@@ -1,34 +1,33 @@
-"""What can be set about training."""
+"""What can be set about a training: ``configs/train.yaml``, typed."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from numbers import Real
-from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
-import torch
+from annotated_types import Ge, Gt, Lt
+from pydantic import AllowInfNan
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.settings import check_choice
+from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.settings import (
+    SPEC,
+    Count,
+    Index,
+    NotNegative,
+    Positive,
+    Seed,
+    Spec,
+    Words,
+    check_fields,
+    flatten,
+    parse,
+)
 
-#: What a number must be, in words, and whether it is.
-Bound = tuple[str, Callable[[float], bool]]
-ANY: Bound = ("", lambda number: True)
-FROM_0: Bound = (" from 0 on", lambda number: 0 <= number < math.inf)
-FROM_1: Bound = (" from 1 on", lambda number: number >= 1)
-ABOVE_0: Bound = (" above 0", lambda number: 0 < number < math.inf)
-#: Those of all settings of a type, and of the settings that differ.
-BOUNDS: Mapping[Any, Bound] = {
-    int: FROM_1,
-    float: ABOVE_0,
-    **dict.fromkeys(("warmup_steps", "keep_best", "keep_every", "rollout_seed"), FROM_0),
-    **dict.fromkeys(("validate_every", "rollout_every"), ANY),
-    **dict.fromkeys(("weight_decay", "ema_power"), FROM_0),
-    **dict.fromkeys(("betas", "ema_max_decay"), (" from 0 to below 1", lambda number: 0 <= number < 1)),
-    "max_grad_norm": (" above 0", lambda number: number > 0),
-}
+#: A share of what there is that leaves something.
+Part = Annotated[float, Ge(0), Lt(1)]
+#: Between one thing and the next, in updates; 0 or less for never.
+Interval = int
+SIZES = ("horizon", "n_obs_steps", "n_action_steps")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class TrainerConfig:
         ema_power: The averaged weights forget with decay ``1 - (1 + n) ** -ema_power`` after n updates,
         ema_max_decay: but never slower than this.
         precision: ``bf16`` for the matrix products, ``fp32``, or ``auto``: bf16 on GPUs that have it and on
-            CPUs with tiles for it (AMX); elsewhere it is slower than fp32.
+            CPUs with tiles for it (AMX); elsewhere it is slower than fp32. See `precision.computes_bf16`.
         compile: Run the network through ``torch.compile``: a minute or more of start-up, faster updates.
         cuda_graph: On a single GPU, with data in memory, launch the gradients of an update as a whole.
         threads: That compute: a number, or ``auto`` for PyTorch's own (``OMP_NUM_THREADS``, or one a core),
@@ -68,120 +67,215 @@ class TrainerConfig:
         rollout_steps: Step counts that are rolled out; those that the objective cannot take are left out.
         rollout_episodes: Episodes of each.
         rollout_seed: Environment seed of the first; not the one of the final evaluation.
+
+    Raises:
+        InputError: A setting is not of its type or in its bounds.
     """
 
-    max_steps: int = 7_000
-    batch_size: int = 128
+    max_steps: Count = 7_000
+    batch_size: Count = 128
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = 1e-3
-    matrix_rate: float = 2.0
-    warmup_steps: int = 500
-    betas: tuple[float, float] = (0.95, 0.999)
-    weight_decay: float = 1e-6
-    max_grad_norm: float = 1.0
-    ema_power: float = 0.75
-    ema_max_decay: float = 0.9999
+    learning_rate: Positive = 1e-3
+    matrix_rate: Positive = 2.0
+    warmup_steps: Index = 500
+    betas: tuple[Part, Part] = (0.95, 0.999)
+    weight_decay: NotNegative = 1e-6
+    max_grad_norm: Annotated[float, Gt(0), AllowInfNan()] = 1.0
+    ema_power: NotNegative = 0.75
+    ema_max_decay: Part = 0.9999
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     cuda_graph: bool = True
-    threads: int | Literal["auto"] = "auto"
-    log_every: int = 50
-    validate_every: int = 1000
-    validation_steps: Sequence[int] = (1, 4, 16)
-    validation_windows: int = 512
-    checkpoint_every: int = 250
-    keep_last: int = 5
-    keep_best: int = 1
-    keep_every: int | None = None
-    rollout_every: int = 0
-    rollout_steps: Sequence[int] = (1,)
-    rollout_episodes: int = 20
-    rollout_seed: int = 50_000
+    threads: Count | Literal["auto"] = "auto"
+    log_every: Count = 50
+    validate_every: Interval = 1000
+    validation_steps: Sequence[Count] = (1, 4, 16)
+    validation_windows: Count = 512
+    checkpoint_every: Count = 250
+    keep_last: Count = 5
+    keep_best: Index = 1
+    keep_every: Index | None = None
+    rollout_every: Interval = 0
+    rollout_steps: Sequence[Count] = (1,)
+    rollout_episodes: Count = 20
+    rollout_seed: Index = 50_000
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            value = _checked(setting.name, setting.type, getattr(self, setting.name))
-            object.__setattr__(self, setting.name, value)  # frozen
+        check_fields(self, "trainer.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which demonstrations are trained on and where they are kept, see `DemonstrationDataset`."""
+
+    val_fraction: Part = 0.02
+    max_train_episodes: Count | None = None
+    memory_limit_mb: NotNegative = 1024.0
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases.
+
+    Attributes:
+        mode: ``log.jsonl`` is written in any.
+        project: There.
+        name: Of the run; that of its folder if None.
+    """
+
+    mode: Literal["disabled", "offline", "online"]
+    project: str = "shortcut_policy"
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class PolicyTask:
+    """Demonstrations of a task, and where it can be tried.
+
+    Attributes:
+        name: Of the task; checkpoints of another cannot be begun from.
+        source: Of the episodes.
+        obs: Name -> field that the policy observes.
+        action: The field that it learns.
+        horizon: Steps of a window.
+        n_obs_steps: Steps of it that are observed.
+        n_action_steps: Steps of it that are executed.
+        env: Environment to roll out in; None if there is none.
+    """
+
+    name: str
+    source: Spec
+    obs: Annotated[Mapping[str, Any], Words("a mapping of names to fields, one observation at least")]
+    action: Spec
+    horizon: Count
+    n_obs_steps: Count
+    n_action_steps: Count
+    env: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "task.")
+        if not self.obs:
+            raise InputError(
+                f"task.obs={self.obs} must be a mapping of names to fields, one observation at least"
+            )
+        for name, field in self.obs.items():
+            if not isinstance(field, Mapping) or "_target_" not in field:
+                raise InputError(f"task.obs.{name}={field} must be {SPEC.text}")
 
     @property
-    def computes_bf16(self) -> bool:
-        """What ``precision`` means on this machine."""
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else _cpu_computes_bf16()
-        return self.precision == "bf16" or (self.precision == "auto" and fast)
+    def sizes(self) -> dict[str, int]:
+        """``horizon``, ``n_obs_steps`` and ``n_action_steps``."""
+        return {name: getattr(self, name) for name in SIZES}
 
 
-#: What may differ between a run and its continuation. But for two it does not reach the weights: noise is
-#: drawn on the device that trains (`cpu`), so that a run that changes between GPU and CPU goes on with other
-#: noise, and with other `threads` the last digits differ.
-FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trainer.cuda_graph", "trainer.threads")
+@dataclass(frozen=True)
+class ImageTask:
+    """Images to learn from.
 
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, under dotted keys: the way to name a setting on the command line."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = [flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
-    return {key: item for part in parts for key, item in part.items()}
-
-
-def compared(config: Mapping[str, Any], ignored: Sequence[str] = FREE_TO_CHANGE) -> dict[str, Any]:
-    """`flatten` a configuration, without the settings ``ignored`` and all below them.
-
-    Of the data only the name of the file is kept: where it lies is a machine's affair.
+    Attributes:
+        name: Of the task.
+        source: Of the images.
+        flip: Whether every other training image is mirrored, left to right.
+        env: None; images have no environment.
     """
-    settings = {
-        key: value
-        for key, value in flatten(config).items()
-        if not any(key == name or key.startswith(f"{name}.") for name in ignored)
-    }
-    if isinstance(path := settings.get("task.source.path"), str):
-        settings["task.source.path"] = Path(path).name
-    return settings
+
+    name: str
+    source: Spec
+    flip: bool = False
+    env: None = None
 
 
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting by name in which two flat configurations differ, and its two values; None if none."""
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            return key, old.get(key), new.get(key)
-    return None
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a training is made from, ``configs/train.yaml``. See `parse_training`.
+
+    Attributes:
+        objective: How to learn,
+        backbone: with which network,
+        encoder: told what it is conditioned on by this: specifications, see `build`.
+        trainer: The loop.
+        task: What is learned.
+        wandb: Its record elsewhere.
+        precondition: Of a skip round the network, see `Preconditioned`; None for none.
+        obs_noise: Standard deviation of noise on normalised observations while training; None for none.
+        name: Of the method in tables; the objective's if None.
+        output: Run folder; ``runs/<task>_<method>_<backbone>_seed<n>`` if None.
+        init_from: Checkpoint whose weights training begins from, see `initialise`.
+        teacher: Checkpoint of a flow, in place of the first phase of an objective that distils one.
+        resume: Go on with the run in the output folder, if it holds one.
+        seed: Of the weights, the order of the data and all noise.
+        cpu: Leave a GPU alone.
+        data: Of demonstrations; None for images, which their source holds out.
+    """
+
+    objective: Spec
+    backbone: Spec
+    encoder: Spec
+    trainer: TrainerConfig
+    task: PolicyTask | ImageTask
+    wandb: WandbConfig
+    precondition: Any = None
+    obs_noise: Annotated[float, Gt(0), Words("above 0, a standard deviation, or null for none")] | None = None
+    name: str | None = None
+    output: str | None = None
+    init_from: str | None = None
+    teacher: str | None = None
+    resume: bool = False
+    seed: Seed = 0
+    cpu: bool = False
+    data: DataConfig | None = None
+
+    def __post_init__(self) -> None:
+        self._check_task()
+        if self.init_from is not None and self.teacher is not None:
+            raise InputError(
+                f"init_from={self.init_from} and teacher={self.teacher} exclude each other: the student "
+                "begins from the teacher's weights; drop one"
+            )
+        if self.objective.get("first_phase") == 0 and self.teacher is None:
+            raise InputError(
+                "objective.first_phase=0 trains no teacher: give one as teacher=<checkpoint>, or a share "
+                "above 0"
+            )
+
+    def _check_task(self) -> None:
+        if isinstance(self.task, ImageTask):
+            if self.obs_noise is not None:
+                raise InputError(f"obs_noise={self.obs_noise} is for policies: images have no observations")
+            return
+        if self.data is None:
+            raise InputError("data=None must be a mapping; its settings are val_fraction and others")
+        images = [name for name, field in self.task.obs.items() if field.get("normalize") == "image"]
+        if images and str(self.encoder["_target_"]).endswith(".LowDimEncoder"):
+            raise InputError(
+                f"task.obs.{images[0]} is an image, whose pixels encoder=lowdim would put end to end: give "
+                "an encoder for cameras (README, Add your own)"
+            )
+
+    def document(self) -> dict[str, Any]:
+        """All settings as YAML and JSON hold them, the record of a run."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    """A setting, its numbers as the type that it is declared with: a whole one may be written as 1e4.
+def parse_training(values: Mapping[str, Any]) -> TrainingConfig:
+    """A training's settings from plain values, all of them checked that can be without the data.
 
     Raises:
-        InputError: It is not of this type, or beyond `BOUNDS`.
+        InputError: A setting is not known, is missing, or is not what it can be.
     """
-    key, form, parts = f"trainer.{name}", get_origin(kind), get_args(kind)
-    if kind is bool or form is Literal:
-        check_choice(key, value, parts or (True, False))
-        return value
-    if value is None and NoneType in parts:
-        return None
-    if name == "threads" and value == "auto":
-        return value
-    number, listed = parts[0] if parts else kind, form in (Sequence, tuple)
-    words, holds = BOUNDS.get(name, BOUNDS[number])
-    values = value if listed and _is_list(value) else [value]
-    formed = listed == _is_list(value) and (form is not tuple or len(values) == len(parts))
-    if formed and all(_is_number(one, number) and holds(one) for one in values):
-        return tuple(map(number, values)) if listed else number(value)
-    noun = "whole number" if number is int else "number"
-    if listed:
-        noun = f"list of {'two ' if form is tuple else ''}{noun}s"
-    null = ", or null" if NoneType in parts else ", or auto" if name == "threads" else ""
-    raise InputError(f"{key}={value} must be a {noun}{words}{null}")
+    task, trainer = values.get("task", {}), values.get("trainer")
+    if not isinstance(task, Mapping):
+        raise InputError(f"task={task} must be a mapping, such as those in {CONFIG_DIR / 'task'}")
+    typed = dict(values)
+    if task:
+        kind: type[PolicyTask | ImageTask] = PolicyTask if {"obs", "action"} & task.keys() else ImageTask
+        typed["task"] = parse(kind, task, "task", prefix="task.")
+    if isinstance(trainer, Mapping):  # configurations used to name the class
+        typed["trainer"] = {key: value for key, value in trainer.items() if key != "_target_"}
+    return parse(TrainingConfig, typed, "the configuration", elsewhere=flatten(values))
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and (kind is float or float(value).is_integer())
-
-
-def _cpu_computes_bf16() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

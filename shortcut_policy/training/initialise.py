@@ -14,7 +14,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model, model_class
 from shortcut_policy.objectives import Diffusion, FlowMatching, Reflow
 from shortcut_policy.objectives.paths import Straight
-from shortcut_policy.training.config import flatten
+from shortcut_policy.settings import flatten
 
 #: Objectives that ask their network at d = 0 alone, so that it has learned nothing about d.
 INSTANTANEOUS = (FlowMatching, Diffusion, Reflow)

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.training.config import WandbConfig
 
 
 class RunLog:
@@ -15,12 +17,12 @@ class RunLog:
     Args:
         folder: Run folder.
         resumed_step: Step that the run goes on from, 0 for a new one.
-        wandb: ``mode`` (disabled, offline or online), ``project`` and ``name``.
+        wandb: Its record there.
         config: The run's whole configuration, for Weights & Biases.
     """
 
     def __init__(
-        self, folder: Path, resumed_step: int, wandb: Mapping[str, Any], config: Mapping[str, Any]
+        self, folder: Path, resumed_step: int, wandb: WandbConfig, config: Mapping[str, Any]
     ) -> None:
         self.path = folder / "log.jsonl"
         if self.path.exists():
@@ -28,7 +30,7 @@ class RunLog:
             write_atomic(self.path, "".join(f"{json.dumps(record)}\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._wandb = None
-        if wandb["mode"] != "disabled":
+        if wandb.mode != "disabled":
             self._wandb = _start_record(folder, resumed_step > 0, wandb, config)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -74,14 +76,14 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _start_record(folder: Path, resumed: bool, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+def _start_record(folder: Path, resumed: bool, wandb_config: WandbConfig, config: Mapping[str, Any]) -> Any:
     """The run's own record at Weights & Biases, with which a resumed run goes on."""
     import wandb
 
     # Folders of one name elsewhere have theirs, and so had an earlier run in this one that saved nothing.
     identity = folder / "wandb_id"
     known = identity.read_text() if resumed and identity.exists() else None
-    settings = {**settings, "name": settings["name"] or folder.name, "id": known}
+    settings = {**asdict(wandb_config), "name": wandb_config.name or folder.name, "id": known}
     try:
         record = wandb.init(dir=folder, config=dict(config), resume="allow", **settings)
     except (wandb.Error, ValueError) as error:  # the latter of a setting that is not of its type

@@ -1,13 +1,13 @@
 """What updates the weights: Muon for the matrices, AdamW for the rest; or AdamW for all."""
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.optim import AdamW, Optimizer
-from torch.optim._muon import _adjust_lr
 
 from shortcut_policy.training.config import TrainerConfig
 
@@ -30,15 +30,14 @@ class Muon(optim.Muon):
         """One update of all parameters that have a gradient."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            parameters: list[Tensor] = []
-            gradients: list[Tensor] = []
-            averages: list[Tensor] = []
-            self._init_group(group, parameters, gradients, averages)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            averages = [self._average(p) for p in parameters]
             shapes: dict[torch.Size, list[int]] = defaultdict(list)
             for i, gradient in enumerate(gradients):
                 shapes[gradient.shape].append(i)
-            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            each("lerp_")(averages, gradients, 1 - group["momentum"])
+            each("mul_")(parameters, 1 - group["lr"] * group["weight_decay"])
             for shape, members in shapes.items():
                 gradient = torch.stack([gradients[i] for i in members])
                 direction = torch.stack([averages[i] for i in members])
@@ -47,9 +46,46 @@ class Muon(optim.Muon):
                 direction = orthogonalise(
                     direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
                 )
-                rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], shape)
-                torch._foreach_sub_([parameters[i] for i in members], (rate * direction).unbind())
+                rate = group["lr"] * size_of_update(shape, group["adjust_lr_fn"])
+                each("sub_")([parameters[i] for i in members], (rate * direction).unbind())
         return loss
+
+    def _average(self, parameter: Tensor) -> Tensor:
+        """The moving average of its gradients, under the name that PyTorch gives it in a training state."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        average: Tensor = state["momentum_buffer"]
+        return average
+
+
+def each(name: str) -> Callable[..., Any]:
+    """A method of tensors such as ``mul_``, of all tensors of a list: at once where torch can do that.
+
+    The functions that can have a name of their own in torch, which need not stay.
+    """
+
+    def one_by_one(tensors: Sequence[Tensor], *others: Any) -> None:
+        for number, tensor in enumerate(tensors):
+            own = [other[number] if isinstance(other, Sequence) else other for other in others]
+            getattr(tensor, name)(*own)
+
+    found: Callable[..., Any] = getattr(torch, f"_foreach_{name}", one_by_one)
+    return found
+
+
+def size_of_update(shape: Sequence[int], scaling: str | None) -> float:
+    """What Muon multiplies its directions by, which are all of one size, for a matrix of this shape.
+
+    Args:
+        shape: Rows and columns.
+        scaling: ``match_rms_adamw``, to the size of AdamW's updates (Liu et al. 2025); or Muon's own,
+            ``original`` (Jordan et al. 2024).
+    """
+    rows, columns = shape
+    if scaling == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(rows, columns))
+    return math.sqrt(max(1, rows / columns))
 
 
 def orthogonalise(x: Tensor, coefficients: Sequence[float], iterations: int, eps: float = 1e-7) -> Tensor:

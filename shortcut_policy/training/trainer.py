@@ -3,24 +3,19 @@
 import copy
 import math
 import signal
-import threading
+import sys
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from shortcut_policy.checkpoint import (
@@ -28,55 +23,33 @@ from shortcut_policy.checkpoint import (
     list_checkpoints,
     load_training_state,
     read_description,
-    remove_folder,
     save_checkpoint,
 )
-from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
-from shortcut_policy.training.batches import BatchStream, seeded_generator
+from shortcut_policy.training.batches import BatchStream, Dataset, seeded_generator
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.cuda_graph import Captured, Compute
+from shortcut_policy.training.failure import not_finite
+from shortcut_policy.training.keeping import remove_others
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
+from shortcut_policy.training.precision import computes_bf16
+from shortcut_policy.training.processes import any_process, means
+from shortcut_policy.training.schedules import make_schedule, phase_starts, present_rate, set_rate
+from shortcut_policy.training.signals import StopSignals
 from shortcut_policy.training.threads import Threads
 from shortcut_policy.training.validation import validate
 
 #: Keys that keep the random streams of the different uses of one seed apart.
 NOISE, ORDER, VALIDATION = range(3)
-#: Windows that an error names, at most.
-REPORTED = 8
 
 Weights = tuple[Tensor, ...] | list[Tensor]
 Rollouts = Callable[[Model, int], dict[str, float]]
 #: Given the model and the step, draws what it samples into a file.
 Pictures = Callable[[Model, int], Path]
-
-
-class Dataset(Protocol):
-    """What the trainer sees of demonstrations, or of images.
-
-    Attributes:
-        train: A row for each example to train on; their first axis is all that the trainer knows of them.
-        val: The same for those held out; may be empty.
-    """
-
-    train: Tensor
-    val: Tensor
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether `batch` gathers on the device alone, without waiting for anything."""
-        ...
-
-    def batch(self, rows: Tensor, /) -> Mapping[str, Any]:
-        """The arguments of the model's ``forward`` for rows of ``train`` or ``val``."""
-        ...
-
-    def to(self, device: torch.device, /) -> "Dataset":
-        """Move everything to where batches are to be made; returns self."""
-        ...
 
 
 class Trainer:
@@ -126,10 +99,11 @@ class Trainer:
                 "multiple of that"
             )
         self.device = self.accelerator.device
+        self.bf16 = computes_bf16(config.precision, self.device)
         self.dataset = dataset.to(self.device)
         self.stream = BatchStream(len(dataset.train), config.batch_size, _mix(seed, ORDER), rank, world)
         self.phase = 0
-        self.phase_starts = [0, *_phase_starts(model.objective.teacher_phases, config.max_steps)]
+        self.phase_starts = [0, *phase_starts(model.objective.teacher_phases, config.max_steps)]
         self.teacher: Model | None = None
         self.model = model.to(self.device)
         self.ema = AveragedModel(self.model, multi_avg_fn=self._average).eval()
@@ -138,7 +112,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.selection: dict[str, float] = {}
         self.since_log: list[dict[str, Tensor]] = []
-        if self.device.type == "cuda" and config.computes_bf16:
+        if self.device.type == "cuda" and self.bf16:
             # The optimizer's matrices, which stay float32: 19 bits of them suffice where bfloat16 does.
             torch.set_float32_matmul_precision("high")
         if config.compile:
@@ -155,6 +129,7 @@ class Trainer:
             and model.objective.capturable
         )
         self.captured: tuple[int, Captured] | None = None
+        self.recorded_on = self.device if self.captures else None
         self.schedules = self._phase_schedules()
 
     @property
@@ -163,10 +138,23 @@ class Trainer:
         return cast(Model, self.ema.module)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint of the run folder, if there is one."""
+        """Go on from the newest checkpoint of the run folder, if there is one.
+
+        A larger ``max_steps`` than the run began with makes it a longer one: learning rate and progress are
+        from there on those of a training that was to be so long from its beginning. So the rate, which had
+        fallen towards 0, rises at once to where the longer cosine is, and the same settings give the same
+        bits, interrupted or not.
+
+        Raises:
+            InputError: The run cannot be lengthened, because its phases with a teacher would have ended
+                elsewhere; or its training state is lost or damaged.
+        """
         checkpoints = list_checkpoints(self.output)
         if not checkpoints:
             return
+        trained_for = read_description(checkpoints[-1])["metadata"].get("max_steps", self.config.max_steps)
+        if trained_for != self.config.max_steps:
+            self._lengthen(trained_for, checkpoint_step(checkpoints[-1]))
         state = load_training_state(checkpoints[-1], self.device)
         self.model.load_state_dict(state["policy"])
         self.ema.load_state_dict(state["ema"])
@@ -181,11 +169,29 @@ class Trainer:
         ):
             for part, own in zip(parts, states, strict=True):
                 part.load_state_dict(own)
-        for optimizer in self.optimizers:
-            self._set_rates(optimizer, float(optimizer.param_groups[0]["lr"]))
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            set_rate(optimizer, present_rate(schedule), self.recorded_on)
         torch.set_rng_state(state["torch_rng"].cpu())
+        if self.device.type == "cuda" and state.get("cuda_rng") is not None:  # not in older states
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
         self.step, self.seconds, self.selection = state["step"], state["seconds"], state["selection"]
         self.since_log = state["since_log"]
+
+    def _lengthen(self, before: int, step: int) -> None:
+        """Say how a run goes on that was to have ``before`` updates and has done ``step`` of them."""
+        now = self.config.max_steps
+        if any(point > 0 for point in self.model.objective.teacher_phases):
+            raise InputError(
+                f"{self.output} was trained with trainer.max_steps={before}, not {now}, and its objective "
+                "divides the updates into phases with a teacher, which would have ended elsewhere: give "
+                "another output, or begin one from its policy with init_from"
+            )
+        if self.accelerator.is_main_process:
+            print(
+                f"trainer.max_steps is {now} and was {before}: from update {step} on, the learning rate "
+                f"follows the cosine of a training of {now} updates",
+                file=sys.stderr,
+            )
 
     def fit(self, log: RunLog | None) -> None:
         """Train up to ``max_steps``.
@@ -208,7 +214,7 @@ class Trainer:
             dynamic_ncols=True,
         )
         threads = Threads(config.threads, self.device)
-        with progress, _StopSignals() as signals, closing(threads):
+        with progress, StopSignals() as signals, closing(threads):
             started, base_seconds = time.perf_counter(), self.seconds
             while self.step < config.max_steps:
                 with threads:
@@ -217,7 +223,7 @@ class Trainer:
                 self.seconds = base_seconds + time.perf_counter() - started
                 progress.update()
                 if self._due(config.log_every):
-                    values = self._reduce(self.since_log)
+                    values = self._since_log()
                     self.since_log.clear()
                     progress.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                     self._write(log, "train", values)
@@ -227,7 +233,7 @@ class Trainer:
                     self._draw(log)
                 if self._due(config.rollout_every) and self.rollouts is not None:
                     self._roll_out(log)
-                stop = self._any(signals.received is not None)
+                stop = any_process(self.accelerator, signals.received is not None)
                 if stop or self._due(config.checkpoint_every):
                     self._save()
                 if stop:
@@ -243,7 +249,7 @@ class Trainer:
         metrics = self._computation(progress, rows)(rows, generator)
         losses = metrics.pop("losses")
         if not math.isfinite(metrics["grad_norm"].item()):
-            self._report_non_finite(losses, rows)
+            raise not_finite(self.step, losses, rows, self.output)
         for schedule in self.schedules:
             schedule.step()
         self.ema.update_parameters(self.model)
@@ -265,7 +271,7 @@ class Trainer:
         batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.computes_bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             losses, metrics = self.wrapped(
                 **batch, ema=self.ema_model, draws=draws, progress=progress, teacher=self.teacher
             )
@@ -299,49 +305,19 @@ class Trainer:
             teacher.backbone.compile()
         return teacher
 
-    def _phase_schedules(self) -> list[LRScheduler]:
+    def _phase_schedules(self) -> list[LambdaLR]:
         """Warm-up and cosine over the current phase, each as long as its share of the run."""
-        from diffusers.optimization import get_scheduler  # seconds, which only training needs
 
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
-        for optimizer in self.optimizers:
-            self._set_rates(optimizer, optimizer.defaults["lr"])
+        warmup = round(config.warmup_steps * (end - start) / config.max_steps)
         return [
-            get_scheduler(
-                "cosine",
-                optimizer,
-                num_warmup_steps=round(config.warmup_steps * (end - start) / config.max_steps),
-                num_training_steps=end - start,
-            )
-            for optimizer in self.optimizers
+            make_schedule(optimizer, warmup, end - start, self.recorded_on) for optimizer in self.optimizers
         ]
-
-    def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
-        """Set the learning rate: a number, but for a CUDA graph, which would keep it, a tensor."""
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(rate, device=self.device) if self.captures else rate
-            if "capturable" in group:
-                group["capturable"] = self.captures
 
     def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
         decay = min(1 - (1 + int(count)) ** -self.config.ema_power, self.config.ema_max_decay)
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-
-    def _report_non_finite(self, losses: Tensor, rows: Tensor) -> None:
-        bad = rows[~losses.detach().isfinite().cpu()].tolist()
-        if bad:
-            listed = ", ".join(map(str, bad[:REPORTED]))
-            more = f" and {len(bad) - REPORTED} more" if len(bad) > REPORTED else ""
-            where = f"the loss of training windows {listed}{more}"
-            advice = "check those rows of the data, or "
-        else:
-            where, advice = "the gradient (all losses are finite)", ""
-        saved = list_checkpoints(self.output)
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
-        raise TrainingError(
-            f"update {self.step}: {where} is not finite; {last}; {advice}lower trainer.learning_rate"
-        )
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
 
     @torch.compiler.set_stance("force_eager")  # batches of other sizes are not worth compiling for
     def _validate(self, log: RunLog | None) -> None:
@@ -390,18 +366,14 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "step": self.step,
             "seconds": self.seconds,
             "selection": self.selection,
             "since_log": self.since_log,
         }
         save_checkpoint(model, self.output, self.step, state)
-        older = list_checkpoints(self.output)[: -self.config.keep_last]
-        best = sorted(older, key=_selection_score, reverse=True)[: self.config.keep_best]
-        every = self.config.keep_every
-        regular = [folder for folder in older if every and checkpoint_step(folder) % every == 0]
-        for folder in set(older) - set(best) - set(regular):
-            remove_folder(folder)
+        remove_others(self.output, self.config)
 
     def _leave(self, received: int | None) -> None:
         self.accelerator.end_training()
@@ -415,23 +387,8 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.config.max_steps)
 
-    def _any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process: all of them must leave the loop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device)).item())
-
-    def _reduce(self, records: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Means over the updates, in all processes, that have a value: some rows are not in every batch."""
-        own = list(dict.fromkeys(name for record in records for name in record))
-        names = list(dict.fromkeys(gather_object(own)))
-        none = torch.zeros((), device=self.device)
-        found = [[record[name].float() for record in records if name in record] for name in names]
-        sums = torch.stack([sum(values, none) for values in found])
-        counts = torch.tensor([float(len(values)) for values in found], device=self.device)
-        sums, counts = self.accelerator.reduce(torch.stack([sums, counts]), reduction="sum")
-        values = dict(zip(names, (sums / counts).tolist(), strict=True))
-        return values | {
+    def _since_log(self) -> dict[str, float]:
+        return means(self.accelerator, self.since_log) | {
             "learning_rate": float(self.schedules[0].get_last_lr()[0]),
             "seconds": round(self.seconds, 2),
         }
@@ -441,42 +398,5 @@ class Trainer:
             log.write(kind, self.step, values)
 
 
-class _StopSignals:
-    """Remembers SIGINT or SIGTERM until the loop can save; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> "_StopSignals":
-        self._previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, self._previous[number])
-
-
 def _mix(seed: int, purpose: int) -> int:
     return seeded_generator("cpu", seed, purpose).initial_seed()
-
-
-def _phase_starts(points: Sequence[float], max_steps: int) -> list[int]:
-    """First update of each phase, the first one whose progress is not below the phase's point."""
-    starts = [bisect_left(range(max_steps), point, key=lambda step: step / max_steps) for point in points]
-    if any(start >= end for start, end in pairwise([*starts, max_steps])):
-        raise InputError(
-            f"trainer.max_steps={max_steps} is too few for the {len(points)} phases with a teacher of this "
-            "objective: each needs an update; raise it"
-        )
-    return starts
-
-
-def _selection_score(folder: Path) -> float:
-    return read_description(folder)["metadata"].get("selection", {}).get("score", -math.inf)

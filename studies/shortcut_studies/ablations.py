@@ -17,13 +17,13 @@ from shortcut_policy.benchmark.result_files import portable_training
 from shortcut_policy.benchmark.text_table import Rows, TextTable
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints, load_policy, read_description
-from shortcut_policy.commands.train import method_name, read_config
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.statistics import wilson_interval
-from shortcut_policy.training.config import FREE_TO_CHANGE, compared
+from shortcut_policy.training.comparison import FREE_TO_CHANGE, compared
 from shortcut_policy.training.log import read_log
+from shortcut_policy.training.run_folder import method_name, read_config
 from shortcut_studies import toy
 from shortcut_studies.pictures import plot_sweeps
 
@@ -208,7 +208,7 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     keys = list(dict.fromkeys(chain(*configs)))
     methods = {config["objective._target_"] for config in configs}
     if len(methods) > 1:
-        names = [method_name(one.config) for one in runs]
+        names = [method_name(one.config["name"], one.config["objective"]) for one in runs]
         alike = dict(zip(names, configs, strict=True))
         for one, name, config in zip(runs, names, configs, strict=True):
             if config != alike[name]:

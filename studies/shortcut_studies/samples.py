@@ -11,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from shortcut_envs.pusht.physics import transform_points
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.commands.train import method_name
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.settings import check_whole, listed
+from shortcut_policy.training.run_folder import method_name
 from shortcut_studies import toy
 from shortcut_studies.ablations import read_sweep
 from shortcut_studies.pictures import Samples, on_the_left, plot_fans, plot_points
@@ -41,7 +41,7 @@ def draw_toy(config: DictConfig) -> None:
     samples: dict[str, Samples] = {}
     columns = _columns(config)
     for one in runs:
-        name = method_name(one.config)
+        name = method_name(one.config["name"], one.config["objective"])
         if name not in samples:  # one training seed of each
             samples[name] = _in_steps(
                 load_policy(one.folder), columns, lambda policy, n: toy.sample(policy, n, config.points)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
@@ -26,6 +26,8 @@ from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.evaluate import environment_maker
 from shortcut_policy.rollout.play import rollout
 from shortcut_policy.settings import check_whole, listed
+from shortcut_policy.training.config import TrainingConfig, parse_training
+from shortcut_policy.training.run_folder import read_config
 
 
 def run(config: DictConfig) -> None:
@@ -123,7 +125,7 @@ def visited(policy: Policy, episodes: int, states: int, seed: int) -> Tensor:
     return found[_some(len(found), states, seed)]
 
 
-def held_out(policy: Policy, config: DictConfig, states: int, seed: int) -> Tensor:
+def held_out(policy: Policy, config: TrainingConfig, states: int, seed: int) -> Tensor:
     """Encoded observations of the validation windows of a training, (``states`` at most, C).
 
     Args:
@@ -167,8 +169,7 @@ def _conditions(policy: Policy, path: Path, config: DictConfig) -> dict[str, Ten
     conditions = {"met in rollouts": visited(policy, config.episodes, config.states, config.first_episode)}
     training = path / "config.yaml"
     if training.is_file():
-        trained = OmegaConf.load(training)
-        assert isinstance(trained, DictConfig)
+        trained = parse_training(read_config(path))
         with torch.no_grad():
             conditions["held out"] = held_out(policy, trained, config.states, config.seed)
     return conditions

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from shortcut_policy.backbones import NoiseAsVelocity, Preconditioned
 from shortcut_policy.checkpoint import load_policy, save_policy
-from shortcut_policy.commands.train import make_model
+from shortcut_policy.commands.train import read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.paths import Cosine, GaussianPath, Straight, euler
+from shortcut_policy.training.parts import make_model
 
 DATA_STD, RESIDUAL_STD = 0.5, 0.1
 PATHS = [Straight(), Cosine()]
@@ -90,15 +91,17 @@ def test_the_network_sees_inputs_of_size_one_whatever_their_rank():
     ],
 )
 def test_objectives_that_predict_velocities_have_it(compose_config, tiny_dataset, objective, wrapped):
-    policy = make_model(compose_config(f"objective={objective}", USUAL), tiny_dataset)
+    policy = make_model(read_training(compose_config(f"objective={objective}", USUAL)), tiny_dataset)
     assert isinstance(policy.backbone, Preconditioned) == wrapped
-    plain = make_model(compose_config(f"objective={objective}", "precondition=null"), tiny_dataset)
+    plain = make_model(
+        read_training(compose_config(f"objective={objective}", "precondition=null")), tiny_dataset
+    )
     assert not isinstance(plain.backbone, Preconditioned)
 
 
 def test_it_comes_back_with_a_checkpoint(compose_config, tiny_dataset, tmp_path):
     config = compose_config(SKIP.format(0.3, 0.2))
-    policy = make_model(config, tiny_dataset).eval()
+    policy = make_model(read_training(config), tiny_dataset).eval()
     save_policy(policy, tmp_path)
     obs = tiny_dataset.batch(tiny_dataset.train[:4])["obs"]
     loaded = load_policy(tmp_path)
@@ -109,18 +112,20 @@ def test_it_comes_back_with_a_checkpoint(compose_config, tiny_dataset, tmp_path)
 
 @pytest.mark.parametrize("old", ["precondition=null", SKIP.format(0.5, 0.3)])
 def test_what_begins_from_a_checkpoint_keeps_the_checkpoint_s(compose_config, tiny_dataset, tmp_path, old):
-    flow = make_model(compose_config("objective=flow_matching", old), tiny_dataset).eval()
+    flow = make_model(read_training(compose_config("objective=flow_matching", old)), tiny_dataset).eval()
     flow.metadata["train_steps"] = 1
     save_policy(flow, tmp_path)
-    shortcut = make_model(compose_config(f"init_from={tmp_path}", USUAL), tiny_dataset).eval()
+    shortcut = make_model(read_training(compose_config(f"init_from={tmp_path}", USUAL)), tiny_dataset).eval()
     obs = tiny_dataset.batch(tiny_dataset.train[:4])["obs"]
     chunks = [one.predict(obs, 4, torch.Generator().manual_seed(0)) for one in (flow, shortcut)]
     assert torch.equal(*chunks)
 
 
 def test_a_diffusion_that_becomes_a_shortcut_model_has_none(compose_config, tiny_dataset, tmp_path):
-    save_policy(make_model(compose_config("objective=diffusion", USUAL), tiny_dataset), tmp_path)
-    shortcut = make_model(compose_config(f"init_from={tmp_path}", USUAL), tiny_dataset)
+    save_policy(
+        make_model(read_training(compose_config("objective=diffusion", USUAL)), tiny_dataset), tmp_path
+    )
+    shortcut = make_model(read_training(compose_config(f"init_from={tmp_path}", USUAL)), tiny_dataset)
     assert isinstance(shortcut.backbone, NoiseAsVelocity)
     assert shortcut.spec["precondition"] is None
 
@@ -136,4 +141,4 @@ def test_a_diffusion_that_becomes_a_shortcut_model_has_none(compose_config, tiny
 )
 def test_settings_without_meaning_are_refused(compose_config, tiny_dataset, override, sentence):
     with pytest.raises(InputError, match=sentence):
-        make_model(compose_config(override), tiny_dataset)
+        make_model(read_training(compose_config(override)), tiny_dataset)

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from shortcut_policy.commands.download import run
 from shortcut_policy.data import ZarrSource
-from shortcut_policy.data.download import SHA256, run
+from shortcut_policy.data.download import SHA256
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 

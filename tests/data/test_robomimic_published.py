@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from shortcut_envs.robosuite.env import RobosuiteEnv
 from shortcut_envs.robosuite.setup import OSC_POSE, default_args
 from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.commands.train import make_dataset
+from shortcut_policy.commands.train import make_dataset, read_training
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.data.object_state import LAYOUTS
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
@@ -171,7 +171,9 @@ def test_files_of_both_versions_are_the_same_demonstrations(name, recorded):
     # The second is not replayed: its actions are compared with those of the first.
     new, old = (
         make_dataset(
-            configuration(f"task={name}", f"task.source.path={path}", *replays, "data.val_fraction=0")
+            read_training(
+                configuration(f"task={name}", f"task.source.path={path}", *replays, "data.val_fraction=0")
+            )
         )
         for path, replays in zip(paths, ([], ["+task.source.replayed=0"]), strict=True)
     )
@@ -216,4 +218,4 @@ def test_actions_that_are_absolute_already_are_refused(recorded, tmp_path):
     with h5py.File(path, "a") as file:
         file["data/demo_0/actions"][:, 3:6] = [3.1, 0.0, 0.1]
     with pytest.raises(InputError, match=r"from -\d\.\d+ to 3\.1, .* made from these by the library"):
-        make_dataset(configuration("task=lift_ph", f"task.source.path={path}"))
+        make_dataset(read_training(configuration("task=lift_ph", f"task.source.path={path}")))

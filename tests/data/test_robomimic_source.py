@@ -12,12 +12,12 @@ import zarr
 from hydra import compose, initialize_config_dir
 
 from shortcut_policy.checkpoint import load_policy
+from shortcut_policy.commands.convert import run as convert
 from shortcut_policy.commands.train import run as train
+from shortcut_policy.commands.view import run as view
 from shortcut_policy.data import EpisodeWriter, RobomimicSource, ZarrSource
-from shortcut_policy.data.convert import run as convert
 from shortcut_policy.data.object_state import LAYOUTS, ObjectState, relative_pose
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
-from shortcut_policy.data.view import run as view
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 

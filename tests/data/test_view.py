@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from shortcut_policy.commands.view import run
 from shortcut_policy.data import EpisodeWriter, view
-from shortcut_policy.data.view import run
 from shortcut_policy.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "view.py"

@@ -31,8 +31,9 @@ from shortcut_envs.pusht.pushes import (
 )
 from shortcut_envs.pusht.routes import Roadmap
 from shortcut_envs.pusht.scripted_pusher import MAX_STEPS
-from shortcut_policy.commands.collect import record, run
+from shortcut_policy.commands.collect import run
 from shortcut_policy.data import EpisodeWriter, ZarrSource, bundled
+from shortcut_policy.data.collect import record
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import ASSETS_DIR, CONFIG_DIR
 
@@ -147,6 +148,7 @@ class Walk:
 
 def config_of(output: Path, **values: object) -> DictConfig:
     config = OmegaConf.load(CONFIG_DIR / "collect.yaml")
+    del config["defaults"], config["hydra"]  # Hydra keeps them to itself
     config = OmegaConf.merge(
         config, {"expert": {"_target_": f"{__name__}.Walk"}, "output": str(output)}, values
     )
@@ -287,7 +289,7 @@ def test_bundled_episode_is_regenerated_bit_for_bit() -> None:
     source = bundled("pusht")
     config = OmegaConf.create({"expert": OmegaConf.load(CONFIG_DIR / "expert" / "pusht.yaml"), "seed": 0})
     index = int(np.argmin(np.diff(source.episode_ends))) + 1
-    episode, _ = record(config, index)
+    episode, _ = record(OmegaConf.to_container(config.expert), config.seed, index)
     start, end = source.episode_ends[index - 1 : index + 1]
     for key, values in episode.items():
         stored = source.read(key, start, end)

@@ -297,7 +297,7 @@ def test_mistakes_get_a_sentence(can, lift, monkeypatch):
     with pytest.raises(InputError, match="no observation 'objekt'; it has object, robot0_eef_pos"):
         RobosuiteEnv("Lift", keys=["objekt"])
     for name, value in (("max_steps", 0), ("max_steps", "10"), ("image_size", 0), ("render_size", -1)):
-        with pytest.raises(InputError, match=f"{name}={value!r} must be a whole number of at least 1"):
+        with pytest.raises(InputError, match=f"{name}={value!r} must be a whole number from 1 on"):
             RobosuiteEnv("Lift", **{name: value})
     with pytest.raises(InputError, match="front is none of Lift's cameras: frontview, birdview, "):
         RobosuiteEnv("Lift", render_camera="front")

@@ -22,9 +22,9 @@ from shortcut_envs.robosuite.experts import (
     TransportExpert,
 )
 from shortcut_envs.robosuite.scripted_gripper import OPEN, Hand
-from shortcut_policy.commands.collect import record
 from shortcut_policy.commands.collect import run as collect
 from shortcut_policy.data import RobomimicSource, bundled
+from shortcut_policy.data.collect import record
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import ASSETS_DIR, CONFIG_DIR
 
@@ -165,7 +165,7 @@ def test_bundled_demonstrations_are_scripted_and_solve_the_task(name: str):
 
 def test_a_bundled_demonstration_is_made_again():
     source = bundled("lift")
-    episode, _ = record(config("expert=lift", "expert.compact=true", "seed=0", "output=none"), 1)
+    episode, _ = record(dict(config("expert=lift", "expert.compact=true", "output=none").expert), 0, 1)
     start, stop = (int(row) for row in source.episode_ends[[0, 1]])
     assert len(episode["actions"]) == stop - start
     assert np.allclose(episode["actions"], source.read("actions", start, stop), atol=1e-6)

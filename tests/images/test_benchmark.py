@@ -109,7 +109,7 @@ def test_benchmark_says_what_it_cannot_use(tmp_path: Path):
             "'shortcut' and 'flow' learn from different",
         ),
         (["device=quantum"], "device=quantum cannot be used here"),
-        (["samples=3"], "samples=3 must be a whole number of at least 4"),
+        (["samples=3"], "samples=3 must be a whole number from 4 on"),
         (["noise_seed=-1"], "noise_seed=-1 must be a whole number"),
         (["bf16=no"], "bf16=no must be true or false"),
         (["features=inception", "inception_weights=nowhere.pt"], "there is no file nowhere.pt"),

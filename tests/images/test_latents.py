@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from PIL import Image
 
 from shortcut_policy.build import build
-from shortcut_policy.commands.train import to_plain
+from shortcut_policy.commands.configuration import to_plain
+from shortcut_policy.commands.train import read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.images import latents as module
 from shortcut_policy.images.folder import ImageFolder
@@ -158,7 +158,7 @@ def test_settings_of_the_paper_compose(name: str, batch_size: int, guided: bool,
     assert (
         plain["backbone"]["_target_"].endswith("ImageDit") and "ClassEncoder" in plain["encoder"]["_target_"]
     )
-    instantiate(config.trainer)
+    read_training(config)
     with torch.device("meta"):
         network = build(plain["backbone"], image_shape=(4, 32, 32), cond_dim=10)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.03)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.checkpoint import list_checkpoints, load_model
-from shortcut_policy.commands.train import make_dataset, make_model, run
+from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.errors import InputError
 from shortcut_policy.images import sampling
 from shortcut_policy.images.dataset import ImageDataset
@@ -23,6 +23,7 @@ from shortcut_policy.images.pictures import COLUMNS, save_grid
 from shortcut_policy.images.sampling import class_labels, draw, load_image_model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.training.parts import make_model
 from tests.step_maps import OBJECTIVES
 from tests.training.test_trainer import assert_equal_states, final_state, read_log
 
@@ -49,7 +50,7 @@ def compose_images(*overrides: str) -> DictConfig:
 
 @pytest.fixture(scope="module")
 def digits() -> ImageDataset:
-    return make_dataset(compose_images())
+    return make_dataset(read_training(compose_images()))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def flow(tmp_path_factory) -> Path:
 
 def model_for(digits: ImageDataset, *overrides: str) -> ImageModel:
     """One whose every weight differs from zero."""
-    model = make_model(compose_images(*overrides), digits)
+    model = make_model(read_training(compose_images(*overrides)), digits)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         with torch.no_grad():
@@ -159,7 +160,10 @@ def test_pictures_reach_weights_and_biases(tmp_path: Path):
 
 def test_a_shortcut_model_begins_from_a_flow_and_computes_the_same(flow, tmp_path):
     config = compose_images(f"init_from={flow}", f"output={tmp_path / 'run'}")
-    start, trained = make_model(config, make_dataset(config)), load_image_model(flow)
+    start, trained = (
+        make_model(read_training(config), make_dataset(read_training(config))),
+        load_image_model(flow),
+    )
     assert isinstance(start, ImageModel)
     samples = [m.sample([0, 5], 4, torch.Generator().manual_seed(0)) for m in (start, trained)]
     assert torch.equal(*samples)
@@ -178,7 +182,7 @@ def test_weights_of_other_images_are_refused(flow):
     save_policy(model, flow.parent / "other")
     config = compose_images(f"init_from={flow.parent / 'other'}")
     with pytest.raises(InputError, match=r"was trained with task.images.class_names=.*class 0"):
-        make_model(config, make_dataset(config))
+        make_model(read_training(config), make_dataset(read_training(config)))
 
 
 def test_policies_and_models_of_images_are_not_taken_for_each_other(flow, tiny_policy, tmp_path):
@@ -202,12 +206,12 @@ def test_what_images_cannot_have_is_refused(tmp_path):
     np.savez(tmp_path / "one.npz", images=images, labels=np.zeros(20, np.int64))
     source = ["task=image_arrays", f"task.source.path={tmp_path / 'one.npz'}"]
     with pytest.raises(InputError, match="one class"):
-        make_dataset(compose_images(*source, "objective=shortcut_guided"))
+        make_dataset(read_training(compose_images(*source, "objective=shortcut_guided")))
     config = compose_images(*source)
-    assert isinstance(make_model(config, make_dataset(config)), ImageModel)
+    assert isinstance(make_model(read_training(config), make_dataset(read_training(config))), ImageModel)
     config = compose_images(*source, "obs_noise=0.1")
     with pytest.raises(InputError, match=r"obs_noise=0.1 is for policies"):
-        make_model(config, make_dataset(config))
+        make_model(read_training(config), make_dataset(read_training(config)))
     config = compose_images(*source, "trainer.validation_steps=[3]", f"output={tmp_path / 'run'}")
     with pytest.raises(
         InputError, match=r"trainer.validation_steps=\[3\] holds no step count that Shortcut can"
@@ -263,7 +267,7 @@ def test_samples_are_written_with_the_same_noise_for_every_step_count(flow, tmp_
     [
         ("classes=[cat]", "classes: cat is not one of the 10"),
         ("classes=[]", r"classes=\[\] names nothing"),
-        ("n=0", "n=0 must be a whole number of at least 1"),
+        ("n=0", "n=0 must be a whole number from 1 on"),
         ("n=1.5", "n=1.5 must be a whole number"),
         ("seed=-1", "seed=-1 must be a whole number"),
         ("bf16=no", "bf16=no must be true or false"),

@@ -18,9 +18,9 @@ from shortcut_policy.objectives import (
     Reflow,
     SoFlow,
 )
-from shortcut_policy.objectives.base import expand_like
 from shortcut_policy.objectives.consistency import consistency_target
 from shortcut_policy.objectives.progressive_distillation import two_steps
+from shortcut_policy.objectives.step_map import expand_like
 from tests.step_maps import Affine, Counting, linear_flow
 
 GAIN = 3.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shortcut_policy.backbones import ConditionalUnet1D
-from shortcut_policy.commands.train import make_dataset, make_model
+from shortcut_policy.commands.train import make_dataset, read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import (
     MIP,
@@ -15,6 +15,7 @@ from shortcut_policy.objectives import (
 )
 from shortcut_policy.objectives.errors import row_error
 from shortcut_policy.objectives.paths import euler, interpolate
+from shortcut_policy.training.parts import make_model
 from tests.step_maps import RATE, Affine, context, linear_flow
 
 
@@ -65,12 +66,12 @@ def test_settings_of_diffusion_without_meaning_are_refused(arguments, sentence):
 
 def test_clipping_is_refused_for_data_that_reach_beyond(compose_config):
     overrides = ["objective=diffusion", "task.action.normalize=gaussian"]
-    dataset = make_dataset(compose_config(*overrides))
+    dataset = make_dataset(read_training(compose_config(*overrides)))
     with pytest.raises(
         InputError, match=r"clip_sample=true keeps samples in .* give objective.clip_sample=false"
     ):
-        make_model(compose_config(*overrides), dataset)
-    make_model(compose_config(*overrides, "objective.clip_sample=false"), dataset)
+        make_model(read_training(compose_config(*overrides)), dataset)
+    make_model(read_training(compose_config(*overrides, "objective.clip_sample=false")), dataset)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 29, 51, 100])

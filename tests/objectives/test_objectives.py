@@ -11,10 +11,11 @@ from torch import Tensor
 
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import (
-    Draws,
+from shortcut_policy.objectives import Draws, Objective
+from shortcut_policy.objectives.base import (
+    loss_phase,
+    teacher_phase,
 )
-from shortcut_policy.objectives.base import loss_phase, teacher_phase
 from shortcut_policy.policy import Policy
 from tests.step_maps import (
     CHUNKS,
@@ -49,18 +50,6 @@ def test_loss_is_a_function_of_the_generator(name):
     first, again, other = (make(name).loss(net, x_1, cond, context(net, cond, seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (name == "regression")
-
-
-@pytest.mark.parametrize("progress", [0.0, 0.6, 0.999])
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_training_row_costs_the_stated_evaluations(name, progress):
-    objective, net, rows = make(name), Counting(Affine()), 128
-    cond = torch.rand(rows, 3)
-    teacher = net if teacher_phase(objective, progress) else None
-    objective.loss(net, torch.randn(rows, 4), cond, context(net, cond, 0, teacher, progress))
-    stated = objective.training_evaluations(progress)
-    assert net.rows / rows == pytest.approx(stated.forward)
-    assert net.differentiated / rows == stated.backward
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -236,3 +225,18 @@ def test_rows_meet_the_same_numbers_whatever_the_number_of_processes(world):
 def test_stratified_numbers_stay_below_one():
     draws = Draws(torch.Generator().manual_seed(0))
     assert all(draws.stratified(7, 7).max() < 1 for _ in range(100))
+
+
+def test_a_missing_method_is_an_error_when_the_objective_is_built():
+    class Unfinished(Objective):
+        def loss(self, net, x_1, cond, context):
+            return x_1.flatten(1).mean(1), {}
+
+        def sample(self, net, noise, cond, steps, generator=None):
+            return noise
+
+        def check_steps(self, steps):
+            pass
+
+    with pytest.raises(TypeError, match=r"abstract.*network_evaluations"):
+        Unfinished()

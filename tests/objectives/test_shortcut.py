@@ -107,7 +107,7 @@ def test_self_consistency_begins_when_asked_to():
     for progress, bootstrapped in ((0.0, 0), (0.49, 0), (0.5, 4), (1.0, 4)):
         net = Counting(Affine())
         _, metrics = objective.loss(net, torch.randn(8, 2), cond, context(net, cond, progress=progress))
-        assert net.rows == 8 + 4 * bootstrapped == 8 * objective.training_evaluations(progress).forward
+        assert net.rows == 8 + 4 * bootstrapped
         assert ("loss_consistency" in metrics) == (bootstrapped > 0)
     assert cost_phases(objective) == [(0.0, 0.5), (0.5, 1.0)]
     assert cost_phases(Shortcut()) == [(0.0, 1.0)]
@@ -118,8 +118,7 @@ def test_added_rows_leave_flow_matching_the_whole_batch():
     objective = Shortcut(bootstrap_every=2, bootstrap_rows="added", target_steps=4)
     cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Counting(Affine())
     losses, metrics = objective.loss(net, x_1, cond, context(net, cond))
-    assert net.rows == 8 + 4 + 4 * 4 == 8 * objective.training_evaluations().forward
-    assert objective.training_evaluations().backward == 1.5
+    assert net.rows == 8 + 4 + 4 * 4 and net.differentiated == 8 + 4
     flow, _ = FlowMatching().loss(net, x_1, cond, context(net, cond))
     torch.testing.assert_close(losses[4:], flow[4:])
     torch.testing.assert_close((losses - flow)[:4].mean(), metrics["loss_consistency"])
@@ -127,7 +126,6 @@ def test_added_rows_leave_flow_matching_the_whole_batch():
     settled = Shortcut(bootstrap_every=2, bootstrap_rows="added", bootstrap_from=0.5)
     alone, _ = settled.loss(net, x_1, cond, context(net, cond, progress=0.4))
     torch.testing.assert_close(alone, flow)
-    assert settled.training_evaluations(0.4) == FlowMatching().training_evaluations()
 
 
 def test_the_weight_of_self_consistency_multiplies_its_rows_alone():
@@ -186,10 +184,21 @@ def test_the_share_of_self_consistency_where_nothing_is_wrong():
     torch.testing.assert_close(losses, torch.zeros(8))
 
 
-@pytest.mark.parametrize("target_steps", [2, 4])
-@pytest.mark.parametrize("level_weights", [None, [4, 2, 2, 1]])
+@pytest.mark.parametrize(
+    ("target_steps", "level_weights", "evaluations"),
+    # Asked twice, with and without the condition, where a smaller step is the flow's: below the last size of
+    # eight alike, or of four with shares 4, 2, 2, 1; with four steps below the last two sizes.
+    [
+        (2, None, 2 + 2 / 8),
+        (4, None, 4 + 4 * 2 / 8),
+        (2, [4, 2, 2, 1], 2 + 2 / 9),
+        (4, [4, 2, 2, 1], 4 + 4 * 3 / 9),
+    ],
+)
 @pytest.mark.parametrize("rows", ["taken", "added"])
-def test_guided_targets_cost_what_is_stated(target_steps, level_weights, rows):
+def test_guided_targets_cost_two_evaluations_where_they_are_the_flow_s(
+    target_steps, level_weights, evaluations, rows
+):
     objective = Shortcut(
         bootstrap_every=2,
         bootstrap_rows=rows,
@@ -200,7 +209,8 @@ def test_guided_targets_cost_what_is_stated(target_steps, level_weights, rows):
     )
     net, cond = Counting(Affine()), torch.rand(144, 3)
     objective.loss(net, torch.randn(144, 2), cond, context(net, cond))
-    assert net.rows / 144 == pytest.approx(objective.training_evaluations().forward)
+    own = 1 + 0.5 * (rows == "added")
+    assert net.rows / 144 == pytest.approx(own + 0.5 * evaluations)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import torch
 from shortcut_policy import load_policy
 from shortcut_policy.backbones import NoiseAsVelocity
 from shortcut_policy.checkpoint import save_policy
-from shortcut_policy.commands.train import make_dataset, make_model, run
+from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Diffusion, Draws, FlowMatching
-from shortcut_policy.objectives.base import expand_like
+from shortcut_policy.objectives.step_map import expand_like
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.initialise import ORIGIN
+from shortcut_policy.training.parts import make_model
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import Compose
 
@@ -31,7 +32,7 @@ def flow(compose_config: Compose, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def converted(flow: Path, compose_config: Compose, tiny_dataset: DemonstrationDataset) -> Policy:
     """A shortcut policy that begins from it."""
-    return make_model(compose_config(f"init_from={flow}"), tiny_dataset).eval()
+    return make_model(read_training(compose_config(f"init_from={flow}")), tiny_dataset).eval()
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_flow_answers_every_step_size_with_its_velocity_bit_for_bit(flow, conver
 
 
 def test_a_reflowed_flow_answers_every_step_size_too(compose_config, tiny_dataset, inputs, tmp_path):
-    save_policy(make_model(compose_config("objective=reflow"), tiny_dataset), tmp_path)
-    policy = make_model(compose_config(f"init_from={tmp_path}"), tiny_dataset)
+    save_policy(make_model(read_training(compose_config("objective=reflow")), tiny_dataset), tmp_path)
+    policy = make_model(read_training(compose_config(f"init_from={tmp_path}")), tiny_dataset)
     assert torch.equal(*(policy.backbone(**inputs, d=torch.full((ROWS,), d)) for d in (0.0, 1.0)))
 
 
@@ -62,7 +63,7 @@ def test_shortcut_keeps_what_it_knows_of_step_sizes(
     compose_config, tiny_dataset, tiny_policy, inputs, tmp_path
 ):
     save_policy(tiny_policy, tmp_path)
-    policy = make_model(compose_config(f"init_from={tmp_path}", "seed=7"), tiny_dataset)
+    policy = make_model(read_training(compose_config(f"init_from={tmp_path}", "seed=7")), tiny_dataset)
     for d in (torch.zeros(ROWS), torch.ones(ROWS)):
         assert torch.equal(policy.backbone(**inputs, d=d), tiny_policy.backbone(**inputs, d=d))
 
@@ -76,7 +77,7 @@ def test_acts_as_the_flow_did(flow, converted, tiny_dataset):
 
 
 def test_training_can_tell_step_sizes_apart_again(flow, compose_config, tiny_dataset, inputs):
-    policy = make_model(compose_config(f"init_from={flow}"), tiny_dataset)
+    policy = make_model(read_training(compose_config(f"init_from={flow}")), tiny_dataset)
     batch = tiny_dataset.batch(tiny_dataset.train[:ROWS])
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-2)
     for _ in range(2):
@@ -94,7 +95,7 @@ def test_normaliser_is_the_checkpoints(flow, compose_config, tiny_dataset, tmp_p
     old = load_policy(flow)
     old.normalizer.action_scale.mul_(2)
     save_policy(old, tmp_path)
-    policy = make_model(compose_config(f"init_from={tmp_path}"), tiny_dataset)
+    policy = make_model(read_training(compose_config(f"init_from={tmp_path}")), tiny_dataset)
     assert torch.equal(policy.normalizer.action_scale, old.normalizer.action_scale)
 
 
@@ -147,7 +148,7 @@ def test_refuses_what_does_not_fit_in_one_sentence(flow, compose_config, tiny_da
     with pytest.raises(
         InputError, match=rf"init_from=\S*run was trained with {sentence}: give the same here"
     ):
-        make_model(config, tiny_dataset)
+        make_model(read_training(config), tiny_dataset)
 
 
 def test_refuses_observations_in_another_order(flow, compose_config, tiny_dataset):
@@ -155,7 +156,7 @@ def test_refuses_observations_in_another_order(flow, compose_config, tiny_datase
     config = compose_config(f"init_from={flow}")
     config.task.obs = dict(reversed(config.task.obs.items()))
     with pytest.raises(InputError, match=r"was trained with task.obs=\['keypoint', 'agent_pos'\], not"):
-        make_model(config, tiny_dataset)
+        make_model(read_training(config), tiny_dataset)
 
 
 def test_refuses_weights_of_other_shapes(flow, compose_config, tiny_dataset, tmp_path):
@@ -167,12 +168,12 @@ def test_refuses_weights_of_other_shapes(flow, compose_config, tiny_dataset, tmp
     policy.normalizer, policy.metadata = old.normalizer, old.metadata
     save_policy(policy, tmp_path)
     with pytest.raises(InputError, match=r"the weights of the backbone of init_from=.* have other shapes"):
-        make_model(config, tiny_dataset)
+        make_model(read_training(config), tiny_dataset)
 
 
 def test_says_where_there_is_no_checkpoint(compose_config, tiny_dataset, tmp_path):
     with pytest.raises(InputError, match="there is no checkpoint at"):
-        make_model(compose_config(f"init_from={tmp_path / 'absent'}"), tiny_dataset)
+        make_model(read_training(compose_config(f"init_from={tmp_path / 'absent'}")), tiny_dataset)
 
 
 def test_says_which_checkpoint_is_of_no_known_task(compose_config, tiny_dataset, flow, tmp_path):
@@ -180,7 +181,7 @@ def test_says_which_checkpoint_is_of_no_known_task(compose_config, tiny_dataset,
     policy.metadata = {}
     save_policy(policy, tmp_path)
     with pytest.raises(InputError, match=r"init_from=.* does not say which task it was trained on"):
-        make_model(compose_config(f"init_from={tmp_path}"), tiny_dataset)
+        make_model(read_training(compose_config(f"init_from={tmp_path}")), tiny_dataset)
 
 
 class GaussianNoise(torch.nn.Module):
@@ -261,7 +262,7 @@ def test_diffusion_becomes_a_shortcut_model_that_trains_and_loads(
 ):
     old = load_policy(diffusion)
     config = compose_config(f"init_from={diffusion}", f"output={tmp_path / 'run'}")
-    start = make_model(config, make_dataset(config))
+    start = make_model(read_training(config), make_dataset(read_training(config)))
     zero = torch.zeros(ROWS)
     wrapper = NoiseAsVelocity(lambda **_: old.backbone, old.objective, action_dim=2, horizon=16, cond_dim=40)
     wanted = wrapper(**inputs, d=zero)
@@ -274,12 +275,16 @@ def test_diffusion_becomes_a_shortcut_model_that_trains_and_loads(
     }
     assert moved == {name for name, _ in tuned.named_parameters()}
     # Once more, with the wrapper already there.
-    again = make_model(compose_config(f"init_from={tmp_path / 'run'}"), make_dataset(config))
+    again = make_model(
+        read_training(compose_config(f"init_from={tmp_path / 'run'}")), make_dataset(read_training(config))
+    )
     assert torch.equal(again.backbone(**inputs, d=zero + 1), tuned.backbone(**inputs, d=zero + 1))
 
 
 def test_diffusion_goes_on_as_a_diffusion_unchanged(diffusion, compose_config, tiny_dataset, inputs):
-    policy = make_model(compose_config("objective=diffusion", f"init_from={diffusion}"), tiny_dataset)
+    policy = make_model(
+        read_training(compose_config("objective=diffusion", f"init_from={diffusion}")), tiny_dataset
+    )
     d = torch.zeros(ROWS)
     assert torch.equal(policy.backbone(**inputs, d=d), load_policy(diffusion).backbone(**inputs, d=d))
 
@@ -287,7 +292,7 @@ def test_diffusion_goes_on_as_a_diffusion_unchanged(diffusion, compose_config, t
 def test_a_diffusion_cannot_begin_from_velocities(flow, compose_config, tiny_dataset):
     config = compose_config("objective=diffusion", f"init_from={flow}")
     with pytest.raises(InputError, match=r"trained with objective=flow_matching and predicts velocities"):
-        make_model(config, tiny_dataset)
+        make_model(read_training(config), tiny_dataset)
 
 
 @pytest.mark.parametrize("source", ["flow", "diffusion"])
@@ -295,10 +300,10 @@ def test_refuses_velocities_of_another_path(source, request, compose_config, tin
     cosine = "objective.path._target_=shortcut_policy.objectives.paths.Cosine"
     config = compose_config(f"init_from={request.getfixturevalue(source)}", cosine)
     with pytest.raises(InputError, match=r"velocities of the path Straight, not of objective.path=Cosine"):
-        make_model(config, tiny_dataset)
+        make_model(read_training(config), tiny_dataset)
 
 
 def test_refuses_to_add_guidance_in_one_sentence(flow, compose_config, tiny_dataset):
     config = compose_config("objective=shortcut_guided", f"init_from={flow}")
     with pytest.raises(InputError, match=r"the weights of the backbone of init_from=.* have other shapes"):
-        make_model(config, tiny_dataset)
+        make_model(read_training(config), tiny_dataset)

@@ -85,3 +85,22 @@ def test_orthogonalising_applies_the_polynomial_to_the_singular_values(shape):
     expected = left @ torch.diag_embed(values) @ right
     assert torch.allclose(orthogonalise(x, coefficients, 4), expected, atol=1e-10)
     assert orthogonalise(torch.zeros(shape), coefficients, 4).abs().max() == 0
+
+
+def test_muon_takes_the_same_steps_where_torch_has_no_functions_of_lists(monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(20, 24, generator=generator) for _ in range(2)]
+    gradients = [torch.randn(20, 24, generator=generator) for _ in range(2)]
+    ends = []
+    for missing in (False, True):
+        if missing:
+            for name in ("lerp_", "mul_", "sub_"):
+                monkeypatch.delattr(torch, f"_foreach_{name}")
+        weights = [nn.Parameter(w.clone()) for w in start]
+        muon = Muon(weights, 0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for _ in range(2):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient.clone()
+            muon.step()
+        ends.append(weights)
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

@@ -6,9 +6,11 @@ import pytest
 
 from shortcut_policy.checkpoint import has_reached
 from shortcut_policy.commands.cli import plain_sentence
-from shortcut_policy.commands.train import only_training, run
+from shortcut_policy.commands.train import run
 from shortcut_policy.errors import InputError
+from shortcut_policy.training.config import WandbConfig
 from shortcut_policy.training.log import RunLog
+from shortcut_policy.training.run_folder import only_training
 from tests.conftest import Compose
 from tests.training.test_trainer import Subprocess
 
@@ -56,8 +58,8 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
         ("trainer.betas=[0.9,1.0]", "trainer.betas=[0.9, 1.0] must be a list of two numbers"),
         ("trainer.validation_steps=4", "trainer.validation_steps=4 must be a list of whole numbers"),
         ("trainer.rollout_steps=4", "trainer.rollout_steps=4 must be a list of whole numbers"),
-        ("seed=-1", "seed=-1 must be a whole number of at least 0"),
-        ("seed=99999999999999999999", "must be a whole number of at least 0 and at most"),
+        ("seed=-1", "seed=-1 must be a whole number from 0"),
+        ("seed=99999999999999999999", "must be a whole number from 0 to"),
         ("task.source=null", "task.source=None must be a mapping with the class to build"),
         ("task.action=null", "task.action=None must be a mapping with the class to build"),
         ("task.obs.keypoint.normalize=image", "task.obs.keypoint is an image, whose pixels encoder=lowdim"),
@@ -66,7 +68,7 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
             "ConditionalUnet1D cannot be built with down_dims=[16, 32], kernel_size=3",
         ),
         ("objective.consistency_weight=abc", "objective.consistency_weight=abc must be above 0"),
-        ("seed=1.0", "seed=1.0 must be a whole number"),
+        ("seed=1.5", "seed=1.5 must be a whole number"),
         ("seed=null", "seed=None must be a whole number"),
         ("resume=no", "resume=no must be true or false"),
         ("cpu=no", "cpu=no must be true or false"),
@@ -88,7 +90,7 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
             "task lacks the setting 'n_action_steps'; it has name, source, obs",
         ),
         ("~task.source", "task lacks the setting 'source'"),
-        ("+trainer.lr=1", "TrainerConfig has no setting 'lr': it has max_steps, batch_size,"),
+        ("+trainer.lr=1", "trainer has no setting 'lr': it has max_steps, batch_size,"),
         ("+objective.foo=1", "Shortcut has no setting 'foo': it has bootstrap_every,"),
         ("+task.action.foo=1", "Field has no setting 'foo': it has key,"),
         ("~task.action.key", "Field lacks the setting 'key'"),
@@ -151,9 +153,9 @@ def test_what_weights_and_biases_refuses_is_told_in_a_sentence(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "nobody"))
     key, value = setting.split("=")
-    settings = {"mode": "offline", "project": "p", "name": None, key: int(value) if key == "name" else value}
+    settings = {"mode": "offline", "project": "p", key: int(value) if key == "name" else value}
     with pytest.raises(InputError, match=rf"Weights & Biases cannot record .*{reason}.*wandb.mode=offline"):
-        RunLog(tmp_path, 0, settings, {})
+        RunLog(tmp_path, 0, WandbConfig(**settings), {})
 
 
 def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path):

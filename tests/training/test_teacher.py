@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from shortcut_policy import load_policy
-from shortcut_policy.commands.train import make_dataset, make_model, run
+from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.errors import InputError
+from shortcut_policy.training.parts import make_model
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import Compose
 from tests.training.test_trainer import assert_equal_states, final_state, read_log
@@ -20,9 +20,14 @@ REFLOW = ("objective=reflow", "objective.teacher_steps=2", "trainer.log_every=1"
 
 def make_trainer(compose_config: Compose, tmp_path: Path, *overrides: str) -> Trainer:
     config = compose_config(*overrides, f"output={tmp_path / 'new'}")
-    dataset = make_dataset(config)
+    dataset = make_dataset(read_training(config))
     return Trainer(
-        make_model(config, dataset), dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True
+        make_model(read_training(config), dataset),
+        dataset,
+        read_training(config).trainer,
+        tmp_path,
+        seed=0,
+        cpu=True,
     )
 
 
@@ -139,7 +144,9 @@ def test_a_taught_run_says_so_and_goes_on_without_its_teacher(compose_config, fl
 
 
 def test_evaluations_of_phases_are_averaged(compose_config, tiny_dataset):
-    metadata = make_model(compose_config("objective=reflow", "output=nowhere"), tiny_dataset).metadata
+    metadata = make_model(
+        read_training(compose_config("objective=reflow", "output=nowhere")), tiny_dataset
+    ).metadata
     assert metadata["train_nfe_per_step"] == 16 * (0.5 + 0.5 * 9)
 
 

@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 import zarr
-from hydra.utils import instantiate
 
 from shortcut_policy import load_policy
 from shortcut_policy.checkpoint import (
@@ -27,11 +26,15 @@ from shortcut_policy.checkpoint import (
     load_training_state,
     read_description,
 )
-from shortcut_policy.commands.train import make_dataset, make_model, output_folder, run
+from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.training import TrainerConfig
 from shortcut_policy.training.batches import BatchStream
+from shortcut_policy.training.config import WandbConfig
+from shortcut_policy.training.failure import not_finite
 from shortcut_policy.training.log import RunLog
+from shortcut_policy.training.parts import make_model
+from shortcut_policy.training.run_folder import output_folder
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import TINY, Compose
 
@@ -181,7 +184,7 @@ def test_a_failing_simulator_does_not_cost_the_training(
     def fail(*arguments: Any, **more: Any) -> None:
         raise OSError("the display is gone")
 
-    monkeypatch.setattr("shortcut_policy.rollout.play.rollout", fail)
+    monkeypatch.setattr("shortcut_policy.rollout.in_training.rollout", fail)
     overrides = ("trainer.rollout_every=7", "trainer.checkpoint_every=100")
     with pytest.raises(OSError, match="the display is gone"):
         run(compose_config(*overrides, f"output={tmp_path / 'run'}"))
@@ -205,7 +208,7 @@ def test_damaged_files_of_a_run_are_named(compose_config: Compose, straight: Pat
         (output / file).write_text(text)
         with pytest.raises(InputError, match=sentence):
             if file == "log.jsonl":
-                RunLog(output, STEPS, {"mode": "disabled"}, {})
+                RunLog(output, STEPS, WandbConfig("disabled"), {})
             elif file.endswith("policy.json"):
                 load_policy(output)
             elif file.endswith(".pt"):
@@ -229,9 +232,9 @@ def test_batches_visit_every_row_once_an_epoch(world: int):
 
 def test_averaged_weights_follow_the_baseline_schedule(compose_config: Compose, tmp_path: Path):
     config = compose_config("trainer.max_steps=6", "trainer.ema_max_decay=0.6")
-    dataset = make_dataset(config)
-    policy = make_model(config, dataset)
-    trainer = Trainer(policy, dataset, instantiate(config.trainer), tmp_path, seed=0, cpu=True)
+    dataset = make_dataset(read_training(config))
+    policy = make_model(read_training(config), dataset)
+    trainer = Trainer(policy, dataset, read_training(config).trainer, tmp_path, seed=0, cpu=True)
     name, weight = next(iter(policy.backbone.named_parameters()))
     expected = None
     for n in range(6):
@@ -334,15 +337,6 @@ def test_a_training_that_ends_in_its_warm_up_says_so(
     assert said == (warmup == 4)
 
 
-@pytest.fixture
-def trainer(compose_config: Compose, tmp_path: Path) -> Trainer:
-    """One that has not begun."""
-    config = compose_config()
-    dataset = make_dataset(config)
-    settings = instantiate(config.trainer)
-    return Trainer(make_model(config, dataset), dataset, settings, tmp_path, seed=0, cpu=True)
-
-
 @pytest.mark.parametrize(
     ("bad", "where"),
     [
@@ -351,12 +345,11 @@ def trainer(compose_config: Compose, tmp_path: Path) -> Trainer:
         (16, "the loss of training windows 0, 1, 2, 3, 4, 5, 6, 7 and 8 more is not finite"),
     ],
 )
-def test_what_is_not_finite_is_told_in_short(trainer: Trainer, bad: int, where: str):
+def test_what_is_not_finite_is_told_in_short(tmp_path: Path, bad: int, where: str):
     losses = torch.zeros(16)
     losses[:bad] = torch.nan
-    with pytest.raises(TrainingError) as caught:
-        trainer._report_non_finite(losses, torch.arange(16))
-    assert str(caught.value).startswith(f"update 0: {where}; no checkpoint was saved yet; ")
+    said = str(not_finite(0, losses, torch.arange(16), tmp_path))
+    assert said.startswith(f"update 0: {where}; no checkpoint was saved yet; ")
 
 
 def test_an_existing_run_is_neither_overwritten_nor_continued_otherwise(
@@ -421,8 +414,8 @@ def test_rollouts_leave_out_the_steps_that_an_objective_cannot_take(compose_conf
     assert record.keys() == {"kind", "step", "score_1", "success_1"}
 
 
-def test_a_run_folder_may_be_named_by_a_number():
-    assert output_folder({"output": 2024}) == Path("2024")
+def test_a_run_folder_may_be_named_by_a_number(compose_config: Compose):
+    assert output_folder(read_training(compose_config("output=2024"))) == Path("2024")
 
 
 def test_a_run_without_its_configuration_is_not_continued(
@@ -446,6 +439,6 @@ def test_only_a_resumed_run_goes_on_with_its_record(
         return SimpleNamespace(id=settings["id"] or "new")
 
     monkeypatch.setattr("wandb.init", init)
-    RunLog(tmp_path, resumed_step, {"mode": "offline", "project": "p", "name": None}, {})
+    RunLog(tmp_path, resumed_step, WandbConfig("offline", "p"), {})
     assert asked["id"] == known and asked["name"] == tmp_path.name
     assert (tmp_path / "wandb_id").read_text() == (known or "new")

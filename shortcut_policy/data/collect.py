@@ -1,0 +1,135 @@
+"""Record demonstrations with a scripted expert."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from shortcut_policy.build import build
+from shortcut_policy.data.robomimic_source import ENV_ARGS, HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
+from shortcut_policy.data.source import expand
+from shortcut_policy.data.writer import EpisodeWriter
+from shortcut_policy.data.zarr_source import ZarrSource
+from shortcut_policy.errors import InputError
+
+#: A task that needs more tries for one episode has an expert that does not work.
+MAX_TRIES = 100
+
+
+class Expert(Protocol):
+    """What makes demonstrations."""
+
+    attributes: Mapping[str, Any]
+    """Kept with the demonstrations. Change a version in it whenever the expert acts differently."""
+
+    def episode(self, random: np.random.Generator) -> dict[str, Any] | None:
+        """One demonstration from a random start, key -> (T, ...), or None if it failed.
+
+        For a robomimic file keys are paths such as ``obs/object``, and strings become attributes.
+
+        Every draw comes from `random`, so that the same generator gives the same bytes.
+        """
+        ...
+
+
+def collect(
+    expert_spec: Mapping[str, Any], output: str, episodes: int = 200, seed: int = 0, workers: int = 1
+) -> None:
+    """Write demonstrations to a store or continue one that is there, and say how many.
+
+    Args:
+        expert_spec: Specification of an `Expert`, see `build`.
+        output: A robomimic file if the name ends in .hdf5, any other is a zarr store.
+        episodes: Successful ones, in all.
+        seed: Episode i is a function of this and i.
+        workers: Processes; they do not change the result.
+
+    Raises:
+        InputError: The store holds demonstrations of another expert or seed, or the expert fails.
+    """
+    expert: Expert = build(expert_spec)
+    attributes = {**expert.attributes, "seed": seed}
+    if ENV_ARGS in attributes and expand(output).suffix not in HDF5_SUFFIXES:
+        raise InputError(
+            f"output={output} would be a zarr store, but the demonstrations of this expert make a robomimic "
+            "file; give output=<name>.hdf5"
+        )
+    _check_same(output, attributes)
+    with _writer(output, attributes) as writer:
+        first, rejected = writer.n_episodes, 0
+        progress = tqdm(total=episodes, initial=min(first, episodes), unit="episode")
+        for episode, failures in _episodes(expert_spec, seed, range(first, episodes), workers):
+            writer.add_episode(episode)
+            rejected += failures
+            progress.set_postfix(steps=writer.n_steps, rejected=rejected)
+            progress.update()
+        progress.close()
+        steps = writer.n_steps / max(writer.n_episodes, 1)
+        print(
+            f"{writer.path}: {writer.n_episodes} episodes of {steps:.1f} steps; "
+            f"{max(episodes - first, 0)} new, {rejected} tries failed and were left out"
+        )
+
+
+def record(expert_spec: Mapping[str, Any], seed: int, index: int) -> tuple[dict[str, Any], int]:
+    """Demonstration ``index`` and its failed tries: a function of the expert, ``seed`` and ``index``."""
+    expert: Expert = build(expert_spec)
+    for attempt in range(MAX_TRIES):
+        random = np.random.default_rng(np.random.SeedSequence([seed, index, attempt]))
+        episode = expert.episode(random)
+        if episode is not None:
+            return episode, attempt
+    raise InputError(f"expert {expert_spec['_target_']} failed {MAX_TRIES} times in a row at episode {index}")
+
+
+def _writer(output: str, attributes: Mapping[str, Any]) -> EpisodeWriter | RobomimicWriter:
+    if expand(output).suffix in HDF5_SUFFIXES:
+        return RobomimicWriter(output, attributes)
+    return EpisodeWriter(output, zarr_format=2, attributes=attributes)
+
+
+def _episodes(
+    expert_spec: Mapping[str, Any], seed: int, indices: Sequence[int], workers: int
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """The missing demonstrations in order, made in so many processes."""
+    if workers == 1:
+        yield from (record(expert_spec, seed, index) for index in indices)
+        return
+    make = partial(record, expert_spec, seed)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(make, indices)
+
+
+def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
+    """Episodes of two experts or seeds in one store could not be made again."""
+    path = expand(output)
+    stored = recorded_attributes(path) if path.suffix in HDF5_SUFFIXES else _attributes_of_store(path)
+    if stored is None:
+        return
+    missing = [key for key in attributes if key not in stored]
+    if missing:
+        raise InputError(
+            f"{output} holds demonstrations that do not say with what {' and '.join(missing)} they were "
+            "recorded, so they cannot be continued; choose another output"
+        )
+    written = [one for one in (path, parts_folder(path)) if one.exists()]
+    for key, value in attributes.items():
+        if stored[key] != value:
+            raise InputError(
+                f"{output} was recorded with {key}={stored[key]}, not {value}; "
+                f"choose another output or delete {' and '.join(map(str, written))}"
+            )
+
+
+def _attributes_of_store(path: Path) -> dict[str, Any] | None:
+    try:
+        return ZarrSource(path).attributes
+    except InputError:
+        # Without a whole episode nobody is bound; whether the path can be used is for the writer to say.
+        return None

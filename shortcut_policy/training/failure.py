@@ -1,0 +1,33 @@
+"""What is said of a training that cannot go on."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from shortcut_policy.checkpoint import list_checkpoints
+from shortcut_policy.errors import TrainingError
+
+#: Windows that an error names, at most.
+REPORTED = 8
+
+
+def not_finite(step: int, losses: Tensor, rows: Tensor, output: Path) -> TrainingError:
+    """The error about an update whose loss or gradient is not finite.
+
+    Args:
+        step: The update.
+        losses: Of its rows, (B,).
+        rows: Their numbers among the training windows, (B,).
+        output: Run folder.
+    """
+    bad = rows[~losses.detach().isfinite().cpu()].tolist()
+    if bad:
+        listed = ", ".join(map(str, bad[:REPORTED]))
+        more = f" and {len(bad) - REPORTED} more" if len(bad) > REPORTED else ""
+        where = f"the loss of training windows {listed}{more}"
+        advice = "check those rows of the data, or "
+    else:
+        where, advice = "the gradient (all losses are finite)", ""
+    saved = list_checkpoints(output)
+    last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
+    return TrainingError(f"update {step}: {where} is not finite; {last}; {advice}lower trainer.learning_rate")

@@ -1,0 +1,137 @@
+"""The folder of a run: its name, its lock, its configuration, and whether a training may go on in it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shortcut_policy.checkpoint import list_checkpoints, read_description
+from shortcut_policy.errors import InputError
+from shortcut_policy.locks import FileLock
+from shortcut_policy.paths import write_atomic
+from shortcut_policy.renamed import rename
+from shortcut_policy.training.comparison import FREE_ON_RESUME, compared, first_difference
+from shortcut_policy.training.config import TrainingConfig
+
+CONFIG = "config.yaml"
+
+
+def output_folder(config: TrainingConfig) -> Path:
+    """The run folder of a configuration, ``runs/<task>_<method>_<backbone>_seed<n>`` if it names none."""
+    if config.output is not None:
+        return Path(config.output)
+    backbone = snake_case(config.backbone)
+    method = method_name(config.name, config.objective)
+    return Path(f"runs/{config.task.name}_{method}_{backbone}_seed{config.seed}")
+
+
+def method_name(name: str | None, objective: Mapping[str, Any]) -> str:
+    """Name under which tables list a run: its own, or its objective's."""
+    return name or snake_case(objective)
+
+
+def snake_case(spec: Mapping[str, Any]) -> str:
+    """Name of the class of a specification: ``flow_matching`` for ``{_target_: a.FlowMatching}``."""
+    name = str(spec["_target_"]).rpartition(".")[2]
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+@contextmanager
+def only_training(output: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder: each would overwrite what the other logs and saves.
+
+    Raises:
+        InputError: One is at work there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    busy = f"another process is training in {output}: wait for it, end it, or give another output"
+    with FileLock(output / ".lock", busy, f"start no second training in {output}"):
+        yield
+
+
+def write_config(output: Path, config: TrainingConfig) -> None:
+    """Write the ``config.yaml`` that `read_config` reads."""
+    write_atomic(output / CONFIG, yaml.safe_dump(config.document(), sort_keys=False))
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run was trained with, as it was written: it may lack newer settings.
+
+    Raises:
+        InputError: Its ``config.yaml`` is damaged.
+    """
+    path = run / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        damage = "" if isinstance(config, dict) and isinstance(config.get("task"), dict) else "no mapping"
+    except yaml.YAMLError as error:
+        damage = str(error).splitlines()[0]
+    if damage:
+        raise InputError(
+            f"{path} is no configuration of a training ({damage}): put it back, or take another run"
+        )
+    renamed: dict[str, Any] = rename(config)
+    return renamed
+
+
+def check_output(output: Path, config: TrainingConfig) -> None:
+    """Refuse to overwrite a run, or to go on with one under another configuration.
+
+    What may change on the way is `FREE_ON_RESUME`, and ``trainer.max_steps`` for a larger one.
+
+    Raises:
+        InputError: The folder is a file or holds another run; or its ``config.yaml`` is lost.
+    """
+    place = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise InputError(f"output={output} cannot be a run folder: {place} is a file; give another output")
+    if not list_checkpoints(output):
+        return
+    if not config.resume:
+        raise InputError(
+            f"{output} already holds a run; give resume=true to go on with it, or another output"
+        )
+    if not (output / CONFIG).is_file():
+        raise InputError(
+            f"{output} holds checkpoints but no {CONFIG}, which says what they were trained with: put it "
+            "back, or give another output"
+        )
+    old, new = (_decisive(each) for each in (read_config(output), config.document()))
+    if isinstance(steps := old.get("trainer.max_steps"), int | float) and new["trainer.max_steps"] > steps:
+        new["trainer.max_steps"] = steps
+    if difference := first_difference(old, new):
+        key, was, wanted = difference
+        raise InputError(
+            f"{output} was trained with {key}={was}, not {wanted}; a run goes on with its own configuration: "
+            "drop the change or give another output"
+        )
+
+
+def check_data(output: Path, path: str | Path, size: Mapping[str, int]) -> None:
+    """Refuse to go on with a run whose data have become more or less.
+
+    Args:
+        output: Run folder.
+        path: Of the data.
+        size: Of the data, as a checkpoint of theirs says it.
+
+    Raises:
+        InputError: The newest checkpoint says another size.
+    """
+    saved = list_checkpoints(output)
+    known = read_description(saved[-1])["metadata"] if saved else {}
+    for key, found in size.items():
+        if known.get(key, found) != found:
+            what = key.replace("train_", "training ")
+            raise InputError(
+                f"{output} was trained with {known[key]} {what}, and {path} has {found} now: a run goes on "
+                "with its own data, restore them or give another output"
+            )
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must stay as they are; the order of the observations, which are put end to end."""
+    return compared(config, FREE_ON_RESUME) | {"task.obs": list(config["task"].get("obs") or ())}

@@ -1,0 +1,62 @@
+"""Learning rates: a warm-up and a cosine for each phase of a training."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from diffusers.optimization import get_scheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from shortcut_policy.errors import InputError
+
+
+def phase_starts(points: Sequence[float], max_steps: int) -> list[int]:
+    """First update of each phase, the first one whose progress is not below the phase's point.
+
+    Args:
+        points: Progress of the training at which the phases after the first begin, in [0, 1].
+        max_steps: Updates in all.
+
+    Raises:
+        InputError: A phase has no update.
+    """
+    starts = [bisect_left(range(max_steps), point, key=lambda step: step / max_steps) for point in points]
+    if any(start >= end for start, end in pairwise([*starts, max_steps])):
+        raise InputError(
+            f"trainer.max_steps={max_steps} is too few for the {len(points)} phases with a teacher of this "
+            "objective: each needs an update; raise it"
+        )
+    return starts
+
+
+def make_schedule(
+    optimizer: Optimizer, warmup_steps: int, steps: int, recorded_on: torch.device | None
+) -> LambdaLR:
+    """A linear warm-up to the optimizer's own rate, then a cosine to 0: a function of the update alone.
+
+    Args:
+        optimizer: Its rate is set to that of the first update.
+        warmup_steps: Updates of the warm-up.
+        steps: Updates of both.
+        recorded_on: See `set_rate`.
+    """
+    set_rate(optimizer, optimizer.defaults["lr"], recorded_on)
+    schedule: LambdaLR = get_scheduler(
+        "cosine", optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps
+    )
+    return schedule
+
+
+def set_rate(optimizer: Optimizer, rate: float, recorded_on: torch.device | None) -> None:
+    """Set the learning rate: a number, but a tensor on the device where a CUDA graph would keep a number."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate if recorded_on is None else torch.tensor(rate, device=recorded_on)
+        if "capturable" in group:
+            group["capturable"] = recorded_on is not None
+
+
+def present_rate(schedule: LambdaLR) -> float:
+    """The rate of the schedule at its update, whatever the length of the one that it was saved with."""
+    return float(schedule.base_lrs[0] * schedule.lr_lambdas[0](schedule.last_epoch))
