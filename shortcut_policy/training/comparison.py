@@ -6,8 +6,8 @@ from typing import Any
 
 from shortcut_policy.settings import flatten
 
-#: What does not reach the weights. But for two: noise is drawn on the device that trains (`cpu`), and a run that
-#: changes between GPU and CPU goes on with other noise; with other `threads` the last digits differ.
+#: What does not reach the weights. But for two: noise is drawn on the device that trains (`cpu`), and a run
+#: that changes between GPU and CPU goes on with other noise; with other `threads` the last digits differ.
 FREE_TO_CHANGE = (
     "output",
     "resume",
