@@ -30,13 +30,14 @@ test: $(READY) ## Run the tests (10 minutes)
 robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 	@$(PIP_INSTALL) --no-deps --no-build-isolation robomimic==0.3.0
 
-lint: $(READY) ## Check style, format and types
+lint: $(READY) ## Check style, format, types and who imports whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts
+	@PYTHONPATH=.:envs:studies $(BIN)/lint-imports --no-logo
 
 clean: ## Remove the environment, caches and builds; trained runs stay
-	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pinned torch comes first and alone, so that no other package can choose a different one. The package itself

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 from shortcut_policy import Policy, load_policy
-from shortcut_policy.benchmark.methods import training_config
-from shortcut_policy.commands.train import run
+from shortcut_policy.commands.train import train
+from shortcut_policy.commands.trainings import compose_training
 
 
 def untrained_policy(*overrides: str, device: str = "cpu") -> Policy:
@@ -13,5 +13,5 @@ def untrained_policy(*overrides: str, device: str = "cpu") -> Policy:
     with tempfile.TemporaryDirectory() as folder:
         short = ["trainer.max_steps=1", "trainer.batch_size=8", "trainer.validate_every=0"]
         return load_policy(
-            run(training_config([*overrides, *short, f"output='{Path(folder) / 'run'}'"])), device
+            train(compose_training([*overrides, *short, f"output='{Path(folder) / 'run'}'"])), device
         )

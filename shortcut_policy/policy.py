@@ -152,10 +152,10 @@ class Policy(Model):
         guidance: float | None = None,
     ) -> Tensor:
         """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
-        return self.plan(obs, steps, generator, guidance).x
+        return self.predict_with_cost(obs, steps, generator, guidance).x
 
     @torch.no_grad()
-    def plan(
+    def predict_with_cost(
         self,
         obs: Mapping[str, Any],
         steps: Steps = 1,

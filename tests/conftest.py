@@ -1,5 +1,6 @@
 """What several tests need: small demonstrations, a small untrained policy, the composed configuration."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from shortcut_envs.pusht.physics import KEYPOINTS, PushTSimulator, PushTState, sample_start, transform_points
@@ -15,6 +18,20 @@ from shortcut_policy.data import DemonstrationDataset, EpisodeWriter
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.parts import make_model
+
+
+@pytest.fixture
+def give(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give a command of the command line, in this process: ``give(cli.train, "task=pusht")``."""
+
+    def give_command(command: Callable[[], None], *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [command.__name__, *arguments])
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+        GlobalHydra.instance().clear()
+        command()
+
+    return give_command
+
 
 TINY = (
     "backbone.down_dims=[16,32]",

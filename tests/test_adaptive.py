@@ -11,14 +11,14 @@ from hydra import compose, initialize_config_dir
 from shortcut_policy import adaptive, save_policy
 from shortcut_policy.adaptive import Auto, StepTimes, sample_auto, time_calls
 from shortcut_policy.benchmark.table import Cell
-from shortcut_policy.commands.rollout import rollout
 from shortcut_policy.commands.rollout import run as run_rollouts
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import FlowMatching, Shortcut
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.episode import read_episodes
-from shortcut_policy.rollout.evaluate import Machinery, Protocol, evaluate
+from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, evaluate
+from shortcut_policy.rollout.play import rollout
 from shortcut_studies import CONFIGS, auto_steps
 from shortcut_studies.auto_steps import against_fixed, gap_test
 from tests.rollout.test_evaluate import SEEDS, SHORT, observations
@@ -44,7 +44,7 @@ def policy(tiny_policy: Policy) -> Policy:
 
 
 def quartiles(policy: Policy) -> list[float]:
-    gap = policy.plan(observations(policy, ROWS), "auto", generators()).gap
+    gap = policy.predict_with_cost(observations(policy, ROWS), "auto", generators()).gap
     assert gap is not None
     return np.quantile(gap, [0.25, 0.5, 0.75]).tolist()
 
@@ -66,7 +66,7 @@ def test_counts_that_the_objective_does_not_know_are_left_out():
 def test_every_row_is_the_sample_of_the_step_count_it_was_given(policy: Policy):
     obs = observations(policy, ROWS)
     tolerance = quartiles(policy)[1]
-    found = policy.plan(obs, Auto(tolerance, max_steps=4), generators())
+    found = policy.predict_with_cost(obs, Auto(tolerance, max_steps=4), generators())
     assert set(found.evaluations.tolist()) == {3, 7}
     fixed = {steps: policy.predict(obs, steps, generators()) for steps in (1, 2, 4)}
     for row, spent in enumerate(found.evaluations.tolist()):
@@ -78,10 +78,12 @@ def test_every_row_is_the_sample_of_the_step_count_it_was_given(policy: Policy):
 
 def test_a_row_does_not_depend_on_what_its_neighbours_need(policy: Policy):
     obs, auto = observations(policy, ROWS), Auto(quartiles(policy)[1])
-    together = policy.plan(obs, auto, generators())
+    together = policy.predict_with_cost(obs, auto, generators())
     for row in range(ROWS):
         alike = {name: np.repeat(value[row : row + 1], ROWS, axis=0) for name, value in obs.items()}
-        alone = policy.plan(alike, auto, [torch.Generator().manual_seed(row) for _ in range(ROWS)])
+        alone = policy.predict_with_cost(
+            alike, auto, [torch.Generator().manual_seed(row) for _ in range(ROWS)]
+        )
         assert all(torch.equal(a[row], b[row]) for a, b in zip(alone, together, strict=True))
 
 
@@ -89,7 +91,7 @@ def test_a_row_does_not_depend_on_what_its_neighbours_need(policy: Policy):
 def test_a_single_row_costs_what_is_reported(policy: Policy, tolerance, calls):
     counted = []
     handle = policy.backbone.register_forward_hook(lambda *_: counted.append(1))
-    found = policy.plan(observations(policy, 1), Auto(tolerance), generators(1))
+    found = policy.predict_with_cost(observations(policy, 1), Auto(tolerance), generators(1))
     handle.remove()
     assert len(counted) == found.evaluations.item() == calls
 
@@ -101,7 +103,7 @@ def test_the_word_stands_for_the_default(policy: Policy):
 
 
 def test_fixed_steps_report_their_cost_and_no_gap(policy: Policy):
-    found = policy.plan(observations(policy, 2), 4, generators(2))
+    found = policy.predict_with_cost(observations(policy, 2), 4, generators(2))
     assert found.evaluations.tolist() == [4, 4] and found.gap is None
 
 
@@ -234,8 +236,8 @@ def test_automatic_rollouts_do_not_depend_on_what_runs_beside_them(policy: Polic
 
 def test_an_evaluation_reports_what_was_spent(policy: Policy, tmp_path):
     auto = Auto(quartiles(policy)[1], max_steps=4)
-    protocol = Protocol(episodes=2, batch_size=2, env={"max_steps": 20})
-    summary = evaluate(policy, auto, tmp_path, protocol, Machinery())
+    protocol = EvaluationProtocol(episodes=2, batch_size=2, env={"max_steps": 20})
+    summary = evaluate(policy, auto, tmp_path, protocol, RolloutOptions())
     lines = read_episodes(tmp_path / "episodes.jsonl")
     spent = np.mean([line["network_evaluations"] for line in lines])
     assert summary["network_evaluations"] == pytest.approx(spent, abs=0.01)
@@ -244,9 +246,9 @@ def test_an_evaluation_reports_what_was_spent(policy: Policy, tmp_path):
     assert summary["latency"]["repeats"] == 3, "timed on the three chunks of an episode"
 
     written = (tmp_path / "summary.json").stat().st_mtime_ns
-    evaluate(policy, auto, tmp_path, protocol, Machinery())
+    evaluate(policy, auto, tmp_path, protocol, RolloutOptions())
     assert (tmp_path / "summary.json").stat().st_mtime_ns == written
-    assert "tolerance" not in evaluate(policy, 4, tmp_path, protocol, Machinery())["settings"]
+    assert "tolerance" not in evaluate(policy, 4, tmp_path, protocol, RolloutOptions())["settings"]
 
 
 def cell(cost: float, scores: list[float]) -> Cell:

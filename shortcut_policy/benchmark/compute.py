@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import (
     cost_phases,
@@ -130,7 +130,7 @@ def compute_rows(
     return rows
 
 
-def compute_table(rows: Rows) -> TextTable:
+def compute_table(rows: ResultRows) -> TextTable:
     """The rows of `compute_rows` for readers."""
     first = rows[0]
     caption = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shortcut_policy.benchmark.compute import PhaseCost, training_flops
-from shortcut_policy.benchmark.methods import Entry
+from shortcut_policy.benchmark.methods import Method
 from shortcut_policy.benchmark.result_files import RunResults
 from shortcut_policy.benchmark.table import Measured
 from shortcut_policy.checkpoint import checkpoint_step
@@ -22,24 +22,24 @@ def curve_checkpoints(checkpoints: Sequence[str], count: int) -> list[str]:
 
 
 def curve_cells(
-    entry: Entry, checkpoints: Sequence[str], count: int, steps: Sequence[int]
+    method: Method, checkpoints: Sequence[str], count: int, steps: Sequence[int]
 ) -> list[tuple[str, int]]:
-    """(checkpoint, steps) of the curves of a run; step counts that the entry does not have are left out."""
-    own = [number for number in steps if number in entry.steps]
+    """(checkpoint, steps) of the curves of a run; step counts that the method does not have are left out."""
+    own = [number for number in steps if number in method.steps]
     return [(checkpoint, number) for checkpoint in curve_checkpoints(checkpoints, count) for number in own]
 
 
 def curve_rows(
-    entry: Entry,
+    method: Method,
     results: Sequence[RunResults],
     phases: Sequence[PhaseCost],
     count: int,
     steps: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """The points of an entry's curves, as JSON holds them: those of the cells that were evaluated.
+    """The points of a method's curves, as JSON holds them: those of the cells that were evaluated.
 
     Args:
-        entry: The entry.
+        entry: The method.
         results: Its training seeds. A curve is the mean of those that have all of its points, so that no two
             points are of different seeds; if there are none, a point is the mean of those that have it.
         phases: What its training costs, see `phase_costs`.
@@ -47,18 +47,18 @@ def curve_rows(
         steps: A curve for each.
     """
     rows = []
-    points = curve_cells(entry, results[0].checkpoints, count, steps)
+    points = curve_cells(method, results[0].checkpoints, count, steps)
     whole = [run for run in results if run.cells.keys() >= {*points}]
     for checkpoint, number in points:
         having = whole or [run for run in results if (checkpoint, number) in run.cells]
         cells = [run.cells[checkpoint, number] for run in having]
         if not cells:
             continue
-        measured, policy = Measured(entry.name, [[cell] for cell in cells]), cells[0].summary["policy"]
+        measured, policy = Measured(method.name, [[cell] for cell in cells]), cells[0].summary["policy"]
         success_ci, _ = success_interval(measured.successes)
         rows.append(
             {
-                "name": entry.name,
+                "name": method.name,
                 "steps": number,
                 "checkpoint": checkpoint,
                 "train_steps": policy["train_steps"],

@@ -3,28 +3,32 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+import yaml
 
 from shortcut_policy.benchmark import plots
 from shortcut_policy.benchmark.compute import compute_table
+from shortcut_policy.benchmark.config import BenchmarkConfig
 from shortcut_policy.benchmark.report import Picture, write_report
 from shortcut_policy.benchmark.result_files import Losses, RunResults, published_file, slug, write_published
 from shortcut_policy.benchmark.table import is_graded, results_table, row_label
-from shortcut_policy.benchmark.text_table import Rows, count_of, write_into
+from shortcut_policy.benchmark.text_table import ResultRows, count_of, write_into
 from shortcut_policy.paths import atomic_path, write_atomic
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from shortcut_policy.rollout.recorder import tile_videos
 
 
-def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output: Path) -> list[Picture]:
+def draw_figures(
+    rows: ResultRows, curves: ResultRows, losses: Mapping[str, Losses], output: Path
+) -> list[Picture]:
     """Draw the figures, as PNG for documents and as SVG for the report.
 
     Args:
         rows: Of the results.
         curves: See `curve_rows`; none for no such figure.
-        losses: Entry -> losses of its first training seed.
+        losses: Method -> losses of its first training seed.
         output: Folder.
     """
     logged = {name: curves for name, curves in losses.items() if curves}
@@ -63,7 +67,7 @@ def draw_figures(rows: Rows, curves: Rows, losses: Mapping[str, Losses], output:
 
 
 def tile_films(
-    folder: Path, name: str, steps: int, rules: Protocol, videos: int, output: Path
+    folder: Path, name: str, steps: int, rules: EvaluationProtocol, videos: int, output: Path
 ) -> list[Picture]:
     """The films of one evaluated ``folder`` as one, and the paths in it, if the environment has any."""
     film = output / f"{slug(name)}_{slug(count_of(steps, 'step'))}.mp4"
@@ -78,10 +82,14 @@ def tile_films(
 
 
 def write_results(
-    rows: Rows, compute: Rows, curves: Rows, pictures: Sequence[Picture], config: DictConfig
+    rows: ResultRows,
+    compute: ResultRows,
+    curves: ResultRows,
+    pictures: Sequence[Picture],
+    config: BenchmarkConfig,
 ) -> None:
     """Write rows, tables and report, and put the tables into the README."""
-    output = Path(config.output)
+    output = config.output
     for name, records in {"results": rows, "compute": compute, "curves": curves}.items():
         if records:
             write_atomic(output / f"{name}.json", json.dumps(records, indent=2) + "\n")
@@ -92,7 +100,7 @@ def write_results(
     settings = {
         "Command": rows[0]["command"],
         "Commit": rows[0]["commit"],
-        "Configuration": OmegaConf.to_yaml(config, resolve=True),
+        "Configuration": yaml.safe_dump(json.loads(json.dumps(asdict(config), default=str)), sort_keys=False),
     }
     write_report(
         output / "report.html",
@@ -105,7 +113,7 @@ def write_results(
     if config.readme:
         for marker, text in zip((config.marker, config.compute_marker), texts, strict=True):
             if marker:
-                write_into(Path(config.readme), marker, text)
+                write_into(config.readme, marker, text)
 
 
 def publish(output: Path, folder: Path, results: Mapping[str, Sequence[RunResults]]) -> None:

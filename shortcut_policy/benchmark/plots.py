@@ -14,11 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from scipy.ndimage import uniform_filter1d
 
 from shortcut_policy.benchmark.table import is_graded
-from shortcut_policy.benchmark.text_table import Rows, count_of
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.benchmark.text_table import ResultRows, count_of
+from shortcut_policy.figures import COLOURS, STYLE, legend, save
 
-#: Okabe and Ito's palette: told apart with every common form of colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":")
 #: Panels of a figure side by side.
@@ -26,29 +24,9 @@ COLUMNS = 4
 #: Where the number at a point may go, in points, and how much room it takes.
 LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
 LABEL_ROOM = (13, 11)
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 7.0,
-    "savefig.dpi": 160,
-    # Text as outlines and fixed ids: the same file on every machine.
-    "svg.hashsalt": "shortcut_policy",
-}
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
-def plot_steps(rows: Rows, path: Path) -> None:
+def plot_steps(rows: ResultRows, path: Path) -> None:
     """Score and strict success against network evaluations an action chunk, one line a method, 95% bands.
 
     Success alone where the task does not score what falls short of it.
@@ -68,11 +46,11 @@ def plot_steps(rows: Rows, path: Path) -> None:
             _stretch_towards_one(places["score"])
         places["success"].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         places["success"].set_ylim(-0.03, 1.03)
-        _legend(figure, places["success"])
+        legend(figure, places["success"])
         save(figure, path)
 
 
-def plot_latency(rows: Rows, path: Path) -> None:
+def plot_latency(rows: ResultRows, path: Path) -> None:
     """Score against the time that one action chunk takes, batch 1; numbers, where there is room: steps."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
@@ -83,13 +61,13 @@ def plot_latency(rows: Rows, path: Path) -> None:
         _stretch_towards_one(axes)
         axes.set_xlabel(f"latency of one action chunk, median, ms ({rows[0]['device']})")
         axes.set_title(f"{'Score' if is_graded(rows) else 'Success'}, axis stretched towards 1")
-        _legend(figure, axes)
+        legend(figure, axes)
         figure.draw_without_rendering()  # from here on places on the axes are those of the file
         _steps_beside_points(axes, rows)
         save(figure, path)
 
 
-def plot_compute(rows: Rows, path: Path) -> None:
+def plot_compute(rows: ResultRows, path: Path) -> None:
     """Score against the FLOPs spent on training, a panel for each step count, a line a method, 95% bands."""
     with mpl.rc_context(STYLE):
         counts = sorted({row["steps"] for row in rows})
@@ -104,11 +82,11 @@ def plot_compute(rows: Rows, path: Path) -> None:
             axes.set_title(f"Score at {count_of(steps, 'step')}")
             axes.set_xlabel("training FLOPs")
             _stretch_towards_one(axes)
-        _legend(figure, panels[0])
+        legend(figure, panels[0])
         save(figure, path)
 
 
-def plot_distances(rows: Rows, name: str, real: float | None, path: Path) -> None:
+def plot_distances(rows: ResultRows, name: str, real: float | None, path: Path) -> None:
     """Frechet distance of samples against network evaluations, one line a method, 95% bands.
 
     Args:
@@ -131,7 +109,7 @@ def plot_distances(rows: Rows, name: str, real: float | None, path: Path) -> Non
         axes.set_title(f"{name}, lower is better")
         axes.set_xlabel("network evaluations per sample")
         _powers_of_two(axes, [row["nfe"] for row in rows])
-        _legend(figure, axes)
+        legend(figure, axes)
         save(figure, path)
 
 
@@ -168,39 +146,7 @@ def plot_losses(
         save(figure, path)
 
 
-def plot_paths(recordings: Sequence[Path], path: Path, columns: int = 4) -> None:
-    """Paths of agent and block over the pictures of the start (faint) and the end of recorded episodes."""
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        rows = -(-len(recordings) // columns)
-        columns = min(columns, len(recordings))
-        figure = Figure(figsize=(2.5 * columns, 2.5 * rows + 0.4), layout="constrained")
-        for axes in figure.subplots(rows, columns, squeeze=False).flat:
-            axes.set_axis_off()
-        for axes, recording in zip(figure.axes, recordings, strict=False):
-            with np.load(recording) as data:
-                picture = 0.7 * data["last"].astype(float) + 0.3 * data["first"]
-                axes.imshow(picture.astype(np.uint8), extent=(0, 512, 512, 0))
-                for key, colour in (("block", COLOURS[1]), ("agent", COLOURS[0])):
-                    x, y = data[key].T
-                    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.9, label=key)
-                    axes.plot(x[0], y[0], "o", color="white", markeredgecolor=colour, markersize=5)
-                    axes.plot(x[-1], y[-1], "o", color=colour, markersize=5)
-                axes.set_title(
-                    f"start {recording.stem.removeprefix('episode_')}, {len(x) - 1} steps", fontsize=9
-                )
-            axes.set(xlim=(0, 512), ylim=(512, 0))
-        _legend(figure, figure.axes[0])
-        save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write ``figure`` in the format of ``path``'s suffix, whole or not at all."""
-    kind = path.suffix.removeprefix(".")
-    with atomic_path(path) as part:
-        figure.savefig(part, format=kind, metadata=_NO_METADATA if kind == "svg" else None)
-
-
-def _steps_beside_points(axes: Axes, rows: Rows) -> None:
+def _steps_beside_points(axes: Axes, rows: ResultRows) -> None:
     """Write each row's steps beside its point, or not at all where other points and numbers leave no room."""
     points = axes.transData.transform([(row["latency_ms_p50"], row["score"]) for row in rows])
     points *= 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
@@ -224,14 +170,14 @@ def _steps_beside_points(axes: Axes, rows: Rows) -> None:
             break
 
 
-def _by_name(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+def _by_name(rows: ResultRows) -> dict[str, list[Mapping[str, Any]]]:
     return {
         name: [row for row in rows if row["name"] == name]
         for name in dict.fromkeys(row["name"] for row in rows)
     }
 
 
-def _lines(axes: Axes, rows: Rows, x: str, y: str, names: Sequence[str] = ()) -> None:
+def _lines(axes: Axes, rows: ResultRows, x: str, y: str, names: Sequence[str] = ()) -> None:
     """A line for each of ``names`` that has rows: all, in their order, if none are given."""
     methods = _by_name(rows)
     for number, name in enumerate(names or methods):
@@ -285,13 +231,3 @@ def _stretch_towards_one(axes: Axes) -> None:
     axes.set_ylim(low - 0.15, 1.01)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the panels, in as many columns up to four as the figure is wide enough for."""
-    handles, labels = axes.get_legend_handles_labels()
-    for columns in range(min(4, len(labels)), 0, -1):
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
-        legend.remove()

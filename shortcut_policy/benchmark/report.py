@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from shortcut_policy.benchmark.table import is_graded, row_label
-from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of
 from shortcut_policy.paths import write_atomic
 
 #: Larger films are linked beside the report: a mail or a phone should still open it.
@@ -30,7 +30,7 @@ def write_report(
     path: Path,
     *,
     title: str,
-    rows: Rows,
+    rows: ResultRows,
     tables: Mapping[str, TextTable],
     pictures: Sequence[Picture],
     settings: Mapping[str, str],
@@ -63,7 +63,7 @@ def write_report(
     write_atomic(path, page)
 
 
-def _summary(rows: Rows) -> str:
+def _summary(rows: ResultRows) -> str:
     """Four sentences: what was done, what the numbers mean, what came out, how far to trust it."""
     first, graded = rows[0], is_graded(rows)
     names = list(dict.fromkeys(row["name"] for row in rows))
@@ -87,7 +87,7 @@ def _summary(rows: Rows) -> str:
     return " ".join([done, meaning, _finding(rows), trust])
 
 
-def _finding(rows: Rows) -> str:
+def _finding(rows: ResultRows) -> str:
     """What the first row came to, beside the one that it is compared with."""
     first, graded, reference = rows[0], is_graded(rows), _reference(rows)
     text = f"With {count_of(first['steps'], 'step')}, {first['name']} reaches {_result(first, graded)}"
@@ -109,13 +109,13 @@ def _listed(names: Sequence[str]) -> str:
     return f"{text[0].upper()}{text[1:]}"
 
 
-def _reference(rows: Rows) -> Mapping[str, Any] | None:
+def _reference(rows: ResultRows) -> Mapping[str, Any] | None:
     """The row that the first one is compared with."""
     label = rows[0]["reference"]
     return next((row for row in rows if row_label(row["name"], row["steps"]) == label), None)
 
 
-def _cards(rows: Rows) -> list[tuple[str, str, str]]:
+def _cards(rows: ResultRows) -> list[tuple[str, str, str]]:
     """Title, big number, explanation: the first row, what it is compared with, how much faster it is."""
     first, graded, reference = rows[0], is_graded(rows), _reference(rows)
     cards = [_card(first, graded)]

@@ -1,6 +1,6 @@
 """Results that outlive the folders of the runs that they come from.
 
-``<publish>/cells/<entry>.jsonl`` holds all that tables, tests and figures need of an entry, a few kilobytes
+``<publish>/cells/<method>.jsonl`` holds all that tables, tests and figures need of a method, a few kilobytes
 an evaluated checkpoint: small enough for version control. Its lines are records of two kinds, "run" (a
 training seed: what was trained, and its losses) and "cell" (one of its checkpoints at one step count: the
 summary of the evaluation, and seed, score and success of every start). Commands are left out: their paths do
@@ -18,7 +18,9 @@ import numpy as np
 from shortcut_policy.benchmark.table import Cell
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
+from shortcut_policy.settings import flatten
+from shortcut_policy.training.comparison import FREE_TO_CHANGE, first_difference
 
 #: Kind of record ("train", "validation") -> (updates, losses).
 Losses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
@@ -29,7 +31,7 @@ class RunResults:
     """What the benchmark knows of one training seed, evaluated here or read from published results.
 
     Attributes:
-        number: The training seed, or the place in the entry's ``runs``.
+        number: The training seed, or the place in the method's ``runs``.
         spec: Specification of the policy, see `Policy.from_spec`.
         training: The training configuration, without what belongs to a machine; None if unknown.
         checkpoints: Names of all checkpoints of the run, newest last.
@@ -53,17 +55,17 @@ class RunResults:
 
 
 def slug(name: str) -> str:
-    """An entry's name as part of file names."""
+    """A method's name as part of file names."""
     return name.replace(" ", "_")
 
 
 def published_file(folder: Path, name: str) -> Path:
-    """Where the results of an entry are in a folder of published results."""
+    """Where the results of a method are in a folder of published results."""
     return folder / "cells" / f"{slug(name)}.jsonl"
 
 
 def write_published(path: Path, runs: Sequence[RunResults]) -> None:
-    """Write the results of an entry's training seeds."""
+    """Write the results of a method's training seeds."""
     lines = [json.dumps(record, default=str) for run in runs for record in _records(run)]
     write_atomic(path, "\n".join(lines) + "\n")
 
@@ -97,7 +99,7 @@ def read_published(path: Path) -> list[RunResults]:
         ) from error
 
 
-def check_protocol(run: RunResults, path: Path, rules: Protocol) -> None:
+def check_protocol(run: RunResults, path: Path, rules: EvaluationProtocol) -> None:
     """Refuse results that other rules made.
 
     Raises:
@@ -140,9 +142,6 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
     Raises:
         InputError: a setting differs.
     """
-    from shortcut_policy.settings import flatten
-    from shortcut_policy.training.comparison import first_difference
-
     published = flatten(portable_training(run.training or {}))
     if difference := first_difference(published, flatten(training)):
         key, old, new = difference
@@ -154,8 +153,6 @@ def check_training(run: RunResults, path: Path, training: Mapping[str, Any]) -> 
 
 def portable_training(config: Mapping[str, Any]) -> dict[str, Any]:
     """A training configuration without what belongs to a machine or a moment, to compare and to publish."""
-    from shortcut_policy.training.comparison import FREE_TO_CHANGE
-
     machine = {"task": ("source", "env"), "trainer": ("_target_", "precision", "compile", "cuda_graph")}
     kept = {key: value for key, value in config.items() if key not in FREE_TO_CHANGE}
     for part in machine.keys() & kept.keys():

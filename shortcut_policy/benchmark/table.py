@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.latency import Latency
 from shortcut_policy.rollout.statistics import (
@@ -156,12 +156,12 @@ def add_comparison(
     row[f"{prefix}success_p_method"] = success and success.method
 
 
-def is_graded(rows: Rows) -> bool:
+def is_graded(rows: ResultRows) -> bool:
     """Whether the task scores what falls short of success; if not, score and success are one number."""
     return any(row["score"] != row["success"] for row in rows)
 
 
-def results_table(rows: Rows) -> TextTable:
+def results_table(rows: ResultRows) -> TextTable:
     """The rows for readers; comparisons, and scores beside successes, have a column where there are any."""
     graded = is_graded(rows)
     measures = ["score", "strict success"] if graded else ["success"]
@@ -180,7 +180,7 @@ def results_table(rows: Rows) -> TextTable:
     return TextTable(header, lines, _caption(rows, bool(reference or baseline)))
 
 
-def _caption(rows: Rows, compared: bool) -> str:
+def _caption(rows: ResultRows, compared: bool) -> str:
     first = rows[0]
     rules = _mostly({row_label(row["name"], row["steps"]): row["checkpoint_rule"] for row in rows})
     data = _mostly({row["name"]: f"{row['task']}, {row['dataset']}" for row in rows})
@@ -230,7 +230,7 @@ def _cells(row: Mapping[str, Any], graded: bool) -> list[str]:
     return [row["name"], str(row["steps"]), f"{row['nfe']:.4g}", *measures, latency]
 
 
-def _baseline(rows: Rows) -> str | None:
+def _baseline(rows: ResultRows) -> str | None:
     """Name of the method that rows are compared with at the same number of steps."""
     label = next((row["baseline"] for row in rows if row.get("baseline")), None)
     return next((row["name"] for row in rows if row_label(row["name"], row["steps"]) == label), None)

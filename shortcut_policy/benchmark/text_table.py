@@ -14,7 +14,7 @@ from shortcut_policy.paths import write_atomic
 #: Texts of a cell that has nothing to say.
 NOTHING = ("", "–")
 #: Rows of results as JSON holds them.
-Rows = Sequence[Mapping[str, Any]]
+ResultRows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

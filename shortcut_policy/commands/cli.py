@@ -44,8 +44,9 @@ def command(
 
         @wraps(task)
         def guarded(config: DictConfig) -> None:
-            # A configuration may name classes in modules beside the user's own configs.
-            sys.path.insert(0, os.getcwd())
+            # A configuration may name classes in modules where the command is given. They come last: whatever
+            # they are called, they take the place of no library's.
+            sys.path.append(os.getcwd())
             try:
                 task(config)
             except Exception as error:
@@ -128,15 +129,15 @@ def download(config: DictConfig) -> None:
 @command("encode_latents")
 def encode_latents(config: DictConfig) -> None:
     """Latents of images: ``scripts/encode_latents.py source.path=images.zip vae=... output=latents.zarr``."""
-    from shortcut_policy.images.latents import run
+    from shortcut_policy.commands.images import encode
 
-    run(config)
+    encode(config)
 
 
 @command("benchmark")
 def benchmark(config: DictConfig) -> None:
     """Compare checkpoints or training configurations in one table: ``scripts/benchmark.py``."""
-    from shortcut_policy.benchmark.harness import run
+    from shortcut_policy.commands.benchmark import run
 
     run(config)
 
@@ -144,9 +145,9 @@ def benchmark(config: DictConfig) -> None:
 @command("benchmark_images")
 def benchmark_images(config: DictConfig) -> None:
     """Compare methods of making images: ``scripts/benchmark_images.py --config-name benchmark_digits``."""
-    from shortcut_policy.images.benchmark import run
+    from shortcut_policy.commands.images import benchmark
 
-    run(config)
+    benchmark(config)
 
 
 @command("collect")
@@ -168,6 +169,6 @@ def view(config: DictConfig) -> None:
 @command("sample")
 def sample(config: DictConfig) -> None:
     """Sample a model of images: ``scripts/sample.py checkpoint=... steps=[1,4,128] n=40``."""
-    from shortcut_policy.images.sampling import run
+    from shortcut_policy.commands.images import sample
 
-    run(config)
+    sample(config)

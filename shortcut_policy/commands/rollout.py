@@ -1,127 +1,16 @@
-"""The rollout command: checkpoints x step counts, each in its own folder, and one table."""
+"""The rollout command."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from omegaconf import DictConfig
 
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-
-from shortcut_policy.adaptive import Auto
-from shortcut_policy.benchmark.table import (
-    Cell,
-    Measured,
-    add_comparison,
-    make_row,
-    results_table,
-    row_label,
-)
-from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.data.source import expand
-from shortcut_policy.errors import InputError
-from shortcut_policy.paths import write_atomic
-from shortcut_policy.policy import Policy
-from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
-from shortcut_policy.rollout.play import rollout
-from shortcut_policy.settings import listed
-
-__all__ = ["checkpoint_name", "protocol", "rollout", "run"]
+from shortcut_policy.benchmark.rollouts import roll_out
+from shortcut_policy.commands.configuration import read
+from shortcut_policy.rollout.config import RolloutConfig
 
 
 def run(config: DictConfig) -> None:
-    """Roll checkpoints out as ``configs/rollout.yaml`` describes, print the table and write ``results.json``.
+    """Roll checkpoints out as ``configs/rollout.yaml`` describes.
 
     Raises:
-        InputError: a checkpoint, step count or environment cannot be used; nothing has been rolled out then.
+        InputError: See `roll_out`; or a setting cannot be used.
     """
-    paths = listed("checkpoint", config.checkpoint)
-    counts = [Auto(config.tolerance) if steps == "auto" else steps for steps in listed("steps", config.steps)]
-    names = [checkpoint_name(path) for path in paths]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"two of the checkpoints are called {twice}, and the files of one would replace the other's: "
-            "roll them out one by one, with an output folder each"
-        )
-    rules = protocol(config)
-    machinery = Machinery(
-        num_envs=config.num_envs,
-        asynchronous=config.asynchronous,
-        videos=config.videos,
-        plot=config.plot,
-        overwrite=config.overwrite,
-    )
-    policies = [load_policy(path, config.device) for path in paths]
-    tasks = {policy.metadata["task"]["name"] for policy in policies}
-    if len(tasks) > 1:
-        raise InputError(
-            f"the checkpoints are of the tasks {', '.join(sorted(tasks))}: one table holds one task, roll "
-            "them out one by one"
-        )
-    for policy in policies:
-        check(policy, counts, rules, config.guidance)
-    output = expand(config.output)
-    rows = [
-        measure(policy, name, steps, output / name, rules, machinery, config.guidance)[0]
-        for name, policy in zip(names, policies, strict=True)
-        for steps in counts
-    ]
-    write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
-    console = Console()
-    console.print(results_table(rows).rich())
-    console.print(f"Episodes, summaries and figures are in {output}", highlight=False)
-
-
-def measure(
-    policy: Policy,
-    name: str,
-    steps: int | Auto,
-    output: Path,
-    rules: Protocol,
-    machinery: Machinery,
-    guidance: float | None = None,
-) -> tuple[dict[str, Any], Cell, Path]:
-    """Evaluate ``policy`` in a folder under ``output``.
-
-    Returns:
-        The row for tables, in which ``name`` is the method; the values of each start; the folder.
-    """
-    if isinstance(steps, Auto):
-        setting = {"steps": "auto", "tolerance": steps.tolerance, "max_steps": steps.max_steps}
-        folder, title = output / f"auto_{steps.tolerance:g}", f"{name}, auto, tolerance {steps.tolerance:g}"
-    else:
-        setting, folder, title = {}, output / f"steps_{steps:03d}", row_label(name, steps)
-    if guidance is not None:
-        setting, folder = setting | {"guidance": guidance}, folder.with_name(f"{folder.name}_w_{guidance:g}")
-        title = f"{title}, guidance {guidance:g}"
-    summary = evaluate(policy, steps, folder, rules, machinery, title, guidance)
-    cell = Cell.read(summary, folder)
-    measured = Measured(name, [[cell]])
-    row = make_row(measured, command_line(), commit())
-    add_comparison(row, measured, None)
-    return row | setting, cell, folder
-
-
-def protocol(config: DictConfig) -> Protocol:
-    """The evaluation protocol of a rollout or benchmark configuration."""
-    if not isinstance(config.env, Mapping | None):
-        raise InputError(
-            f"env={config.env} must be a mapping, whose keys are laid over the task's environment"
-        )
-    env = OmegaConf.to_container(config.env or OmegaConf.create({}), resolve=True)
-    assert isinstance(env, dict)
-    return Protocol(
-        config.episodes,
-        config.seed,
-        config.noise_seed,
-        config.batch_size,
-        {str(k): v for k, v in env.items()},
-    )
-
-
-def checkpoint_name(path: str | Path) -> str:
-    """Call ``runs/a/checkpoints/step_00014000`` "a/step_00014000", and any other folder by its name."""
-    folder = Path(path).resolve()
-    return f"{folder.parents[1].name}/{folder.name}" if folder.parent.name == "checkpoints" else folder.name
+    roll_out(read(config, RolloutConfig))

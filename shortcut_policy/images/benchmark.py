@@ -3,30 +3,29 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 
-from shortcut_policy.benchmark.methods import (
-    Entry,
-    Run,
-    is_trained,
-    parse_entries,
-    train_entry,
-    training_run,
-)
+from shortcut_policy.benchmark.methods import Method
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.plots import plot_distances
 from shortcut_policy.benchmark.result_files import slug
 from shortcut_policy.benchmark.text_table import place_in, write_into
+from shortcut_policy.benchmark.training_runs import (
+    TrainingRun,
+    Trainings,
+    is_trained,
+    training_run,
+)
 from shortcut_policy.build import build
-from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
+from shortcut_policy.images.config import ImageBenchmarkConfig
 from shortcut_policy.images.features import Features, make_features
 from shortcut_policy.images.image_set import ImageSource
 from shortcut_policy.images.metrics import FEWEST, Quality, Reference, measure, reference
@@ -36,56 +35,44 @@ from shortcut_policy.images.table import Judged, make_row, make_table
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.paths import atomic_path, write_atomic
 from shortcut_policy.provenance import command_line, commit, fingerprint
-from shortcut_policy.settings import check_choice, check_whole
+from shortcut_policy.training.config import TrainingConfig
 
 #: What the table calls the images that no method was trained on.
 HELD_OUT = "held-out images"
 
 
-def run(config: DictConfig) -> None:
+def compare_images(config: ImageBenchmarkConfig, trainings: Trainings) -> None:
     """Train what is to be trained, sample, measure, write ``results.json``, ``results.md`` and figures.
 
     What an earlier call with the same output folder has finished is taken as it is.
 
+    Args:
+        config: The methods, and how they are compared.
+        trainings: Trains those that have to be trained.
+
     Raises:
-        InputError: an entry, the images or the feature network cannot be used.
+        InputError: a method, the images or the feature network cannot be used.
     """
-    entries, output = parse_entries(config.entries), Path(config.output)
-    if config.document:
-        place_in(Path(config.document), config.marker)
-    runs = {entry.name: _runs(entry, config) for entry in entries}
-    check_choice("trained_only", config.trained_only, (True, False))
-    if config.trained_only:
-        runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
-        entries = [entry for entry in entries if runs[entry.name]]
-    if not entries:
-        raise InputError(f"trained_only=true leaves nothing to compare: no run below {output} is finished")
-    source = _check(entries, runs, config)
+    methods, runs = _choose(config, trainings)
+    source = _check(methods, runs, config)
     console = Console()
-    phases = Phases(_plan(entries, runs), console)
+    phases = Phases(_plan(methods, runs), console)
     with phases.next():
         features = make_features(
-            config.features,
-            source,
-            build(dict(config.classifier)),
-            Path(config.cache),
-            config.inception_weights,
-            config.device,
+            config.features, source, config.classifier, config.cache, config.inception_weights, config.device
         )
-        real = reference(features, source.train, Path(config.cache))
-    for entry in entries:
-        for one in runs[entry.name]:
-            with phases.next():
-                assert one.training is not None
-                train_entry(one.training)
+        real = reference(features, source.train, config.cache)
+    for one in (one for method in methods for one in runs[method.name]):
+        with phases.next():
+            trainings.run(_training_of(one))
     judged = []
-    for entry in entries:
-        scales: Sequence[float | None] = entry.guidance or [None]
+    for method in methods:
+        scales: Sequence[float | None] = method.guidance or [None]
         with phases.next():
             judged += [
-                _judge(entry, steps, scale, runs[entry.name], features, real, config)
+                _judge(method, steps, scale, runs[method.name], features, real, config)
                 for scale in scales
-                for steps in entry.steps
+                for steps in method.steps
             ]
     if len(source.test):
         judged.append(_held_out(source, features, real))
@@ -94,80 +81,105 @@ def run(config: DictConfig) -> None:
     console.print(make_table([make_row(one, features.name) for one in judged], config.title).rich())
 
 
-def _runs(entry: Entry, config: DictConfig) -> list[Run]:
-    if entry.overrides is None:
+def _choose(
+    config: ImageBenchmarkConfig, trainings: Trainings
+) -> tuple[Sequence[Method], Mapping[str, Sequence[TrainingRun]]]:
+    """The methods to compare and the runs of each, those of which nothing may be trained left out."""
+    methods = config.entries
+    runs = {method.name: _runs(method, config, trainings) for method in methods}
+    if config.trained_only:
+        runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
+        methods = [method for method in methods if runs[method.name]]
+    if not methods:
         raise InputError(
-            f"benchmark entry '{entry.name}' has no overrides: images are compared after the same training, "
+            f"trained_only=true leaves nothing to compare: no run below {config.output} is finished"
+        )
+    return methods, runs
+
+
+def _runs(method: Method, config: ImageBenchmarkConfig, trainings: Trainings) -> list[TrainingRun]:
+    if method.overrides is None:
+        raise InputError(
+            f"benchmark entry '{method.name}' has no overrides: images are compared after the same training, "
             "give it overrides=[objective=...]"
         )
-    return [training_run(entry, seed, config.training, Path(config.output)) for seed in entry.seeds]
+    return [training_run(method, seed, config.training, config.output, trainings) for seed in method.seeds]
 
 
-def _check(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], config: DictConfig) -> ImageSource:
+def _training_of(one: TrainingRun) -> TrainingConfig:
+    """The configuration of a run, which every run of images has."""
+    assert one.training is not None
+    return one.training
+
+
+def _check(
+    methods: Sequence[Method], runs: Mapping[str, Sequence[TrainingRun]], config: ImageBenchmarkConfig
+) -> ImageSource:
     """Refuse before the trainings what would fail after them; the images that all of them learn from."""
     usable_device(config.device)
-    lowest = {"samples": FEWEST, "noise_seed": 0, "batch_size": 1, "shown": 1}
-    for key, least in lowest.items():
-        check_whole(key, config[key], least)
-    check_choice("bf16", config.bf16, (True, False))
+    if config.document:
+        place_in(config.document, config.marker or "")
     tasks = []
-    for entry in entries:
-        training = runs[entry.name][0].training
-        assert training is not None
-        plain = to_plain(training)
-        tasks.append(plain["task"])
+    for method in methods:
+        training = _training_of(runs[method.name][0])
+        tasks.append(training.task)
         if tasks[-1] != tasks[0]:
             raise InputError(
-                f"benchmark entries '{entries[0].name}' and '{entry.name}' learn from different images or "
+                f"benchmark entries '{methods[0].name}' and '{method.name}' learn from different images or "
                 "settings of task: images are compared with one set, give all entries the same"
             )
-        objective: Objective = build(plain["objective"])
-        for steps in entry.steps:
+        objective: Objective = build(training.objective)
+        for steps in method.steps:
             objective.check_steps(steps)
-        for scale in entry.guidance:  # of one that the network will not have learned
+        for scale in method.guidance:  # of one that the network will not have learned
             objective.sampling_cond(torch.zeros(1, 1), scale)
-    return _source(runs[entries[0].name][0])
+    return _source(runs[methods[0].name][0])
 
 
-def _plan(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[tuple[str, float | None]]:
+def _plan(
+    methods: Sequence[Method], runs: Mapping[str, Sequence[TrainingRun]]
+) -> list[tuple[str, float | None]]:
     train = [
-        (f"{'Trained:' if is_trained(one) else 'Train'} {entry.name}, seed {one.number}", entry.train_minutes)
-        for entry in entries
-        for one in runs[entry.name]
+        (
+            f"{'Trained:' if is_trained(one) else 'Train'} {method.name}, seed {one.number}",
+            method.train_minutes,
+        )
+        for method in methods
+        for one in runs[method.name]
     ]
     draw_them = [
-        (f"Sample {entry.name} at {', '.join(map(str, entry.steps))} steps", entry.rollout_minutes)
-        for entry in entries
+        (f"Sample {method.name} at {', '.join(map(str, method.steps))} steps", method.rollout_minutes)
+        for method in methods
     ]
     return [("Prepare the features", None), *train, *draw_them, ("Write tables and figures", None)]
 
 
-def _source(one: Run) -> ImageSource:
+def _source(one: TrainingRun) -> ImageSource:
     """The images that a run learned from."""
-    assert one.training is not None
-    source = build(to_plain(one.training)["task"]["source"])
+    task = _training_of(one).task
+    source = build(task.source)
     if not isinstance(source, ImageSource) or source.train.images.dtype != np.uint8:
         raise InputError(
-            f"task={one.training.task.name} has no pixels to compare with: the benchmark takes tasks of "
+            f"task={task.name} has no pixels to compare with: the benchmark takes tasks of "
             "images, such as task=digits"
         )
     for name, images in (("training", source.train), ("held-out", source.test)):
         if 0 < len(images) < FEWEST:
             raise InputError(
-                f"task={one.training.task.name} has {len(images)} {name} images, too few to compare with: "
+                f"task={task.name} has {len(images)} {name} images, too few to compare with: "
                 f"{FEWEST} at least, or no held-out ones"
             )
     return source
 
 
 def _judge(
-    entry: Entry,
+    method: Method,
     steps: int,
     scale: float | None,
-    runs: Sequence[Run],
+    runs: Sequence[TrainingRun],
     features: Features,
     real: Reference,
-    config: DictConfig,
+    config: ImageBenchmarkConfig,
 ) -> Judged:
     """Sample every training seed at one step count and guidance and measure, or read what was measured."""
     samples, qualities = [], []
@@ -176,12 +188,7 @@ def _judge(
         labels = class_labels(None, model.class_names, config.samples)
         known = labels.numpy() if len(model.class_names) > 1 else None
         described = [fingerprint(model), config.samples, config.noise_seed, scale, config.bf16]
-        stem = (
-            Path(config.output)
-            / "cells"
-            / slug(entry.name)
-            / f"{one.number}_steps_{steps}_{_hash(described)}"
-        )
+        stem = config.output / "cells" / slug(method.name) / f"{one.number}_steps_{steps}_{_hash(described)}"
         drawn = stem.with_suffix(".npz")
         if not drawn.is_file():
             how = (config.noise_seed, config.batch_size, scale, config.bf16)
@@ -193,7 +200,7 @@ def _judge(
         found = _read(judged)
         qualities.append(Quality(**found | {"fd": float(found["fd"])}))
     nfe = model.objective.network_evaluations(steps)
-    name = entry.name if scale is None else f"{entry.name}, scale {scale:g}"
+    name = method.name if scale is None else f"{method.name}, scale {scale:g}"
     return Judged(name, steps, nfe, qualities, samples[0], model.metadata, [one.number for one in runs])
 
 
@@ -218,8 +225,10 @@ def _hash(described: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
-def _write(judged: Sequence[Judged], source: ImageSource, features: Features, config: DictConfig) -> None:
-    results, rows = Path(config.results), [make_row(one, features.name) for one in judged]
+def _write(
+    judged: Sequence[Judged], source: ImageSource, features: Features, config: ImageBenchmarkConfig
+) -> None:
+    results, rows = config.results, [make_row(one, features.name) for one in judged]
     classifier = features.classifier
     described: dict[str, Any] = {
         "command": command_line(),
@@ -236,7 +245,7 @@ def _write(judged: Sequence[Judged], source: ImageSource, features: Features, co
             "accuracy": classifier.accuracy,
             "held_out_images": len(source.test),
             "seconds": classifier.seconds,
-            "settings": to_plain(config)["classifier"],
+            "settings": asdict(config.classifier),
         },
         "rows": rows,
     }
@@ -244,7 +253,7 @@ def _write(judged: Sequence[Judged], source: ImageSource, features: Features, co
     text = make_table(rows, config.title, described).markdown()
     write_atomic(results / "results.md", text)
     if config.document:
-        write_into(Path(config.document), config.marker, text)
+        write_into(config.document, config.marker or "", text)
     methods = [row for row in rows if row["steps"] is not None]
     plot_distances(
         methods,

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.image_set import ImageSet, ImageSource
 from shortcut_policy.paths import atomic_path
+from shortcut_policy.settings import Count, Positive, Seed
 
 #: Smallest height and width that the convolutions reduce images to.
 SMALLEST = 4
@@ -42,13 +43,13 @@ class ClassifierSettings:
         seed: Of weights, order and distortions.
     """
 
-    width: int = 32
-    patch: int = 1
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 3e-3
+    width: Count = 32
+    patch: Count = 1
+    epochs: Count = 30
+    batch_size: Count = 64
+    learning_rate: Positive = 3e-3
     flip: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Classifier(nn.Module):

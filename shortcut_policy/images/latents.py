@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_policy.build import build
-from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
+from shortcut_policy.images.config import EncodeLatentsConfig
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.image_set import ImageSet, ImageSource
 from shortcut_policy.training.batches import seeded_generator
@@ -131,27 +130,24 @@ def read_about(path: str | PathLike[str]) -> dict[str, Any]:
     return about
 
 
-def run(config: DictConfig) -> None:
-    """Encode images as ``configs/encode_latents.yaml`` describes.
+def encode_latents(config: EncodeLatentsConfig) -> None:
+    """Encode a folder of images, or go on with it, and say how many latents there are.
 
     Raises:
         InputError: images or autoencoder cannot be used, or the output is something else.
     """
-    plain = to_plain(config)
-    if plain["posterior"] not in ("mean", "sample"):
-        raise InputError(f"posterior={plain['posterior']} must be mean or sample")
-    device = usable_device(plain["device"])
-    folder: ImageFolder = build(plain["source"])
+    device, output = usable_device(config.device), expand(config.output)
+    folder: ImageFolder = build(config.source)
     encode(
         folder,
-        Autoencoder(plain["vae"], device),
-        expand(plain["output"]),
-        seed=plain["seed"] if plain["posterior"] == "sample" else None,
-        mirrored=plain["mirrored"],
-        batch_size=plain["batch_size"],
-        block=plain["block"],
+        Autoencoder(config.vae, device),
+        output,
+        seed=config.seed if config.posterior == "sample" else None,
+        mirrored=config.mirrored,
+        batch_size=config.batch_size,
+        block=config.block,
     )
-    print(f"{plain['output']}: {', '.join(f'{n} {part}' for part, n in count(plain['output']).items())}")
+    print(f"{output}: {', '.join(f'{n} {part}' for part, n in count(output).items())}")
 
 
 def count(path: str | PathLike[str]) -> dict[str, int]:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_policy.checkpoint import load_model
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
+from shortcut_policy.images.config import SampleConfig
 from shortcut_policy.images.model import ImageModel
 from shortcut_policy.images.pictures import save_grid, to_pixels
 from shortcut_policy.paths import atomic_path, write_atomic
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.latency import device_name
-from shortcut_policy.settings import LARGEST_SEED, check_choice, check_whole, listed
+from shortcut_policy.settings import check_whole
 from shortcut_policy.training.batches import seeded_generator
 
 #: A grid shows at most so many of the samples.
@@ -45,8 +45,8 @@ class Drawn:
         return len(self.samples) / self.seconds
 
 
-def run(config: DictConfig) -> Path:
-    """Sample a checkpoint as ``configs/sample.yaml`` describes.
+def sample_images(config: SampleConfig) -> Path:
+    """Sample a checkpoint at every step count, and time it.
 
     Returns:
         The output folder: ``samples.png``, ``steps_<n>.npz`` for each step count, ``samples.json``.
@@ -55,14 +55,10 @@ def run(config: DictConfig) -> Path:
         InputError: The checkpoint, a class, a step count or the guidance cannot be used.
     """
     model = load_image_model(config.checkpoint, config.device)
-    steps = listed("steps", config.steps)
-    check_whole("batch_size", config.batch_size, 1)
-    check_whole("seed", config.seed, 0, LARGEST_SEED)
-    check_choice("bf16", config.bf16, (True, False))
+    steps = config.step_counts
     for count in steps:
         model.objective.check_steps(count)
-    classes = None if config.classes is None else listed("classes", config.classes)
-    labels = class_labels(classes, model.class_names, config.n)
+    labels = class_labels(config.class_list, model.class_names, config.n)
     output, rows, throughput = expand(config.output), {}, {}
     # The first call of a process chooses kernels.
     how = (config.seed, config.batch_size, config.guidance, config.bf16)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_policy.benchmark.text_table import Rows, TextTable, count_of
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of
 from shortcut_policy.images.metrics import NEIGHBOURS, Quality
 from shortcut_policy.rollout.statistics import RESAMPLES, Interval, success_interval
 
@@ -85,7 +85,7 @@ def distance_interval(draws: np.ndarray, seed: int = 0) -> Interval:
     return Interval(max(0.0, float(low)), max(0.0, float(high)))
 
 
-def make_table(rows: Rows, title: str, described: Mapping[str, Any] | None = None) -> TextTable:
+def make_table(rows: ResultRows, title: str, described: Mapping[str, Any] | None = None) -> TextTable:
     """Rows of `make_row` as text.
 
     Args:
@@ -109,7 +109,7 @@ def make_table(rows: Rows, title: str, described: Mapping[str, Any] | None = Non
     return TextTable(header, lines, title if described is None else _caption(rows, title, described))
 
 
-def _caption(rows: Rows, title: str, described: Mapping[str, Any]) -> str:
+def _caption(rows: ResultRows, title: str, described: Mapping[str, Any]) -> str:
     first = rows[0]
     seeds = max(len(row["seeds"]) for row in rows)
     several = seeds > 1

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from shortcut_policy.adaptive import Auto, check_steps
-from shortcut_policy.benchmark.plots import plot_paths
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
@@ -22,16 +21,17 @@ from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit, fingerprint
 from shortcut_policy.rollout.episode import EpisodeResult
 from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_calls
+from shortcut_policy.rollout.path_figure import plot_paths
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interval
-from shortcut_policy.settings import check_choice, check_whole
+from shortcut_policy.settings import Count, Index, check_fields
 
 PATHS_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How policies are evaluated; with a policy and a step count it decides every number but the wall-clock.
 
     Attributes:
@@ -42,15 +42,14 @@ class Protocol:
         env: Keys laid over the environment of the policy's task.
     """
 
-    episodes: int = 50
-    seed: int = 100000
-    noise_seed: int = 0
-    batch_size: int = 50
+    episodes: Count = 50
+    seed: Index = 100000
+    noise_seed: Index = 0
+    batch_size: Count = 50
     env: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, lowest in {"episodes": 1, "batch_size": 1, "seed": 0, "noise_seed": 0}.items():
-            check_whole(name, getattr(self, name), lowest)
+        check_fields(self)
 
     @property
     def episode_seeds(self) -> range:
@@ -59,7 +58,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Machinery:
+class RolloutOptions:
     """How an evaluation runs; none of it changes a score.
 
     Attributes:
@@ -70,21 +69,18 @@ class Machinery:
         overwrite: Evaluate again what is finished.
     """
 
-    num_envs: int = 50
+    num_envs: Count = 50
     asynchronous: bool = False
-    videos: int = 0
+    videos: Index = 0
     plot: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_whole("num_envs", self.num_envs, 1)
-        check_whole("videos", self.videos, 0)
-        for name in ("asynchronous", "plot", "overwrite"):
-            check_choice(name, getattr(self, name), (True, False))
+        check_fields(self)
 
 
 def check(
-    policy: Policy, counts: Sequence[int | Auto], protocol: Protocol, guidance: float | None = None
+    policy: Policy, counts: Sequence[int | Auto], protocol: EvaluationProtocol, guidance: float | None = None
 ) -> None:
     """Find out in seconds whether `evaluate` would refuse at one of these step counts, one at least.
 
@@ -102,8 +98,8 @@ def evaluate(
     policy: Policy,
     steps: int | Auto,
     folder: Path,
-    protocol: Protocol,
-    machinery: Machinery,
+    protocol: EvaluationProtocol,
+    options: RolloutOptions,
     title: str = "rollout",
     guidance: float | None = None,
 ) -> dict[str, Any]:
@@ -111,20 +107,20 @@ def evaluate(
 
     A folder is *finished* when its ``summary.json``, which is written last, was made with the same settings:
     fingerprint of the policy, steps, guidance, protocol and kind of device. A finished folder is read, not
-    computed again, unless it lacks films or the figure asked for now, or ``machinery.overwrite`` is set.
+    computed again, unless it lacks films or the figure asked for now, or ``options.overwrite`` is set.
 
     Returns:
         The summary.
     """
-    if machinery.plot and not _has_paths(policy, protocol):
-        machinery = replace(machinery, plot=False)
+    if options.plot and not _has_paths(policy, protocol):
+        options = replace(options, plot=False)
     device = policy.device.type
     settings = {"policy": fingerprint(policy), "steps": steps, "device": device, **asdict(protocol)}
     if isinstance(steps, Auto):
         settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
     if guidance is not None:
         settings |= {"guidance": guidance}
-    finished = _finished(folder, settings, protocol, machinery)
+    finished = _finished(folder, settings, protocol, options)
     if finished is not None:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,8 +130,8 @@ def evaluate(
             file.unlink()
     seeds = protocol.episode_seeds
     make_env = environment_maker(policy, protocol.env)
-    if machinery.videos or machinery.plot:
-        make_env = _recorded(policy, protocol, machinery, folder)
+    if options.videos or options.plot:
+        make_env = _recorded(policy, protocol, options, folder)
     start = time.perf_counter()
     with (folder / "episodes.part.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
         results = rollout(
@@ -144,17 +140,17 @@ def evaluate(
             seeds,
             steps,
             seed=protocol.noise_seed,
-            num_envs=machinery.num_envs,
+            num_envs=options.num_envs,
             batch_size=protocol.batch_size,
             guidance=guidance,
-            asynchronous=machinery.asynchronous,
+            asynchronous=options.asynchronous,
             on_episode=lambda result: print(result.to_json(), file=lines),
             progress=title,
         )
     seconds = time.perf_counter() - start
     write_atomic(folder / "episodes.jsonl", "".join(f"{result.to_json()}\n" for result in results))
     (folder / "episodes.part.jsonl").unlink()
-    if machinery.plot:
+    if options.plot:
         plot_paths([folder / f"episode_{seed}.npz" for seed in seeds[:PATHS_SHOWN]], folder / "paths.png")
     summary = {
         "settings": settings,
@@ -223,7 +219,7 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
     return make
 
 
-def _has_paths(policy: Policy, protocol: Protocol) -> bool:
+def _has_paths(policy: Policy, protocol: EvaluationProtocol) -> bool:
     """Whether the task is one of the plane, whose paths can be drawn over a picture."""
     env = environment_maker(policy, protocol.env)()
     has_paths = bool(env.metadata.get("paths"))
@@ -232,22 +228,22 @@ def _has_paths(policy: Policy, protocol: Protocol) -> bool:
 
 
 def _recorded(
-    policy: Policy, protocol: Protocol, machinery: Machinery, folder: Path
+    policy: Policy, protocol: EvaluationProtocol, options: RolloutOptions, folder: Path
 ) -> Callable[[], gymnasium.Env]:
     make_env = environment_maker(policy, protocol.env, render_mode="rgb_array")
     seeds = protocol.episode_seeds
-    paths = seeds[:PATHS_SHOWN] if machinery.plot else ()
-    return lambda: EpisodeRecorder(make_env(), folder, seeds[: machinery.videos], paths)
+    paths = seeds[:PATHS_SHOWN] if options.plot else ()
+    return lambda: EpisodeRecorder(make_env(), folder, seeds[: options.videos], paths)
 
 
 def _finished(
-    folder: Path, settings: dict[str, Any], protocol: Protocol, machinery: Machinery
+    folder: Path, settings: dict[str, Any], protocol: EvaluationProtocol, options: RolloutOptions
 ) -> dict[str, Any] | None:
     path = folder / "summary.json"
-    expected = [folder / f"episode_{seed}.mp4" for seed in protocol.episode_seeds[: machinery.videos]]
-    expected += [folder / "paths.png"] if machinery.plot else []
+    expected = [folder / f"episode_{seed}.mp4" for seed in protocol.episode_seeds[: options.videos]]
+    expected += [folder / "paths.png"] if options.plot else []
     expected.append(folder / "episodes.jsonl")
-    if machinery.overwrite or not path.is_file() or not all(file.is_file() for file in expected):
+    if options.overwrite or not path.is_file() or not all(file.is_file() for file in expected):
         return None
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return summary if summary["settings"] == json.loads(json.dumps(settings, default=str)) else None

@@ -13,7 +13,7 @@ WARM_UP = 3
 Compute = Callable[[Tensor, torch.Generator], dict[str, Tensor]]
 
 
-class Captured:
+class CudaGraph:
     """A function of the rows of a batch and a generator, recorded as a CUDA graph and replayed.
 
     A small network spends most of an update launching kernels, one by one and from Python. A graph launches

@@ -31,7 +31,7 @@ from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
 from shortcut_policy.training.batches import BatchStream, Dataset, seeded_generator
 from shortcut_policy.training.config import TrainerConfig
-from shortcut_policy.training.cuda_graph import Captured, Compute
+from shortcut_policy.training.cuda_graph import Compute, CudaGraph
 from shortcut_policy.training.failure import not_finite
 from shortcut_policy.training.keeping import remove_others
 from shortcut_policy.training.log import RunLog
@@ -128,7 +128,7 @@ class Trainer:
             and dataset.in_memory
             and model.objective.capturable
         )
-        self.captured: tuple[int, Captured] | None = None
+        self.captured: tuple[int, CudaGraph] | None = None
         self.recorded_on = self.device if self.captures else None
         self.schedules = self._phase_schedules()
 
@@ -263,7 +263,7 @@ class Trainer:
         phase = loss_phase(self.model.objective, progress)
         if self.captured is None or self.captured[0] != phase:
             self.captured = None  # frees its memory first
-            self.captured = phase, Captured(compute, rows, self.device)
+            self.captured = phase, CudaGraph(compute, rows, self.device)
         return self.captured[1]
 
     def _optimize(self, progress: float, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from shortcut_policy.benchmark.compute import phase_costs, phase_mean, untrained
 from shortcut_policy.benchmark.result_files import portable_training
-from shortcut_policy.benchmark.text_table import Rows, TextTable
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import find_checkpoint, list_checkpoints, load_policy, read_description
 from shortcut_policy.errors import InputError
@@ -65,7 +65,7 @@ def run(config: DictConfig) -> None:
             "<runs>/<sweep>/<run>"
         )
     runs = [one for own in sweeps.values() for one in own]
-    rows: dict[str, Rows] = {name: make_rows(own) for name, own in sweeps.items()}
+    rows: dict[str, ResultRows] = {name: make_rows(own) for name, own in sweeps.items()}
     earlier, described = read_published(config.published, runs) if config.published else ({}, [])
     rows = dict(sorted((earlier | rows).items()))
     results = {
@@ -87,7 +87,9 @@ def run(config: DictConfig) -> None:
     console.print(f"\n{caption}\nTables and figure are in {output}", highlight=False)
 
 
-def read_published(folder: str | Path, runs: Sequence[Run]) -> tuple[dict[str, Rows], list[dict[str, Any]]]:
+def read_published(
+    folder: str | Path, runs: Sequence[Run]
+) -> tuple[dict[str, ResultRows], list[dict[str, Any]]]:
     """Of results that were written before, the sweeps that none of ``runs`` belongs to.
 
     Returns:
@@ -221,7 +223,7 @@ def settings_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [{key: config.get(key) for key in varied} for config in configs]
 
 
-def make_table(rows: Rows) -> TextTable:
+def make_table(rows: ResultRows) -> TextTable:
     """The rows of a sweep as text."""
     columns = sorted(
         {(quantity, steps) for row in rows for quantity, counts in row["values"].items() for steps in counts},

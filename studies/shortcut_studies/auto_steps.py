@@ -8,6 +8,7 @@ episode has a larger gap than a successful one.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,38 @@ from scipy import stats
 
 from shortcut_policy.adaptive import Auto
 from shortcut_policy.benchmark.plots import plot_steps
+from shortcut_policy.benchmark.rollouts import checkpoint_name, measure
 from shortcut_policy.benchmark.table import Cell, p_value
 from shortcut_policy.benchmark.text_table import TextTable
 from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.commands.rollout import checkpoint_name, measure, protocol
+from shortcut_policy.commands.configuration import read
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.rollout.config import EvaluationConfig
 from shortcut_policy.rollout.episode import read_episodes
-from shortcut_policy.rollout.evaluate import Machinery, check
+from shortcut_policy.rollout.evaluate import check
 from shortcut_policy.rollout.statistics import paired_scores, paired_successes
-from shortcut_policy.settings import listed
+from shortcut_policy.settings import Count, NotNegative
 
 AUTO, FIXED = "automatic", "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoStepsConfig(EvaluationConfig):
+    """Settings of the comparison; ``studies/configs/auto_steps.yaml`` describes them.
+
+    Attributes:
+        checkpoint: A checkpoint folder or run folder.
+        publish: Folder of rows, table and figure.
+        steps: Fixed step counts.
+        tolerances: Of automatic steps, see `Auto`,
+        max_steps: as well.
+    """
+
+    checkpoint: str
+    publish: Path
+    steps: Sequence[Count] = (1, 2, 4, 8)
+    tolerances: Sequence[NotNegative] = (0.02,)
+    max_steps: Count = 16
 
 
 def run(config: DictConfig) -> None:
@@ -37,19 +59,26 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: the policy cannot choose its steps, or cannot be rolled out; nothing has been done then.
     """
-    counts, tolerances = listed("steps", config.steps), listed("tolerances", config.tolerances)
+    compare(read(config, AutoStepsConfig))
+
+
+def compare(config: AutoStepsConfig) -> None:
+    """Roll the policy out with fixed and automatic steps; write rows, table and figure.
+
+    Raises:
+        InputError: the policy cannot choose its steps, or cannot be rolled out; nothing has been done then.
+    """
     policy = load_policy(config.checkpoint, config.device)
-    rules = protocol(config)
-    machinery = Machinery(config.num_envs, config.asynchronous, overwrite=config.overwrite)
-    autos = [Auto(tolerance, config.max_steps) for tolerance in tolerances]
-    check(policy, [*counts, *autos], rules)
-    output = Path(config.output) / checkpoint_name(config.checkpoint)
-    fixed = [measure(policy, FIXED, steps, output, rules, machinery) for steps in sorted(counts)]
+    rules, options = config.protocol, config.options
+    autos = [Auto(tolerance, config.max_steps) for tolerance in config.tolerances]
+    check(policy, [*config.steps, *autos], rules)
+    output = config.output / checkpoint_name(config.checkpoint)
+    fixed = [measure(policy, FIXED, steps, output, rules, options) for steps in sorted(config.steps)]
     rows = [row for row, _, _ in fixed]
     for auto in autos:
-        row, cell, folder = measure(policy, AUTO, auto, output, rules, machinery)
+        row, cell, folder = measure(policy, AUTO, auto, output, rules, options)
         rows.append(row | against_fixed(cell, [other for _, other, _ in fixed]) | gap_test(folder))
-    publish = Path(config.publish)
+    publish = config.publish
     write_atomic(publish / "results.json", json.dumps(rows, indent=2) + "\n")
     write_atomic(publish / "results.md", table(rows).markdown())
     plot_steps(rows, publish / "steps.png")

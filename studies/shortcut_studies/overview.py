@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from shortcut_policy.benchmark.table import is_graded, p_value
-from shortcut_policy.benchmark.text_table import Rows, TextTable, place_in, write_into
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, place_in, write_into
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 
@@ -37,7 +37,7 @@ def run(config: DictConfig) -> None:
         write_into(Path(config.readme), config.marker, table.markdown())
 
 
-def read_rows(folder: Path) -> Rows:
+def read_rows(folder: Path) -> ResultRows:
     """The rows that a benchmark has written into ``folder``.
 
     Raises:
@@ -55,7 +55,7 @@ def read_rows(folder: Path) -> Rows:
     return rows
 
 
-def overview_table(results: Mapping[str, Rows], lines: list[Key]) -> TextTable:
+def overview_table(results: Mapping[str, ResultRows], lines: list[Key]) -> TextTable:
     """Success rates, and scores where a task has them, of each task's benchmark.
 
     Args:
@@ -92,7 +92,7 @@ def _line(line: Any) -> Key:
     raise InputError(f"lines: {line} is no method and its steps; give such as [shortcut, 1]")
 
 
-def _by_key(rows: Rows) -> dict[Key, Mapping[str, Any]]:
+def _by_key(rows: ResultRows) -> dict[Key, Mapping[str, Any]]:
     return {(row["name"], row["steps"]): row for row in rows}
 
 
@@ -105,7 +105,7 @@ def _cell(row: Mapping[str, Any] | None, graded: bool) -> str:
     return f"{text}, {p_value(different)}" if different is not None and different < 0.05 else text
 
 
-def _caption(results: Mapping[str, Rows]) -> str:
+def _caption(results: Mapping[str, ResultRows]) -> str:
     seeds = {
         title: f"{min(own)} to {max(own)}" if len(own) > 1 else str(*own)
         for title, own in ((title, {row["seeds"] for row in rows}) for title, rows in results.items())

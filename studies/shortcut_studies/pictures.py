@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from shortcut_policy.benchmark.plots import COLOURS, MARKERS, STYLE, save
-from shortcut_policy.benchmark.text_table import Rows, count_of
+from shortcut_policy.benchmark.plots import MARKERS
+from shortcut_policy.benchmark.text_table import ResultRows, count_of
+from shortcut_policy.figures import COLOURS, STYLE, save
 
 #: Panels side by side.
 COLUMNS = 3
@@ -19,7 +20,7 @@ COLUMNS = 3
 Samples = dict[int, tuple[int, np.ndarray]]
 
 
-def plot_sweeps(sweeps: Mapping[str, Rows], path: Path) -> None:
+def plot_sweeps(sweeps: Mapping[str, ResultRows], path: Path) -> None:
     """One panel a sweep: its first quantity at each setting, a line a step count, bars over the seeds.
 
     Args:
@@ -110,7 +111,7 @@ def on_the_left(chunks: np.ndarray, axis: np.ndarray) -> np.ndarray:
     return x * offset[:, 1] - y * offset[:, 0] < 0
 
 
-def _sweep(axes: Axes, rows: Rows) -> None:
+def _sweep(axes: Axes, rows: ResultRows) -> None:
     quantity = next(iter(rows[0]["values"]))
     places = np.arange(len(rows))
     ordered = all(isinstance(value, int | float) for row in rows for value in row["setting"].values())

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+from shortcut_policy.benchmark.rollouts import checkpoint_name
 from shortcut_policy.benchmark.text_table import TextTable
 from shortcut_policy.checkpoint import load_policy
-from shortcut_policy.commands.rollout import checkpoint_name
 from shortcut_policy.commands.train import make_dataset
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.errors import InputError

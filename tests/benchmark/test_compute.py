@@ -16,7 +16,7 @@ from shortcut_policy.benchmark.compute import (
     training_flops,
 )
 from shortcut_policy.benchmark.curves import curve_checkpoints, curve_rows
-from shortcut_policy.benchmark.methods import Entry
+from shortcut_policy.benchmark.methods import Method
 from shortcut_policy.benchmark.plots import plot_compute
 from shortcut_policy.benchmark.result_files import RunResults
 from shortcut_policy.benchmark.table import Cell
@@ -138,7 +138,7 @@ def test_curves_average_training_seeds_and_know_the_flops(tmp_path):
 
     phases = [PhaseCost(0, 0.5, 1, 0, 1, flops=1e9), PhaseCost(0.5, 1, 3, 0, 1, flops=2e9)]
     runs = [results(0, {10: 0.2, 20: 0.4}), results(1, {10: 0.4, 20: 0.6}), results(2, {20: 0.9})]
-    rows = curve_rows(Entry("flow", [1, 2], runs=["a", "b"]), runs, phases, 2, [1, 4])
+    rows = curve_rows(Method("flow", [1, 2], runs=["a", "b"]), runs, phases, 2, [1, 4])
     assert [(row["train_flops"], row["seeds"]) for row in rows] == [(1e10, 2), (3e10, 2)]
     assert [row["score"] for row in rows] == pytest.approx([0.35, 0.55])
     assert rows[1]["success"] == pytest.approx(0.5)
@@ -146,5 +146,5 @@ def test_curves_average_training_seeds_and_know_the_flops(tmp_path):
     plot_compute(rows, tmp_path / "compute.png")
     assert (tmp_path / "compute.png").stat().st_size > 1000
     partial = [results(0, {10: 0.2}), runs[2]]
-    rows = curve_rows(Entry("flow", [1], runs=["a", "b"]), partial, phases, 2, [1])
+    rows = curve_rows(Method("flow", [1], runs=["a", "b"]), partial, phases, 2, [1])
     assert [(row["seeds"], row["score"]) for row in rows] == [(1, pytest.approx(x)) for x in (0.25, 0.95)]

@@ -12,16 +12,15 @@ from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
 from shortcut_policy import save_policy
-from shortcut_policy.benchmark import harness as benchmark
-from shortcut_policy.benchmark import outputs as artifacts
-from shortcut_policy.benchmark import plots
-from shortcut_policy.benchmark.methods import all_checkpoints, parse_entries
+from shortcut_policy.benchmark import outputs, plots
 from shortcut_policy.benchmark.table import results_table
 from shortcut_policy.benchmark.text_table import TextTable, place_in, write_into
+from shortcut_policy.benchmark.training_runs import all_checkpoints
+from shortcut_policy.commands import benchmark, cli, train
 from shortcut_policy.commands.rollout import run as roll_out
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
-from shortcut_policy.rollout.evaluate import Protocol
+from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from tests.conftest import TINY, with_objective
 
 REQUIRED = {
@@ -194,7 +193,7 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
         return json.loads((tmp_path / output / "results.json").read_text())
 
     (trained,) = run("here")
-    monkeypatch.setattr(benchmark, "train_entry", None)
+    monkeypatch.setattr(train, "run", None)
     published = f"published='{tmp_path}/published'"
     # The demonstrations may be elsewhere on another machine, and its arithmetic another.
     machine = "'task.source.path=/elsewhere.zarr','trainer.precision=bf16','trainer.cuda_graph=false'"
@@ -248,11 +247,11 @@ def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
         ("[]", "has no entries"),
         ("[{name: a, steps: [1]}]", "'a' must have exactly one of checkpoint, runs, overrides, published"),
         ("[{name: a, steps: [1], checkpoint: x, runs: [y]}]", "'a' must have exactly one"),
-        ("[{name: a, steps: [], checkpoint: x}]", r"'a' has steps=\[\]: give a list of whole numbers"),
-        ("[{name: a, steps: 1, checkpoint: x}]", "'a' has steps=1: give a list"),
-        ("[{name: a, steps: [auto], checkpoint: x}]", r"'a' has steps=\['auto'\]: give a list"),
-        ("[{name: a, steps: [1], seeds: 0, checkpoint: x}]", "'a' has seeds=0: give a list"),
-        ("[{name: a, steps: [1], runs: x}]", "'a' has runs=x: give a list"),
+        ("[{name: a, steps: [], checkpoint: x}]", r"'a' has steps=\[\]: give one or more"),
+        ("[{name: a, steps: 1, checkpoint: x}]", "'a': steps=1 must be a list of whole numbers"),
+        ("[{name: a, steps: [auto], checkpoint: x}]", r"'a': steps=\['auto'\] must be a list"),
+        ("[{name: a, steps: [1], seeds: 0, checkpoint: x}]", "'a': seeds=0 must be a list"),
+        ("[{name: a, steps: [1], runs: x}]", "'a': runs=x must be a list of texts"),
         ("[{name: a, steps: [1], overrides: ['objektive=x']}]", "overrides .* are not of a training"),
         ("[{name: a, steps: [4], overrides: ['objective=regression']}]", "steps=4 cannot be sampled"),
         ("[{name: a, steps: [1], overrides: ['task.env=null']}]", "'pusht', which has no environment"),
@@ -291,7 +290,7 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
     with pytest.raises(InputError, match="no place for the table"):
         benchmark.run(short(runs, output, f"readme='{tmp_path}/README.md'"))
     for wrong in (
-        *("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"),
+        *("episodes=0", "seed=-1", "num_envs=2.5", "last_k=0", "compute_rounds=0", "device=quantum"),
         *("videos=-1", "overwrite=no", "trained_only=no", "curve_checkpoints=-1", "published=/nowhere"),
         "publish=/etc/passwd",
     ):
@@ -313,20 +312,18 @@ def test_checkpoints_of_a_run_and_of_a_checkpoint_folder(runs):
     assert all_checkpoints(runs / "diffusion", last_k=5) == [runs / "diffusion"]
 
 
-def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path):
-    """In a process of its own, because the folder is an argument of Hydra's command line."""
+def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path, give, capsys):
     (tmp_path / "task").mkdir()
     (tmp_path / "task/mine.yaml").write_text("defaults: [pusht]\nname: my_task\nenv: null\n")
     entries = "entries=[{name: a, steps: [1], overrides: ['task=mine']}]"
-    command = [sys.executable, "scripts/benchmark.py", "--config-dir", str(tmp_path), entries]
-    root = benchmark.__file__.rsplit("/shortcut_policy/", 1)[0]
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert (found.returncode, "trains on task 'my_task'" in found.stderr) == (2, True), found.stderr
+    with pytest.raises(SystemExit, match="2"):
+        give(cli.benchmark, "--config-dir", str(tmp_path), entries)
+    assert "trains on task 'my_task'" in capsys.readouterr().err
 
 
 def test_demo_compares_equal_budgets():
     config = configuration("demo")
-    entries = parse_entries(config.entries)
+    entries = benchmark.read_benchmark(config).entries
     assert [list(entry.overrides) for entry in entries] == [["objective=shortcut"], ["objective=diffusion"]]
     assert any(override.startswith("trainer.max_steps=") for override in config.training)
     assert sum(entry.train_minutes + entry.rollout_minutes for entry in entries) <= 14
@@ -363,17 +360,20 @@ def test_rollouts_that_would_get_mixed_up_are_refused(runs, tmp_path, tiny_polic
     assert not (tmp_path / "out").exists()
 
 
-def test_the_rollout_command(runs, tmp_path):
+def test_the_rollout_command_beside_packages_of_other_names(runs, tmp_path):
+    for name in ("envs", "studies", "scripts", "configs", "tests", "benchmarks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+
     def rollout(*arguments):
         command = [
             sys.executable,
-            "scripts/rollout.py",
+            ROOT / "scripts/rollout.py",
             f"checkpoint={runs}/shortcut",
             f"output={tmp_path}/out",
         ]
         command += ["episodes=2", "batch_size=2", "+env.max_steps=8", *arguments]
-        root = benchmark.__file__.rsplit("/shortcut_policy/", 1)[0]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     refused = rollout("steps=[1,3]")
     assert refused.returncode == 2
@@ -383,7 +383,7 @@ def test_the_rollout_command(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "strict success" in done.stdout
     (row,) = json.loads((tmp_path / "out/results.json").read_text())
-    assert row["command"].startswith("python scripts/rollout.py checkpoint=")
+    assert "scripts/rollout.py checkpoint=" in row["command"]
     assert (tmp_path / "out/shortcut/steps_001/paths.png").is_file()
 
 
@@ -428,12 +428,12 @@ def test_numbers_in_a_crowd_of_methods_do_not_cover_each_other(tmp_path: Path, m
 
 
 def test_only_environments_with_paths_have_a_picture_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts, "tile_videos", lambda films, film: film.touch())
+    monkeypatch.setattr(outputs, "tile_videos", lambda films, film: film.touch())
     found = []
     for make in ((), ("paths.png",)):
         for name in make:
             (tmp_path / name).touch()
-        pictures = artifacts.tile_films(tmp_path, "lift", 1, Protocol(episodes=2), 2, tmp_path)
+        pictures = outputs.tile_films(tmp_path, "lift", 1, EvaluationProtocol(episodes=2), 2, tmp_path)
         found.append([picture.path.name for picture in pictures])
     assert found == [["lift_1_step.mp4"], ["lift_1_step.mp4", "paths.png"]]
 

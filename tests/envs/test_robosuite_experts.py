@@ -21,7 +21,7 @@ from shortcut_envs.robosuite.experts import (
     SquareExpert,
     TransportExpert,
 )
-from shortcut_envs.robosuite.scripted_gripper import OPEN, Hand
+from shortcut_envs.robosuite.scripted_gripper import OPEN, ScriptedGripper
 from shortcut_policy.commands.collect import run as collect
 from shortcut_policy.data import RobomimicSource, bundled
 from shortcut_policy.data.collect import record
@@ -67,7 +67,7 @@ def test_ways_differ_between_episodes_of_a_start(monkeypatch):
 def test_the_can_is_let_go_at_a_place_not_at_a_time(monkeypatch, seed: int):
     """An imitator sees where the hand is, and not for how long it has tried to come closer."""
     usual = CanExpert(compact=True).episode(np.random.default_rng(seed))
-    monkeypatch.setattr(Hand, "move", partialmethod(Hand.move, max_steps=1000))
+    monkeypatch.setattr(ScriptedGripper, "move", partialmethod(ScriptedGripper.move, max_steps=1000))
     patient = CanExpert(compact=True).episode(np.random.default_rng(seed))
     assert usual is not None and patient is not None
     assert np.array_equal(usual["actions"], patient["actions"])
@@ -83,7 +83,7 @@ def test_the_wrist_reaches_the_nut_and_never_turns_the_long_way():
     env, both = robosuite_experts._env("NutAssemblySquare"), 0
     for seed in range(12):
         env.reset(seed=seed)
-        hand = Hand(env, np.random.default_rng(seed), noise=0.0)
+        hand = ScriptedGripper(env, np.random.default_rng(seed), noise=0.0)
         nut = Nut(env.simulation)
         yaws = nut.yaws_of_grasp(hand)
         both += len(yaws) == 2
@@ -98,7 +98,7 @@ def test_a_move_that_settles_ends_slowly():
     left = []
     for settle in (1, 4):
         env.reset(seed=0)
-        hand = Hand(env, np.random.default_rng(0), noise=0.0)
+        hand = ScriptedGripper(env, np.random.default_rng(0), noise=0.0)
         goal, before = hand.position + np.array([0.15, 0.1, -0.05]), hand.position
         for action in hand.move(goal, hand.yaw, OPEN, settle=settle):
             before = hand.position

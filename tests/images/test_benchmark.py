@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from shortcut_policy.commands import images
 from shortcut_policy.errors import InputError
 from shortcut_policy.images import benchmark
 from shortcut_policy.images.metrics import Quality
@@ -44,7 +45,7 @@ def settings(folder: Path, *overrides: str) -> DictConfig:
 
 
 def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    benchmark.run(settings(tmp_path))
+    images.benchmark(settings(tmp_path))
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     rows = {(row["name"], row["steps"]): row for row in results["rows"]}
     lines = [("flow matching", 1), ("flow matching", 4), ("shortcut", 1), ("held-out images", None)]
@@ -63,7 +64,7 @@ def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monk
 
     monkeypatch.setattr(benchmark, "draw", lambda *_: pytest.fail("samples again"))
     monkeypatch.setattr(benchmark, "measure", only_held_out(benchmark.measure))
-    benchmark.run(settings(tmp_path, "trained_only=true"))
+    images.benchmark(settings(tmp_path, "trained_only=true"))
     again = json.loads((tmp_path / "results" / "results.json").read_text())
     assert again["rows"] == results["rows"]
 
@@ -75,11 +76,11 @@ def test_every_scale_of_guidance_has_its_line(tmp_path: Path, monkeypatch: pytes
         return settings(tmp_path, entry, *overrides)
 
     with pytest.raises(InputError, match=r"guidance=4"):
-        benchmark.run(guided("[1, 4]"))
+        images.benchmark(guided("[1, 4]"))
     assert not (tmp_path / "runs").exists(), "refused before the training"
     asked, draw = [], benchmark.draw
     monkeypatch.setattr(benchmark, "draw", lambda *given: asked.append(given[5]) or draw(*given))
-    benchmark.run(guided("[1, 3]"))
+    images.benchmark(guided("[1, 3]"))
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [row["name"] for row in results["rows"][:-1]] == ["guided, scale 1", "guided, scale 3"]
     assert asked == [1, 3]
@@ -96,14 +97,14 @@ def only_held_out(measure):
 def test_benchmark_says_what_it_cannot_use(tmp_path: Path):
     entries = "entries=[{name: x, checkpoint: somewhere, steps: [1]}]"
     with pytest.raises(InputError, match="'x' has no overrides"):
-        benchmark.run(settings(tmp_path, entries))
+        images.benchmark(settings(tmp_path, entries))
     with pytest.raises(InputError, match="no run below"):
-        benchmark.run(settings(tmp_path, "trained_only=true"))
+        images.benchmark(settings(tmp_path, "trained_only=true"))
     entry = "{name: shortcut, overrides: ['objective=shortcut'], steps: [1, 3]}"
     other = "{name: flow, overrides: ['objective=flow_matching', 'task.flip=true'], steps: [1]}"
     for overrides, sentence in (
         ([f"entries=[{entry}]"], "steps=3 cannot be sampled"),
-        ([f"entries=[{entry.replace('[1, 3]', '1')}]"], r"'shortcut' has steps=1: give a list"),
+        ([f"entries=[{entry.replace('[1, 3]', '1')}]"], r"'shortcut': steps=1 must be a list"),
         (
             [f"entries=[{entry.replace('[1, 3]', '[1]')}, {other}]"],
             "'shortcut' and 'flow' learn from different",
@@ -115,7 +116,7 @@ def test_benchmark_says_what_it_cannot_use(tmp_path: Path):
         (["features=inception", "inception_weights=nowhere.pt"], "there is no file nowhere.pt"),
     ):
         with pytest.raises(InputError, match=sentence):
-            benchmark.run(settings(tmp_path, *overrides))
+            images.benchmark(settings(tmp_path, *overrides))
     assert not (tmp_path / "runs").exists()
 
 

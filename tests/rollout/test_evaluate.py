@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from shortcut_policy.commands.rollout import checkpoint_name, rollout
+from shortcut_policy.benchmark.rollouts import checkpoint_name
 from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.chunk_batches import ChunkActor, chunk_generator
-from shortcut_policy.rollout.evaluate import Machinery, Protocol, check, evaluate
+from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
 from shortcut_policy.rollout.latency import latencies_in_turns, measure_latency
+from shortcut_policy.rollout.play import rollout
 
 SEEDS = range(100000, 100053)
 SHORT = functools.partial(gymnasium.make, "shortcut_envs:shortcut_policy/PushTKeypoints-v0", max_steps=20)
-PROTOCOL = Protocol(episodes=3, batch_size=4, env={"max_steps": 20})
+PROTOCOL = EvaluationProtocol(episodes=3, batch_size=4, env={"max_steps": 20})
 
 
 def observations(policy, count):
@@ -76,7 +77,7 @@ def test_a_foreign_environment_is_refused_in_one_sentence(tiny_policy):
     with pytest.raises(InputError, match=r"keypoint \[9, 2\].*environment gives state \[5\].*own task"):
         rollout(tiny_policy, make_state_env, SEEDS)
     with pytest.raises(InputError, match="environment of its own task"):
-        check(tiny_policy, [1], Protocol(env={"id": "shortcut_envs:shortcut_policy/PushTState-v0"}))
+        check(tiny_policy, [1], EvaluationProtocol(env={"id": "shortcut_envs:shortcut_policy/PushTState-v0"}))
 
 
 def test_a_step_count_the_objective_cannot_take_is_refused(tiny_policy):
@@ -87,8 +88,8 @@ def test_a_step_count_the_objective_cannot_take_is_refused(tiny_policy):
 
 
 def test_evaluate_writes_everything_and_resumes(tiny_policy, tmp_path):
-    machinery = Machinery(num_envs=2, videos=1, plot=True)
-    summary = evaluate(tiny_policy, 1, tmp_path, PROTOCOL, machinery)
+    options = RolloutOptions(num_envs=2, videos=1, plot=True)
+    summary = evaluate(tiny_policy, 1, tmp_path, PROTOCOL, options)
     lines = [json.loads(line) for line in (tmp_path / "episodes.jsonl").read_text().splitlines()]
     assert [line["seed"] for line in lines] == [100000, 100001, 100002]
     assert {"seed", "return", "score", "success", "length", "latency_ms", "network_evaluations"} <= lines[
@@ -104,22 +105,22 @@ def test_evaluate_writes_everything_and_resumes(tiny_policy, tmp_path):
 
     written = (tmp_path / "summary.json").stat().st_mtime_ns
 
-    def rewritten(steps=1, protocol=PROTOCOL, machinery=machinery):
+    def rewritten(steps=1, protocol=PROTOCOL, options=options):
         nonlocal written
-        evaluate(tiny_policy, steps, tmp_path, protocol, machinery)
+        evaluate(tiny_policy, steps, tmp_path, protocol, options)
         before, written = written, (tmp_path / "summary.json").stat().st_mtime_ns
         return before != written
 
     assert not rewritten(), "finished with these settings"
-    assert not rewritten(machinery=Machinery(num_envs=3)), "the number of environments is no setting"
-    assert rewritten(machinery=Machinery(videos=2)), "a film is missing"
+    assert not rewritten(options=RolloutOptions(num_envs=3)), "the number of environments is no setting"
+    assert rewritten(options=RolloutOptions(videos=2)), "a film is missing"
     assert list(tmp_path.glob("episode_*.mp4"))
-    assert rewritten(machinery=Machinery(overwrite=True))
+    assert rewritten(options=RolloutOptions(overwrite=True))
     assert not list(tmp_path.glob("episode_*.mp4")), "films of before would pass for films of these numbers"
     assert rewritten(steps=2)
     (tmp_path / "episodes.jsonl").unlink()
     assert rewritten(steps=2), "the episodes are missing"
-    assert rewritten(protocol=Protocol(episodes=2, batch_size=4, env={"max_steps": 20}))
+    assert rewritten(protocol=EvaluationProtocol(episodes=2, batch_size=4, env={"max_steps": 20}))
 
 
 def test_a_crash_leaves_the_finished_episodes_readable_and_the_folder_unfinished(
@@ -128,15 +129,15 @@ def test_a_crash_leaves_the_finished_episodes_readable_and_the_folder_unfinished
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    plan = type(tiny_policy).plan
+    plan = type(tiny_policy).predict_with_cost
     calls = []
     monkeypatch.setattr(
         type(tiny_policy),
-        "plan",
+        "predict_with_cost",
         lambda *args, **kwargs: (calls.append(0), plan(*args, **kwargs) if len(calls) <= 3 else fail())[1],
     )
     with pytest.raises(KeyboardInterrupt):
-        evaluate(tiny_policy, 1, tmp_path, PROTOCOL, Machinery(num_envs=1))
+        evaluate(tiny_policy, 1, tmp_path, PROTOCOL, RolloutOptions(num_envs=1))
     (line,) = (tmp_path / "episodes.part.jsonl").read_text().splitlines()
     assert json.loads(line)["seed"] == 100000
     assert not (tmp_path / "summary.json").exists()

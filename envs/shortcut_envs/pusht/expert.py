@@ -36,7 +36,7 @@ from shortcut_envs.pusht.pushes import (
     to_world,
 )
 from shortcut_envs.pusht.routes import Roadmap, Ways
-from shortcut_envs.pusht.scripted_pusher import MAX_STEPS, ROOM, Hand
+from shortcut_envs.pusht.scripted_pusher import MAX_STEPS, ROOM, ScriptedPusher
 
 _VERSION = 1  # of the demonstrations: change it with anything that changes them
 
@@ -240,12 +240,14 @@ class PushTExpert:
         shift = self._contact_noise * miss[0] * np.array([-normal[1], normal[0]])
         point = self._contacts.points[option.contact] + shift
         way = np.concatenate([way[:-1], way[-1:] + rotate(shift, state.block[2])])
-        travel = Hand(self._scratch, state, target)
+        travel = ScriptedPusher(self._scratch, state, target)
         travel.follow(way)
 
         def push(length: float) -> Manoeuvre:
             length = max(shortest, length)
-            hand = Hand(self._scratch, travel.state, travel.targets[-1] if travel.targets else target)
+            hand = ScriptedPusher(
+                self._scratch, travel.state, travel.targets[-1] if travel.targets else target
+            )
             hand.push(point, normal, length)
             after = centre_pose(hand.state.block)
             left = 100.0 if pose_distance(after, pose) < 0.7 else 0.0  # pushing nothing is no plan

@@ -21,7 +21,7 @@ _SETTLED = 2.0  # pixels a step; slower than this the agent has stopped
 _LONGEST_PUSH = 60  # control steps
 
 
-class Hand:
+class ScriptedPusher:
     """Sets `simulator` to `state` and moves its agent, with targets that follow smoothly on `target` (2,).
 
     Attributes:

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from shortcut_envs.checks import check_deviation
 from shortcut_envs.robosuite.env import LONG_TASKS, RobosuiteEnv
-from shortcut_envs.robosuite.scripted_gripper import CLOSED, OPEN, Hand, above
+from shortcut_envs.robosuite.scripted_gripper import CLOSED, OPEN, ScriptedGripper, above
 from shortcut_policy.data.robomimic_writer import attributes_of
 
 _GIVE, _TAKE = -0.02, 0.075  # metres from the middle of the hammer's handle to its head, of the two hands
@@ -33,7 +33,7 @@ class RobosuiteExpert:
     """Common to all tasks: record what a script does until the task is solved.
 
     Args:
-        noise: See `Hand`.
+        noise: See `ScriptedGripper`.
         compact: Leave out what training a policy on ``object`` and the gripper does not need: ``next_obs``,
             joints, and the model of the scene, which is larger than all the rest.
     """
@@ -52,7 +52,7 @@ class RobosuiteExpert:
             "compact": compact,
         }
 
-    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+    def script(self, *hands: ScriptedGripper) -> Iterator[np.ndarray]:
         """Actions one by one, (7,) a hand; each is played before the next one is asked for."""
         raise NotImplementedError
 
@@ -62,7 +62,9 @@ class RobosuiteExpert:
         _, info = env.reset(seed=int(random.integers(2**32)))
         steps: list[dict[str, Any]] = []
         observation, solved = self._observation(env), False
-        hands = [Hand(env, random, self.noise, robot) for robot in range(len(env.simulation.robots))]
+        hands = [
+            ScriptedGripper(env, random, self.noise, robot) for robot in range(len(env.simulation.robots))
+        ]
         for action in self.script(*hands):
             states = info["states"]
             _, reward, solved, truncated, info = env.step(action)
@@ -97,7 +99,7 @@ class LiftExpert(RobosuiteExpert):
 
     task = "Lift"
 
-    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+    def script(self, *hands: ScriptedGripper) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
         (hand,) = hands
         data = hand.env.simulation.sim.data
@@ -119,7 +121,7 @@ class CanExpert(RobosuiteExpert):
     task = "PickPlaceCan"
     version = 2
 
-    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+    def script(self, *hands: ScriptedGripper) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
         (hand,) = hands
         simulation = hand.env.simulation
@@ -150,7 +152,7 @@ class SquareExpert(RobosuiteExpert):
     task = "NutAssemblySquare"
     version = 2
 
-    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+    def script(self, *hands: ScriptedGripper) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
         (hand,) = hands
         nut = Nut(hand.env.simulation)
@@ -167,13 +169,13 @@ class SquareExpert(RobosuiteExpert):
             yield from hand.move(above(hand.position, 0.1), hand.yaw, OPEN, 0.02, 20)
             yaw = nut.yaws_of_grasp(hand)[0]
 
-    def _pick(self, hand: Hand, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
+    def _pick(self, hand: ScriptedGripper, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
         yield from hand.move(above(nut.handle, 0.06), yaw, OPEN, 0.005, settle=2)
         yield from hand.move(nut.handle, yaw, OPEN, 0.006, max_steps=40)
         yield from hand.close()
         yield from hand.move(above(hand.position, 0.13), yaw, CLOSED, 0.03)
 
-    def _place(self, hand: Hand, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
+    def _place(self, hand: ScriptedGripper, nut: "Nut", yaw: float) -> Iterator[np.ndarray]:
         yaw = nut.yaw_of_place(hand, yaw)
         yield from hand.move(nut.to_peg(hand, yaw, _ON_TOP + 0.01), yaw, CLOSED, 0.02, 50)
         # An arm that still moves would be a centimetre off when the nut comes down, and lay it on the peg.
@@ -192,7 +194,7 @@ class TransportExpert(RobosuiteExpert):
     task = "TwoArmTransport"
     version = 2
 
-    def script(self, *hands: Hand) -> Iterator[np.ndarray]:
+    def script(self, *hands: ScriptedGripper) -> Iterator[np.ndarray]:
         """See `RobosuiteExpert.script`."""
         giver, taker = hands
         random, transport = giver.random, giver.env.simulation.transport
@@ -204,7 +206,7 @@ class TransportExpert(RobosuiteExpert):
         while transport.payload_pos[2] > _DROPPED:
             yield np.concatenate([next(arm) for arm in arms])
 
-    def _give(self, hand: Hand, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
+    def _give(self, hand: ScriptedGripper, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
         yaw, handle = hand.yaw_at_rest, transport.lid_handle_pos
         yield from hand.grasp(above(handle, 0.08), handle, yaw)
         yield from hand.move(above(handle, 0.1), yaw, CLOSED, 0.03)
@@ -237,7 +239,7 @@ class TransportExpert(RobosuiteExpert):
         while True:
             yield from hand.hold(OPEN, 1)
 
-    def _take(self, hand: Hand, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
+    def _take(self, hand: ScriptedGripper, transport: Any, shared: "Handover") -> Iterator[np.ndarray]:
         rest = hand.yaw_at_rest
         for _ in range(3):
             trash = transport.trash_pos
@@ -314,16 +316,16 @@ class Nut:
         """(3,) metres, where to hold it."""
         return self.position + _GRIP * np.array([np.cos(self.yaw), np.sin(self.yaw), 0])
 
-    def is_held(self, hand: Hand) -> bool:
+    def is_held(self, hand: ScriptedGripper) -> bool:
         """By its handle, level, and off the table."""
         level = self._data.body_xmat[self._body].reshape(3, 3)[2, 2]
         return level > 0.97 and float(np.linalg.norm(self.handle - hand.position)) < 0.03
 
-    def yaws_of_grasp(self, hand: Hand) -> np.ndarray:
+    def yaws_of_grasp(self, hand: ScriptedGripper) -> np.ndarray:
         """Of a hand across the handle, the nearest first; there is always one."""
         return self._reached(hand, self.yaw + np.array([0.5, -0.5]) * np.pi)
 
-    def yaw_of_place(self, hand: Hand, yaw: float) -> float:
+    def yaw_of_place(self, hand: ScriptedGripper, yaw: float) -> float:
         """Of a hand that was told to hold the nut at ``yaw``, where it fits over the peg: the next one.
 
         The hole is square and fits four ways round, but for a handle that points away the arm is too short.
@@ -332,7 +334,7 @@ class Nut:
         # Next to what the hand was told, not to its angle: the same a turn on is another place for the wrist.
         return float(ways[np.argmin(np.abs(ways - yaw))])
 
-    def to_peg(self, hand: Hand, yaw: float, height: float) -> Callable[[], np.ndarray]:
+    def to_peg(self, hand: ScriptedGripper, yaw: float, height: float) -> Callable[[], np.ndarray]:
         """Where a hand at ``yaw`` has to be for the nut to be over the peg, ``height`` over the table.
 
         Led by the nut, so that it does not matter how it lies in the fingers.
@@ -344,7 +346,7 @@ class Nut:
 
         return target
 
-    def _reached(self, hand: Hand, yaws: np.ndarray) -> np.ndarray:
+    def _reached(self, hand: ScriptedGripper, yaws: np.ndarray) -> np.ndarray:
         near = hand.nearest_yaws(yaws, 2.4)
         return near[near > hand.yaw_at_rest + _MOST_BACK]
 
@@ -355,7 +357,7 @@ def along_handle(transport: Any, distance: float) -> np.ndarray:
     return transport.payload_pos + distance * np.sign(axis[1]) * axis  # the head is on the taker's side
 
 
-def _via(hand: Hand, goal: np.ndarray, side: float, height: float) -> np.ndarray:
+def _via(hand: ScriptedGripper, goal: np.ndarray, side: float, height: float) -> np.ndarray:
     """A point half way to ``goal``, off the straight line to one side, ``height`` above it."""
     way = (goal - hand.position)[:2]
     across = np.array([-way[1], way[0]]) / max(float(np.linalg.norm(way)), 1e-6)

@@ -15,7 +15,7 @@ _NEAR, _INTEGRAL = 0.03, 0.2  # metres; joint friction leaves a centimetre of er
 _CLOSING = 12  # control steps until the fingers hold
 
 
-class Hand:
+class ScriptedGripper:
     """The gripper of one robot as a script moves it: every motion is an iterator over actions.
 
     Args:

@@ -1,0 +1,41 @@
+"""The benchmark command."""
+
+import re
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from shortcut_policy.benchmark.config import BenchmarkConfig
+from shortcut_policy.benchmark.harness import compare
+from shortcut_policy.benchmark.methods import parse_methods
+from shortcut_policy.commands.configuration import to_plain
+from shortcut_policy.commands.trainings import trainings
+from shortcut_policy.settings import parse
+
+
+def run(config: DictConfig) -> None:
+    """Compare methods as ``configs/benchmark.yaml`` describes.
+
+    Raises:
+        InputError: See `compare`; or a setting cannot be used.
+    """
+    compare(read_benchmark(config), trainings())
+
+
+def read_benchmark(config: DictConfig) -> BenchmarkConfig:
+    """The settings of a benchmark.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+    plain = _without_names(config)
+    plain["entries"] = parse_methods(plain.get("entries"))
+    return parse(BenchmarkConfig, plain, "the configuration")
+
+
+def _without_names(config: DictConfig) -> dict[str, Any]:
+    """The plain configuration without keys that serve its own interpolations alone, like ``${robomimic}``."""
+    names = set(re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(config)))
+    known = {setting.name for setting in fields(BenchmarkConfig)}
+    return {key: value for key, value in to_plain(config).items() if key in known or key not in names}
