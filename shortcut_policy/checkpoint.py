@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save_model as write_weights
+from torch import Tensor
 
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
+from shortcut_policy.paths import atomic_path, write_atomic
 from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
 from shortcut_policy.trust import check_trust, trusted_modules
@@ -50,10 +53,11 @@ def load_model(
     model = build_model(description["policy"])
     model.metadata = description["metadata"]
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(_read_weights(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"the weights {folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
+            f"the weights {folder / WEIGHTS} cannot be loaded ({reason:.200}); "
             "take another checkpoint or copy this one again"
         ) from error
     if not model.normalizer.fitted:
@@ -63,6 +67,9 @@ def load_model(
 
 def save_model(model: Model, folder: str | Path) -> None:
     """Write weights, statistics, specification and metadata of a policy or other model into a folder.
+
+    Each file replaces the one that is there in one step. Parameters that share their storage (tied weights)
+    are stored once, and share it again in whatever class ties them when it is built.
 
     Raises:
         InputError: The policy has no specification, so that it could not be loaded again, or this or the
@@ -76,10 +83,10 @@ def save_model(model: Model, folder: str | Path) -> None:
     spec, metadata = plain_json(model.spec), plain_json(model.metadata, "metadata")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    with atomic_path(folder / WEIGHTS) as temporary:
+        write_weights(model, str(temporary))
     description = {"format": FORMAT, "policy": spec, "metadata": metadata, "versions": package_versions()}
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=2))
 
 
 def package_versions() -> dict[str, str]:
@@ -206,6 +213,17 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
         folder.rename(hidden)
         shutil.rmtree(hidden)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Every name of a ``state_dict``: of tied weights the file holds one, and says for what else.
+
+    Not ``safetensors.torch.load_model``, which refuses files that hold a tied weight under each of its names.
+    """
+    weights = load_file(path)
+    with safe_open(path, "pt") as file:
+        tied = file.metadata() or {}
+    return weights | {name: weights[kept] for name, kept in tied.items() if kept in weights}
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from shortcut_policy.backbones import Preconditioned
@@ -16,7 +15,7 @@ from shortcut_policy.build import build, find_target
 from shortcut_policy.data import Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
-from shortcut_policy.objectives.base import Generators
+from shortcut_policy.objectives.base import Generators, normal_noise
 
 POLICY = "shortcut_policy.policy.Policy"
 
@@ -112,7 +111,7 @@ class Model(nn.Module, ABC):
             raise InputError(
                 f"got {len(generator)} generators for {rows} rows; give one, or one for each row"
             )
-        return randn_tensor((rows, *shape), generator=generator, device=self.device)
+        return normal_noise((rows, *shape), generator, self.device)
 
 
 def model_class(spec: Mapping[str, Any]) -> type[Model]:

@@ -1,6 +1,7 @@
 """The policy: normaliser, observation encoder, step map and objective, and the one way to act with them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
+from shortcut_policy.backbones import evaluate
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl
@@ -196,7 +198,8 @@ class Policy(StepwiseControl, Pretrained):
 
         Args:
             obs: name -> (B, n_obs_steps, *shape), tensors or arrays in environment units, oldest step first.
-                At the start of an episode the first observation fills the history.
+                At the start of an episode the first observation fills the history. Names that the policy does
+                not know are ignored.
             steps: Sampling steps; which numbers are allowed is the objective's to say. ``"auto"``, or `Auto`
                 with a tolerance of your own, takes more of them where the policy finds its own error large.
             generator: Source of the noise: one generator for all rows, or a list of B, and then row i
@@ -207,11 +210,13 @@ class Policy(StepwiseControl, Pretrained):
                 scales; the lowest of them if None.
 
         Returns:
-            (B, n_action_steps, A) in environment units: the actions from the last observed step on.
+            (B, n_action_steps, A) in environment units, float32 whatever type the policy was cast to: the
+            actions from the last observed step on.
 
         Raises:
-            InputError: Observations of other names or shapes, a step count that the objective cannot take,
-                a deadline that is too short for the fewest steps, or a guidance that was not trained.
+            InputError: An observation that is missing or of another shape, a step count that the objective
+                cannot take, a deadline that is too short for the fewest steps, or a guidance that was not
+                trained.
         """
         if deadline_ms is not None:
             if steps != 1:
@@ -248,14 +253,14 @@ class Policy(StepwiseControl, Pretrained):
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
 
         def draw(count: int) -> Tensor:
-            return self.objective.sample(self.backbone, noise, cond, count, generator)
+            return self.objective.sample(partial(evaluate, self.backbone), noise, cond, count, generator)
 
         if isinstance(steps, int):
             cost = self.objective.network_evaluations(steps)
             found = Sample(draw(steps), torch.full((len(cond),), cost, device=self.device), gap=None)
         else:
             found = sample_auto(draw, self.objective, Auto() if steps == "auto" else steps)
-        return found._replace(x=self.normalizer.unnormalize(ACTION, found.x))
+        return found._replace(x=self.normalizer.unnormalize(ACTION, found.x).float())
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
@@ -263,7 +268,11 @@ class Policy(StepwiseControl, Pretrained):
 
     def encode(self, given: Mapping[str, Tensor]) -> Tensor:
         """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
-        return self.encoder(self._normalized(given))
+        parameter = next(self.encoder.parameters(), None)
+        normalized = self._normalized(given)
+        if parameter is not None:
+            normalized = {name: value.to(parameter.dtype) for name, value in normalized.items()}
+        return self.encoder(normalized)
 
     def forward(
         self,
@@ -322,10 +331,10 @@ class Policy(StepwiseControl, Pretrained):
         )
 
     def _check_obs(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
-        if set(obs) != set(self.obs_shapes):
+        if missing := sorted(set(self.obs_shapes) - set(obs)):
             raise InputError(
-                f"this policy observes {sorted(self.obs_shapes)}, but got {sorted(obs)}; "
-                "use the environment and observation mode that it was trained for"
+                f"this policy observes {sorted(self.obs_shapes)}, and {', '.join(missing)} is missing among "
+                f"{sorted(obs)}; use the environment and observation mode that it was trained for"
             )
         tensors = {name: torch.as_tensor(obs[name], device=self.device) for name in self.obs_shapes}
         # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.

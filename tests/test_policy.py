@@ -216,8 +216,8 @@ def test_without_statistics_it_refuses_to_act(tiny_policy: Policy):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"keypoint": None}, "observes .*but got"),
-        ({"state": np.zeros((3, 2, 5))}, "observes .*but got"),
+        ({"keypoint": None}, "observes .*, and keypoint is missing among .'agent_pos'.; use"),
+        ({"keypoint": None, "state": np.zeros((3, 2, 5))}, "and keypoint is missing among"),
         ({"agent_pos": np.zeros((3, 2))}, "'agent_pos' has shape"),
         (
             {"keypoint": np.zeros((3, 1, 9, 2))},
@@ -230,6 +230,13 @@ def test_observations_of_another_task_are_refused(tiny_policy: Policy, change, s
     obs = {name: value for name, value in (observe() | change).items() if value is not None}
     with pytest.raises(InputError, match=sentence):
         tiny_policy.act(obs)
+
+
+def test_observations_that_it_does_not_know_are_ignored(tiny_policy: Policy):
+    """A robot reports more than one policy needs; what that is does not matter, not even its type."""
+    more = observe() | {"state": np.full((3, 5), np.nan), "instruction": ["push"] * 3}
+    actions = [tiny_policy.act(obs, 1, torch.Generator().manual_seed(0)) for obs in (observe(), more)]
+    assert torch.equal(*actions)
 
 
 def test_wrong_number_of_generators_is_refused(tiny_policy: Policy):

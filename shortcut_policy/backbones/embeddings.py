@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.float32_buffers import Float32Buffers
 
 
-class ScalarEmbedding(nn.Module):
+class ScalarEmbedding(Float32Buffers):
     """Sinusoidal features of a number in [0, 1], then two layers (Vaswani et al. 2017; Ho et al. 2020).
 
     Args:
@@ -34,7 +35,8 @@ class ScalarEmbedding(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """(B,) in [0, 1] to (B, dim)."""
         angle = value[:, None].to(self.frequencies.dtype) * self.frequencies
-        return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        features = torch.cat([angle.sin(), angle.cos()], dim=-1)
+        return self.mlp(features.to(cast(nn.Linear, self.mlp[0]).weight.dtype))
 
     @torch.no_grad()
     def make_constant(self, value: float) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortcut_policy.backbones.precision import Wrapper, evaluate
+from shortcut_policy.float32_buffers import Float32Buffers
 from shortcut_policy.objectives.diffusion import Diffusion
 from shortcut_policy.objectives.step_map import expand_like
 
@@ -13,7 +15,7 @@ from shortcut_policy.objectives.step_map import expand_like
 NOISE_ERROR = 0.01
 
 
-class NoiseAsVelocity(nn.Module):
+class NoiseAsVelocity(Wrapper, Float32Buffers):
     """Velocity from a noise prediction, so that a DDPM can be trained on as a flow or a shortcut model.
 
     A point of the straight path, ``x_t = (1 - t) x_0 + t x_1``, divided by ``sqrt((1 - t)^2 + t^2)``, is a
@@ -56,7 +58,8 @@ class NoiseAsVelocity(nn.Module):
         """
         alpha = expand_like(t, x)
         sigma = 1 - alpha
-        noise = self.network(x / (alpha**2 + sigma**2).sqrt(), self.time_of(t), d, cond)
+        scaled = x / (alpha**2 + sigma**2).sqrt()
+        noise = evaluate(self.network, scaled, self.time_of(t), d, cond)
         data = (x - sigma * noise) * alpha / (alpha**2 + NOISE_ERROR * sigma**2)
         return data - noise
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from shortcut_policy.backbones.precision import Wrapper, evaluate
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.paths import GaussianPath
@@ -12,7 +13,7 @@ from shortcut_policy.objectives.step_map import expand_like
 from shortcut_policy.settings import check_number
 
 
-class Preconditioned(nn.Module):
+class Preconditioned(Wrapper):
     """``s(x, t, d) = c_skip(t) x + c_out(t) F(c_in(t) x, t, d)``, for a network F.
 
     Preconditioning after Karras et al. 2022, equation 7, who predict the data where here the average velocity
@@ -71,7 +72,7 @@ class Preconditioned(nn.Module):
             cond: (B, C).
         """
         skip, out, scale = (expand_like(factor, x) for factor in self.factors(t))
-        return skip * x + out * self.network(scale * x, t, d, cond)
+        return skip * x + out * evaluate(self.network, scale * x, t, d, cond)
 
     def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``c_skip``, ``c_out`` and ``c_in`` at times ``t``, (B,) each."""

@@ -1,12 +1,17 @@
 """Demonstrations: where they come from, how they are cut into windows, scaled and written."""
 
+from typing import TYPE_CHECKING
+
 from shortcut_policy.data.bundled import bundled
-from shortcut_policy.data.dataset import Batch, DemonstrationDataset
-from shortcut_policy.data.normalizer import Normalizer
-from shortcut_policy.data.robomimic_source import EnvArgs, RobomimicSource
-from shortcut_policy.data.source import EpisodeSource, Field
-from shortcut_policy.data.writer import EpisodeWriter
-from shortcut_policy.data.zarr_source import ZarrSource
+from shortcut_policy.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from shortcut_policy.data.dataset import Batch, DemonstrationDataset
+    from shortcut_policy.data.normalizer import Normalizer
+    from shortcut_policy.data.robomimic_source import EnvArgs, RobomimicSource
+    from shortcut_policy.data.source import EpisodeSource, Field
+    from shortcut_policy.data.writer import EpisodeWriter
+    from shortcut_policy.data.zarr_source import ZarrSource
 
 __all__ = [
     "Batch",
@@ -20,3 +25,19 @@ __all__ = [
     "ZarrSource",
     "bundled",
 ]
+
+# A policy needs a field and a normaliser, and not the libraries that read and write files of demonstrations.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Batch": "shortcut_policy.data.dataset",
+        "DemonstrationDataset": "shortcut_policy.data.dataset",
+        "EnvArgs": "shortcut_policy.data.robomimic_source",
+        "EpisodeSource": "shortcut_policy.data.source",
+        "EpisodeWriter": "shortcut_policy.data.writer",
+        "Field": "shortcut_policy.data.source",
+        "Normalizer": "shortcut_policy.data.normalizer",
+        "RobomimicSource": "shortcut_policy.data.robomimic_source",
+        "ZarrSource": "shortcut_policy.data.zarr_source",
+    },
+)

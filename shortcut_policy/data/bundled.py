@@ -1,14 +1,18 @@
 """Demonstrations that come with the package."""
 
-from shortcut_policy.data.robomimic_source import RobomimicSource
-from shortcut_policy.data.zarr_source import ZarrSource
+from typing import TYPE_CHECKING
+
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import ASSETS_DIR
+
+if TYPE_CHECKING:
+    from shortcut_policy.data.robomimic_source import RobomimicSource
+    from shortcut_policy.data.zarr_source import ZarrSource
 
 SUFFIXES = (".zarr", ".hdf5")
 
 
-def bundled(name: str) -> ZarrSource | RobomimicSource:
+def bundled(name: str) -> "ZarrSource | RobomimicSource":
     """Demonstrations by name: ``bundled("pusht")`` is a zarr store, ``bundled("lift")`` a robomimic file.
 
     Raises:
@@ -20,4 +24,7 @@ def bundled(name: str) -> ZarrSource | RobomimicSource:
             f"there are no bundled demonstrations '{name}'; there are: {', '.join(sorted(files)) or 'none'} "
             "(for a file of your own use ZarrSource or RobomimicSource with its path)"
         )
+    from shortcut_policy.data.robomimic_source import RobomimicSource
+    from shortcut_policy.data.zarr_source import ZarrSource
+
     return ZarrSource(files[name]) if files[name].suffix == ".zarr" else RobomimicSource(files[name])

@@ -1,7 +1,7 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, SupportsIndex, TypedDict
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils import data
 
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
-from shortcut_policy.data.source import EpisodeSource, Field, find_row
+from shortcut_policy.data.source import EpisodeSource, Field, find_row, pieces, row_bytes
 from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import Count, Index, NotNegative, check_fields
@@ -184,8 +184,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
             if field.normalize in ("identity", "image"):
                 continue
             for lo, hi in used:
-                for start, stop in self._blocks(field.key, lo, hi):
-                    statistics[name].update(self._rows(name, start, stop))
+                for rows in pieces(lo, hi, row_bytes(self.source, field.key), BLOCK_BYTES):
+                    statistics[name].update(self._rows(name, rows.start, rows.stop))
         return Normalizer(self.fields, statistics)
 
     @property
@@ -224,17 +224,12 @@ class DemonstrationDataset(data.Dataset[Batch]):
         if not kept and not verify:
             self.source.read(key, 0, 1)
             return
-        for start, stop in self._blocks(key, 0, rows):
-            block = self.source.read(key, start, stop)
+        for part in pieces(0, rows, row_bytes(self.source, key), BLOCK_BYTES):
+            block = self.source.read(key, part.start, part.stop)
             for name, field in fields.items():
-                values = self._convert(field, block, start)
+                values = self._convert(field, block, part.start)
                 if name in kept:
-                    kept[name][start:stop] = torch.from_numpy(values)
-
-    def _blocks(self, key: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        row_bytes = int(np.prod(self.source.shapes[key])) * self.source.dtypes[key].itemsize
-        size = max(1, BLOCK_BYTES // max(1, row_bytes))
-        return ((at, min(at + size, stop)) for at in range(start, stop, size))
+                    kept[name][part.start : part.stop] = torch.from_numpy(values)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         if name in self._in_memory:

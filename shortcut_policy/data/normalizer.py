@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shortcut_policy.data.source import Field
 from shortcut_policy.errors import InputError
+from shortcut_policy.float32_buffers import Float32Buffers
 
 
 class RunningStatistics:
@@ -38,11 +39,12 @@ class RunningStatistics:
         return np.sqrt(self.square / max(self.count, 1))
 
 
-class Normalizer(nn.Module):
+class Normalizer(Float32Buffers):
     """Per field, ``x = scale * y + offset`` between environment units x and what the network sees, y.
 
     The two numbers are float32 buffers per element of the field (one pair for the whole field with
-    ``identity`` and ``image``), so they travel in the policy's ``state_dict``.
+    ``identity`` and ``image``), so they travel in the policy's ``state_dict``; they keep 32 bits when the
+    policy is cast to fewer.
 
     An element that never varied in the training data says nothing: its scale is 0, it normalises to 0
     whatever its value, and comes back as the constant whatever the network says.

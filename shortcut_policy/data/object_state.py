@@ -10,7 +10,6 @@ demonstrations.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from shortcut_policy.errors import InputError
 
@@ -136,6 +135,8 @@ def relative_pose(
     position: np.ndarray, quaternion: np.ndarray, eef_pos: np.ndarray, eef_quat: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pose in the gripper's frame: (..., 3) metres and (..., 4) x y z w with w >= 0."""
+    from scipy.spatial.transform import Rotation  # half a second, which only robosuite's tasks need
+
     shape = position.shape[:-1]
     gripper = Rotation.from_quat(eef_quat.reshape(-1, 4)).inv()
     offset = gripper.apply((position - eef_pos).reshape(-1, 3))

@@ -21,6 +21,7 @@ from shortcut_policy.data.robomimic_source import (
 )
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
+from shortcut_policy.locks import writer_lock
 from shortcut_policy.paths import atomic_path, write_atomic
 
 #: One demonstration in so many is for validation.
@@ -32,7 +33,8 @@ class RobomimicWriter:
 
     HDF5 files do not survive a process that dies while it writes. Therefore each episode is a small file of
     its own in ``<path>.parts`` first, and `close` puts them together in one step; opening the writer again
-    goes on after the last whole episode. The same episodes give the same data.
+    goes on after the last whole episode. The same episodes give the same data. There can be one writer at a
+    time: until it is closed, ``.<name>.lock`` beside the file keeps others out.
 
     Args:
         path: ``.hdf5`` file; one that this writer made is continued.
@@ -43,7 +45,7 @@ class RobomimicWriter:
         n_steps: Their steps.
 
     Raises:
-        InputError: The path is something else, or ``env_args`` are missing.
+        InputError: The path is something else, another writer is at work there, or ``env_args`` are missing.
     """
 
     def __init__(self, path: str | os.PathLike[str], attributes: Mapping[str, Any]) -> None:
@@ -54,14 +56,12 @@ class RobomimicWriter:
             raise InputError(f"the attributes of {self.path} need env_args: what it was recorded in")
         if self.path.is_dir():
             raise InputError(f"{self.path} is a directory; choose a path for an HDF5 file")
-        if self.path.exists():
-            self._take_apart()
-        self._parts.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._parts / "attributes.json", json.dumps(self.attributes))
-        lengths: list[int] = []
-        while self._part(len(lengths)).exists():
-            with self._h5py.File(self._part(len(lengths)), "r") as file:
-                lengths.append(int(file.attrs["num_samples"]))
+        self._lock = writer_lock(self.path)
+        try:
+            lengths = self._begin()
+        except BaseException:
+            self._lock.release()
+            raise
         self.n_episodes, self.n_steps = len(lengths), sum(lengths)
 
     def add_episode(self, episode: Mapping[str, Any]) -> None:
@@ -84,10 +84,11 @@ class RobomimicWriter:
 
     def close(self) -> None:
         """Put the episodes together, with ``mask/train`` and ``mask/valid``, nine to one."""
-        if self.n_episodes:
-            attributes = {**self.attributes, "total": self.n_steps}
-            write_hdf5(self.path, attributes, self._episodes(), split_masks(self.n_episodes))
-            shutil.rmtree(self._parts)
+        with self._lock:
+            if self.n_episodes:
+                attributes = {**self.attributes, "total": self.n_steps}
+                write_hdf5(self.path, attributes, self._episodes(), split_masks(self.n_episodes))
+                shutil.rmtree(self._parts)
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +98,19 @@ class RobomimicWriter:
     ) -> None:
         if error is None:
             self.close()
+        self._lock.release()
+
+    def _begin(self) -> list[int]:
+        """Find or make the folder of parts; returns the lengths of the episodes in it."""
+        if self.path.exists():
+            self._take_apart()
+        self._parts.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._parts / "attributes.json", json.dumps(self.attributes))
+        lengths: list[int] = []
+        while self._part(len(lengths)).exists():
+            with self._h5py.File(self._part(len(lengths)), "r") as file:
+                lengths.append(int(file.attrs["num_samples"]))
+        return lengths
 
     def _episodes(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]]:
         for number in range(self.n_episodes):

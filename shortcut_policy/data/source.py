@@ -1,7 +1,7 @@
 """What a set of demonstrations looks like to the rest of the library, whatever file it comes from."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -122,6 +122,25 @@ def find_row(source: EpisodeSource, row: int) -> tuple[int, int]:
     """The episode that a row belongs to, and which of its steps it is."""
     episode = int(np.searchsorted(source.episode_ends, row, side="right"))
     return episode, row - episode_rows(source, episode)[0]
+
+
+def row_bytes(source: EpisodeSource, key: str) -> int:
+    """Bytes of one step of a key as stored."""
+    return int(np.prod(source.shapes[key])) * source.dtypes[key].itemsize
+
+
+def pieces(start: int, stop: int, each: int, most: int, multiple: int = 1) -> Iterator[range]:
+    """Rows ``start`` to ``stop`` in parts that fit into memory.
+
+    Args:
+        start: First row.
+        stop: Row after the last one.
+        each: Bytes of a row.
+        most: Bytes of a part, if that is a row at least.
+        multiple: The number of rows of all parts but the last is a multiple of this.
+    """
+    size = multiple * max(1, most // max(1, each * multiple))
+    return (range(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
 def expand(path: str | os.PathLike[str]) -> Path:

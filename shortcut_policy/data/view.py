@@ -1,7 +1,7 @@
 """Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from shortcut_policy.data.convert import ROBOMIMIC
 from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
-from shortcut_policy.data.source import EpisodeSource, episode_rows, expand
+from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pieces, row_bytes
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
@@ -28,6 +28,11 @@ MOST_LABELS = 6
 #: Rows and columns of frames of an episode in the picture.
 FRAMES = 2, 5
 VIDEO_SIDE = 256
+
+#: Bytes of a key that are read at a time: stores of images are larger than memory.
+PIECE_BYTES = 2**24
+#: A picture is hundreds of pixels wide: of longer episodes the extremes of so many parts are drawn.
+CURVE_PARTS = 2000
 
 #: Rows of a store -> (N, H, W, 3) uint8.
 Frames = Callable[[int, int], np.ndarray]
@@ -98,7 +103,7 @@ def draw(source: EpisodeSource, episodes: Sequence[int], frames: Frames | None, 
         if frames is not None:
             _draw_frames(column[0], frames, start, stop)
         for axis, key in zip(column[rows - len(keys) :], keys, strict=True):
-            curves = axis.plot(source.read(key, start, stop).reshape(stop - start, -1), linewidth=1)
+            curves = axis.plot(*outline(source, key, start, stop), linewidth=1)
             if 1 < len(curves) <= MOST_LABELS:
                 labels = range(len(curves))
                 axis.legend(curves, labels, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -115,7 +120,7 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
     video: Any  # the plug-in's class, which has more than the declared one
     with imageio.get_writer(part, fps=fps, codec="libx264", quality=7, macro_block_size=2) as video:
         for episode in tqdm(episodes, desc="episodes of the video"):
-            for image in frames(*episode_rows(source, episode)):
+            for image in one_by_one(frames, *episode_rows(source, episode)):
                 zoom = max(1, VIDEO_SIDE // max(image.shape[:2]))
                 video.append_data(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
     os.replace(part, path)
@@ -137,9 +142,32 @@ def _is_numeric(source: EpisodeSource, key: str) -> bool:
 
 def _range(source: EpisodeSource, key: str) -> tuple[float, float]:
     """Smallest and largest value of a key, read piece by piece."""
-    rows, step = int(source.episode_ends[-1]), 1024
-    blocks = [source.read(key, start, start + step) for start in range(0, rows, step)]
-    return min(float(b.min()) for b in blocks), max(float(b.max()) for b in blocks)
+    lowest, highest = np.inf, -np.inf
+    for rows in pieces(0, int(source.episode_ends[-1]), row_bytes(source, key), PIECE_BYTES):
+        values = source.read(key, rows.start, rows.stop)
+        lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
+    return lowest, highest
+
+
+def outline(source: EpisodeSource, key: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of an episode: steps (N,) and values (N, numbers of the key), N at most twice `CURVE_PARTS`."""
+    length = stop - start
+    if length <= 2 * CURVE_PARTS:
+        return np.arange(length), source.read(key, start, stop).reshape(length, -1)
+    part = -(-length // CURVE_PARTS)
+    extremes = []
+    for rows in pieces(start, stop, row_bytes(source, key), PIECE_BYTES, multiple=part):
+        values = source.read(key, rows.start, rows.stop).reshape(len(rows), -1)
+        firsts = np.arange(0, len(rows), part)
+        extremes += [np.stack([f.reduceat(values, firsts) for f in (np.minimum, np.maximum)], axis=1)]
+    curves = np.concatenate(extremes)
+    return np.repeat(np.arange(len(curves)) * part, 2), curves.reshape(2 * len(curves), -1)
+
+
+def one_by_one(frames: Frames, start: int, stop: int) -> Iterator[np.ndarray]:
+    """The images of the rows ``start`` to ``stop``, of which `PIECE_BYTES` are in memory."""
+    for rows in pieces(start, stop, frames(start, start + 1).nbytes, PIECE_BYTES):
+        yield from frames(rows.start, rows.stop)
 
 
 def _draw_frames(axis: Axes, frames: Frames, start: int, stop: int) -> None:

@@ -23,6 +23,7 @@ from zarr.storage import LocalStore
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import ENDS, LAYOUT, RECORDING, ZarrSource
 from shortcut_policy.errors import InputError
+from shortcut_policy.locks import writer_lock
 
 #: Most bytes of a chunk before compression: a small store is a file per key, a window of images a quick read.
 CHUNK_BYTES = 2**20
@@ -36,7 +37,7 @@ class EpisodeWriter:
 
     A process that dies while an episode is written leaves the episodes before it intact and readable; opening
     the writer again drops the unfinished one and continues. The same episodes give the same bytes. There can
-    be one writer at a time. ::
+    be one writer at a time: until it is closed, ``.<name>.lock`` beside the store keeps others out. ::
 
         with EpisodeWriter("demos.zarr") as writer:
             writer.add_episode({"state": states, "action": actions})
@@ -52,7 +53,8 @@ class EpisodeWriter:
         n_steps: Their steps.
 
     Raises:
-        InputError: The path is something other than a demonstration store, or the attributes are not JSON.
+        InputError: The path is something other than a demonstration store, another writer is at work there,
+            or the attributes are not JSON.
     """
 
     def __init__(
@@ -67,18 +69,14 @@ class EpisodeWriter:
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
         self._check_path()
-        with zarr.config.set(WRITE_ALL_CHUNKS):
-            self._group = self._open(zarr_format, attributes)
-            self.n_episodes, self.n_steps = self._whole_episodes()
-            # From here on it is known to be a store of demonstrations.
-            if overwrite:
-                self._remove()
-                self._group = self._open(zarr_format, attributes)
-                self.n_episodes, self.n_steps = 0, 0
-            # A copy of the metadata that other tools leave for quick opening would go stale.
-            (self.path / ".zmetadata").unlink(missing_ok=True)
-            self._set_attributes({**self._group.attrs, **attributes, RECORDING: True})
-            self._drop_unfinished()
+        self.n_episodes = self.n_steps = 0
+        self._lock = writer_lock(self.path)
+        try:
+            with zarr.config.set(WRITE_ALL_CHUNKS):
+                self._begin(zarr_format, overwrite, attributes)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def add_episode(self, episode: Mapping[str, ArrayLike]) -> None:
         """Append one episode: key -> (T, ...) array, T >= 1 the same for all keys.
@@ -99,10 +97,13 @@ class EpisodeWriter:
 
     def close(self) -> None:
         """Mark the store as complete; further episodes need a new writer."""
-        if RECORDING in self._group.attrs:
-            with zarr.config.set(WRITE_ALL_CHUNKS):
-                self._drop_unfinished()
-            self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
+        try:
+            if RECORDING in self._group.attrs:
+                with zarr.config.set(WRITE_ALL_CHUNKS):
+                    self._drop_unfinished()
+                self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +112,20 @@ class EpisodeWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _begin(self, zarr_format: Literal[2, 3], overwrite: bool, attributes: dict[str, Any]) -> None:
+        """Open or create the store, behind its last whole episode."""
+        self._group = self._open(zarr_format, attributes)
+        self.n_episodes, self.n_steps = self._whole_episodes()
+        # From here on it is known to be a store of demonstrations.
+        if overwrite:
+            self._remove()
+            self._group = self._open(zarr_format, attributes)
+            self.n_episodes, self.n_steps = 0, 0
+        # A copy of the metadata that other tools leave for quick opening would go stale.
+        (self.path / ".zmetadata").unlink(missing_ok=True)
+        self._set_attributes({**self._group.attrs, **attributes, RECORDING: True})
+        self._drop_unfinished()
 
     def _check_path(self) -> None:
         """Never append to, let alone delete, anything but a store of demonstrations."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 
@@ -53,6 +52,8 @@ class Autoencoder:
     """
 
     def __init__(self, name: str, device: str | torch.device = "cpu") -> None:
+        from diffusers import AutoencoderKL
+
         folder = expand(name)
         # A checkpoint of latents finds it from any directory.
         self.name = str(folder.resolve()) if folder.is_dir() else name

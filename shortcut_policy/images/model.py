@@ -1,11 +1,13 @@
 """A generator of images: a step map with patches for tokens and a class for condition."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from shortcut_policy.backbones import evaluate
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.source import Normalization
 from shortcut_policy.errors import InputError
@@ -131,9 +133,8 @@ class ImageModel(Model):
             )
         cond = self.objective.sampling_cond(self.encode(classes.to(self.device)), guidance)
         noise = self.noise(len(cond), self.shape, generator)
-        x = self.normalizer.unnormalize(
-            IMAGES, self.objective.sample(self.backbone, noise, cond, steps, generator)
-        )
+        net = partial(evaluate, self.backbone)
+        x = self.normalizer.unnormalize(IMAGES, self.objective.sample(net, noise, cond, steps, generator))
         return x.round().clamp(0, 255).to(torch.uint8) if self.dtype == "uint8" else x
 
 

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_source import open_store
@@ -17,7 +14,7 @@ from shortcut_policy.images.decoding import Decoder
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.image_set import ImageSet, ImageSource
 from shortcut_policy.paths import atomic_path
-from shortcut_policy.provenance import code_hash, short_hash
+from shortcut_policy.provenance import code_hash, library_versions, short_hash
 
 #: Names of the arrays in a file of images; all but the first may be missing.
 ARRAYS = ("images", "labels", "test_images", "test_labels", "class_names")
@@ -33,6 +30,9 @@ def digits(test_fraction: float = 0.2, seed: int = 0) -> ImageSource:
         test_fraction: Share of each class that is held out.
         seed: Of the draw.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
     parts = train_test_split(
@@ -61,7 +61,7 @@ def image_folder(
         InputError: see `ImageFolder` and `Decoder.decode`.
     """
     folder = ImageFolder(path, size, channels, skip_unreadable, workers, test_fraction, seed)
-    made_by = short_hash(folder.fingerprint, code_hash(Decoder.__module__), Image.__version__)
+    made_by = short_hash(folder.fingerprint, code_hash(Decoder.__module__), library_versions("pillow"))
     file = Path(cache) / f"{folder.path.stem}_{made_by}.npz"
     if not file.is_file():
         decoded = {}

@@ -173,6 +173,24 @@ def cost_phases(objective: Objective) -> list[tuple[float, float]]:
     return list(pairwise(sorted(edges)))
 
 
+def normal_noise(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:
+    """Standard normal numbers, float32, for samples (B, ...): the same ones whatever network they are for.
+
+    Args:
+        shape: B first.
+        generator: One for all rows or a list of B, see `Generators`. Those of the CPU draw there, and the
+            numbers are moved: a seed gives the same noise on every device.
+        device: Where the numbers are to be.
+    """
+    own = generator if isinstance(generator, list) else [generator]
+    rows = (shape[0], *shape[1:]) if len(own) == 1 else (1, *shape[1:])
+    parts = [
+        torch.randn(rows, generator=one, device=device if one is None else one.device, dtype=torch.float32)
+        for one in own
+    ]
+    return torch.cat(parts).to(device)
+
+
 def draw_times(draws: Draws, rows: int, logit: tuple[float, float] | None = None) -> Tensor:
     """One time a row, (rows,): uniform in [0, 1), or with a normal logit of this mean and deviation."""
     u = draws.uniform(rows)

@@ -7,7 +7,6 @@ asked for the one step that ends at t = 1: ``x_1 = x_t + (1 - t) net(x_t, t, 1 -
 from typing import Literal
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from shortcut_policy.objectives.base import (
@@ -16,6 +15,7 @@ from shortcut_policy.objectives.base import (
     Objective,
     check_doubling_steps,
     check_power_of_two,
+    normal_noise,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, interpolate
@@ -72,7 +72,7 @@ class Consistency(Objective):
         x_1 = noise + net(noise, *_jump_from(0.0, noise), cond)
         for i in range(1, steps):
             t, d = _jump_from(i / steps, noise)
-            fresh = randn_tensor(noise.shape, generator=generator, device=noise.device, dtype=noise.dtype)
+            fresh = normal_noise(noise.shape, generator, noise.device).to(noise.dtype)
             x_t = interpolate(fresh, x_1, t)
             x_1 = x_t + expand_like(d, x_t) * net(x_t, t, d, cond)
         return x_1

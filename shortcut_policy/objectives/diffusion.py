@@ -1,7 +1,6 @@
 """Denoising diffusion as Diffusion Policy trains it (Ho et al. 2020; Chi et al. 2023), through diffusers."""
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
@@ -50,6 +49,8 @@ class Diffusion(Objective):
     ) -> None:
         if not isinstance(train_steps, int) or train_steps < 1:
             raise InputError(f"objective.train_steps={train_steps} must be a whole number of noise levels")
+        from diffusers import DDIMScheduler, DDPMScheduler  # seconds, which no other objective needs
+
         check_choice("objective.timestep_spacing", timestep_spacing, SPACINGS)
         check_choice("objective.clip_sample", clip_sample, (True, False))
         shared = {

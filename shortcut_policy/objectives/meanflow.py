@@ -80,7 +80,6 @@ class MeanFlow(AverageVelocity):
         return errors * (errors.detach() + WEIGHT_OFFSET) ** -self.adaptive_power, metrics
 
     @torch.no_grad()
-    @torch.compiler.set_stance("force_eager")  # what is compiled takes kernels without such a derivative
     def mean_target(
         self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, velocity: Tensor, cond: Tensor
     ) -> Tensor:
@@ -94,8 +93,11 @@ class MeanFlow(AverageVelocity):
             velocity: At (x_t, t), (B, ...).
             cond: (B, C).
         """
-        # Small differences of large numbers, and autocast does not see the tensors of torch.func.
-        with torch.autocast(x_t.device.type, enabled=False):
+        # What is compiled takes kernels without such a derivative. (As a decorator, this would load the
+        # compiler for everybody.) Autocast does not see the tensors of torch.func, and these are small
+        # differences of large numbers.
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, torch.autocast(x_t.device.type, enabled=False):
             slope = torch.func.jvp(
                 lambda x, t, d: net(x, t, d, cond.to(x_t.dtype)),
                 (x_t, t, d),

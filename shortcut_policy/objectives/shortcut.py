@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from accelerate.utils import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -270,7 +269,11 @@ class Shortcut(Objective):
         if self.consistency_share is None:
             return self.consistency_weight
         sums = torch.stack([consistency.detach().sum(), flow.detach().sum()])
-        consistency_sum, flow_sum = reduce(sums) if world > 1 else sums
+        if world > 1:
+            from accelerate.utils import reduce  # the trainer has it already then
+
+            sums = reduce(sums)
+        consistency_sum, flow_sum = sums
         tiny = torch.finfo(sums.dtype).tiny
         weight: Tensor = self.consistency_share * flow_sum / consistency_sum.clamp_min(tiny)
         return weight.clamp_max(self.consistency_weight)

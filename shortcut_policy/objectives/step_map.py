@@ -9,7 +9,10 @@ class StepMap(Protocol):
     """The network: average velocity over [t, t + d]."""
 
     def __call__(self, x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
-        """Predict like ``x`` (B, ...), from noise level ``t`` (B,), step size ``d`` (B,), ``cond`` (B, C)."""
+        """Predict like ``x`` (B, ...), from noise level ``t`` (B,), step size ``d`` (B,), ``cond`` (B, C).
+
+        ``t`` and ``d`` are float32 even where ``x`` and the parameters of a network were cast to fewer bits.
+        """
         ...
 
 

@@ -6,9 +6,18 @@ from typing import Any
 
 from shortcut_policy.settings import flatten
 
-#: What does not reach the weights. But for `cpu`: noise is drawn on the device that trains, and a run that
-#: changes between GPU and CPU goes on with other noise.
-FREE_TO_CHANGE = ("output", "resume", "wandb", "cpu", "trust", "trainer.cuda_graph", "trainer._target_")
+#: What does not reach the weights. But for two: noise is drawn on the device that trains (`cpu`), and a run
+#: that changes between GPU and CPU goes on with other noise; with other `threads` the last digits differ.
+FREE_TO_CHANGE = (
+    "output",
+    "resume",
+    "wandb",
+    "cpu",
+    "trust",
+    "trainer.cuda_graph",
+    "trainer.threads",
+    "trainer._target_",
+)
 #: What a run may change when it goes on: the above, and what it is watched by, tried in and kept as. A larger
 #: ``trainer.max_steps`` is another matter, see `Trainer.resume`.
 FREE_ON_RESUME = (

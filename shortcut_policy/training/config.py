@@ -50,6 +50,10 @@ class TrainerConfig:
             CPUs with tiles for it (AMX); elsewhere it is slower than fp32. See `precision.computes_bf16`.
         compile: Run the network through ``torch.compile``: a minute or more of start-up, faster updates.
         cuda_graph: On a single GPU, with data in memory, launch the gradients of an update as a whole.
+        threads: That compute: a number, or ``auto`` for PyTorch's own (``OMP_NUM_THREADS``, or one a core),
+            and on a CPU fewer while other programs use the cores, see `threads.Threads`. Sums are rounded
+            otherwise with another number of threads: a training that was disturbed is as good as one that
+            was not, but equal to it in every bit only with a number.
         log_every: Updates between lines of the log.
         validate_every: Updates between validations on held-out windows; 0 for never.
         validation_steps: Step counts whose action error is measured there.
@@ -82,6 +86,7 @@ class TrainerConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     cuda_graph: bool = True
+    threads: Count | Literal["auto"] = "auto"
     log_every: Count = 50
     validate_every: Interval = 1000
     validation_steps: Sequence[Count] = (1, 4, 16)

@@ -1,8 +1,6 @@
 """The folder of a run: its name, its lock, its configuration, and whether a training may go on in it."""
 
-import fcntl
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import yaml
 
 from shortcut_policy.checkpoint import list_checkpoints, read_metadata
 from shortcut_policy.errors import InputError
+from shortcut_policy.locks import FileLock
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.renamed import rename
 from shortcut_policy.training.comparison import FREE_ON_RESUME, compared, first_difference
@@ -48,15 +47,8 @@ def only_training(output: Path) -> Iterator[None]:
         InputError: One is at work there.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is training in {output}: wait for it, end it, or give another output"
-            ) from error
-        except OSError as error:  # some network file systems have no locks
-            print(f"{output} cannot be locked ({error}): start no second training there", file=sys.stderr)
+    busy = f"another process is training in {output}: wait for it, end it, or give another output"
+    with FileLock(output / ".lock", busy, f"start no second training in {output}"):
         yield
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +40,7 @@ from shortcut_policy.training.record import check_length, progress_bar, recorded
 from shortcut_policy.training.run_folder import check_output, only_training
 from shortcut_policy.training.schedules import make_schedule, phase_starts, present_rate, set_rate
 from shortcut_policy.training.signals import StopSignals
+from shortcut_policy.training.threads import Threads
 from shortcut_policy.training.validation import validate
 
 #: Keys that keep the random streams of the different uses of one seed apart.
@@ -56,7 +57,8 @@ class Trainer:
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
     (seed, step), so a run that was stopped, however, goes on exactly as if it had not been
-    (on a device of the same kind: a GPU and a CPU draw other noise).
+    (on a device of the same kind: a GPU and a CPU draw other noise; and with the same number of threads, on
+    which the rounding of sums depends: `TrainerConfig.threads`).
 
     An objective may divide a run into phases (`Objective.teacher_phases`). Each is a training of its own, as
     in progressive distillation (Salimans and Ho 2022): the averaged model so far becomes the frozen teacher,
@@ -212,10 +214,12 @@ class Trainer:
         """The loop; ``log`` is of the main process, and None in the others."""
         config, main = self.config, self.accelerator.is_main_process
         progress = progress_bar(self.output, self.step, config.max_steps, main)
-        with progress, StopSignals() as signals:
+        threads = Threads(config.threads, self.device)
+        with progress, StopSignals() as signals, closing(threads):
             started, base_seconds = time.perf_counter(), self.seconds
             while self.step < config.max_steps:
-                self.since_log.append(self._update())
+                with threads:
+                    self.since_log.append(self._update())
                 self.step += 1
                 self.seconds = base_seconds + time.perf_counter() - started
                 progress.update()
@@ -304,6 +308,7 @@ class Trainer:
 
     def _phase_schedules(self) -> list[LambdaLR]:
         """Warm-up and cosine over the current phase, each as long as its share of the run."""
+
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
         warmup = round(config.warmup_steps * (end - start) / config.max_steps)

@@ -237,6 +237,8 @@ def test_writer_goes_on_where_it_was_stopped(tmp_path):
             writer.add_episode(episode(4, seed))
     with pytest.raises(KeyboardInterrupt), RobomimicWriter(stopped, {"env_args": json.dumps(CAN)}) as writer:
         writer.add_episode(episode(4, 0))
+        with pytest.raises(InputError, match=f"another program is writing to {stopped}"):
+            RobomimicWriter(stopped, {"env_args": json.dumps(CAN)})
         raise KeyboardInterrupt
     assert not stopped.exists()
     for seed in (1, 2):  # once after an interruption, once onto a finished file
@@ -244,7 +246,7 @@ def test_writer_goes_on_where_it_was_stopped(tmp_path):
             assert writer.n_episodes == seed
             writer.add_episode(episode(4, seed))
     assert contents(stopped) == contents(whole)
-    assert [path.name for path in tmp_path.iterdir() if ".parts" in path.name] == []
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.hdf5", "stopped.hdf5"}
 
 
 def test_a_policy_trains_on_the_file(file, tmp_path):

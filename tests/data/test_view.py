@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from shortcut_policy.commands.view import run
-from shortcut_policy.data import EpisodeWriter
+from shortcut_policy.data import EpisodeWriter, view
 from shortcut_policy.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "view.py"
@@ -86,6 +87,55 @@ def test_table_alone(tmp_path: Path) -> None:
 def test_one_episode_needs_no_list(tmp_path: Path) -> None:
     show(store(tmp_path / "demos.zarr", action=(7,)), 1)
     assert (tmp_path / "demos.png").is_file()
+
+
+class Counting:
+    """A source of an endless drive: its images are made when they are read, and the largest read is kept."""
+
+    def __init__(self, steps: int) -> None:
+        self.path, self.keys = "endless.zarr", ("camera", "speed")
+        self.shapes = {"camera": (96, 128, 3), "speed": (2,)}
+        self.dtypes = {"camera": np.dtype(np.uint8), "speed": np.dtype(np.float64)}
+        self.episode_ends, self.attributes = np.array([steps]), {}
+        self.largest = self.total = 0
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        values = np.broadcast_to(np.zeros((), self.dtypes[key]), (stop - start, *self.shapes[key])).copy()
+        values[:, 0] = np.arange(start, stop).reshape(-1, *[1] * (values.ndim - 2)) % 200
+        if key == "speed" and start <= 10_007 < stop:
+            values[10_007 - start, 1] = -50
+        self.largest, self.total = max(self.largest, values.nbytes), self.total + values.nbytes
+        return values
+
+
+def test_a_store_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its size: here 740 MB of images in one episode, of which a megabyte is held at a time."""
+    monkeypatch.setattr(view, "PIECE_BYTES", 2**20)
+    source = Counting(steps=20_011)
+    tracemalloc.start()
+    table = view.summary(source)
+    frames = view.frames_of(source)
+    assert frames is not None
+    view.draw(source, [0], frames, tmp_path / "drive.png")
+    seen = sum(int(image[0, 0, 0] == row % 200) for row, image in enumerate(view.one_by_one(frames, 0, 3000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert source.total > 700e6 and source.largest <= 2**20 and peak < 32 * 2**20
+    assert seen == 3000
+    assert [list(column.cells) for column in table.columns[3:]] == [["0", "-50"], ["199", "199"]]
+
+
+def test_curves_of_a_long_episode_keep_their_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Counting(steps=20_011)
+    monkeypatch.setattr(view, "PIECE_BYTES", 2**12)
+    steps, values = view.outline(source, "speed", 5, 20_011)
+    assert len(steps) == len(values) <= 2 * view.CURVE_PARTS and values.shape[1] == 2
+    assert steps[0] == 0 and steps[-1] <= 20_005 and (np.diff(steps) >= 0).all()
+    assert (values.min(), values.max()) == (-50, 199)
+    assert abs(steps[values[:, 1].argmin()] + 5 - 10_007) < 12
+    steps, values = view.outline(source, "speed", 5, 105)
+    np.testing.assert_array_equal(values, source.read("speed", 5, 105))
+    np.testing.assert_array_equal(steps, np.arange(100))
 
 
 @pytest.mark.parametrize(

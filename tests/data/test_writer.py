@@ -169,6 +169,32 @@ def test_a_closed_writer_is_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
+def test_a_second_writer_is_refused_until_the_first_is_closed(tmp_path: Path, overwrite: bool) -> None:
+    path, other = tmp_path / "a.zarr", tmp_path / "link.zarr"
+    other.symlink_to(path)
+    with EpisodeWriter(path) as writer:
+        writer.add_episode(episode(0))
+        before = files(path)
+        for name in (path, other):
+            with pytest.raises(InputError, match=rf"another program is writing to {path}: wait for it, .*"):
+                EpisodeWriter(name, overwrite=overwrite)
+        assert files(path) == before
+        check(ZarrSource(path), 1)
+        writer.add_episode(episode(1))
+    check(ZarrSource(path), 2)
+    write(other, [2])
+    check(ZarrSource(path), 3)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.zarr", "link.zarr"}, "no lock is left"
+
+
+def test_a_writer_that_cannot_begin_locks_nobody_out(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", name="observations", data=np.arange(3), zarr_format=2)
+    for _ in range(2):
+        with pytest.raises(InputError, match="lacks data/"):
+            EpisodeWriter(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
 def test_other_things_are_left_alone(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("text")
@@ -281,7 +307,7 @@ def test_death_before_any_single_write(
 
         with monkeypatch.context() as patch:
             patch.setattr(LocalStore, "_set", counted)
-            finished = 0
+            finished, writer = 0, None
             try:
                 writer = EpisodeWriter(path, zarr_format=zarr_format)
                 for number in range(2):
@@ -290,6 +316,8 @@ def test_death_before_any_single_write(
                 writer.close()
             except _Killed:
                 sync(_settle())
+                if writer is not None:
+                    writer._lock.release()  # as the system does when a process dies
             else:
                 break
         if finished:

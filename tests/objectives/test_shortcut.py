@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import Draws, FlowMatching, Shortcut, shortcut
+from shortcut_policy.objectives import Draws, FlowMatching, Shortcut
 from shortcut_policy.objectives.base import cost_phases
 from shortcut_policy.objectives.guidance import Guidance
 from tests.step_maps import CHUNKS, RATE, Affine, Counting, context, linear_flow
@@ -165,9 +165,9 @@ def test_the_share_of_self_consistency_is_that_of_all_processes(monkeypatch: pyt
         return objective.loss(net, x_1[rank::world], cond[rank::world], own)[0].detach()
 
     sums: list[Tensor] = []
-    monkeypatch.setattr(shortcut, "reduce", lambda own: sums.append(own) or own)
+    monkeypatch.setattr("accelerate.utils.reduce", lambda own: sums.append(own) or own)
     apart = [losses(rank, 2) for rank in range(2)]
-    monkeypatch.setattr(shortcut, "reduce", lambda own: torch.stack(sums).mean(0))
+    monkeypatch.setattr("accelerate.utils.reduce", lambda own: torch.stack(sums).mean(0))
     together = [losses(rank, 2) for rank in range(2)]
     whole = losses(0, 1)
     for rank in range(2):

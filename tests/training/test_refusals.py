@@ -114,9 +114,10 @@ def test_second_training_in_a_folder_is_refused(compose_config: Compose, tmp_pat
     config = compose_config(
         "trainer.max_steps=2", "trainer.checkpoint_every=1", f"output={output}", "resume=true"
     )
-    with only_training(output), pytest.raises(InputError, match=f"another process is training in {output}"):
-        run(config)
-    assert [path.name for path in output.iterdir()] == [".lock"]
+    with only_training(output):
+        with pytest.raises(InputError, match=f"another process is training in {output}"):
+            run(config)
+        assert [path.name for path in output.iterdir()] == [".lock"]
     run(config)  # the other one is done
     assert has_reached(output, 2)
 

@@ -1,0 +1,93 @@
+"""Weights that are stored once and used twice."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from shortcut_policy import load_policy, save_policy
+from shortcut_policy.backbones import Mlp
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy
+from tests.test_policy import observe
+
+TIED = {"_target_": "tests.test_checkpoint.TiedMlp", "width": 32}
+
+
+class TiedMlp(Mlp):
+    """The noise level and the step size are embedded by the same numbers."""
+
+    def __init__(self, **sizes) -> None:
+        super().__init__(**sizes)
+        self.embed_d.mlp = self.embed_t.mlp
+
+
+@pytest.fixture
+def tied(tiny_policy: Policy) -> Policy:
+    policy = Policy.from_spec({**tiny_policy.spec, "precondition": None, "backbone": TIED})
+    policy.normalizer.load_state_dict(tiny_policy.normalizer.state_dict())
+    return policy
+
+
+def weights(folder: Path) -> Path:
+    return folder / "policy.safetensors"
+
+
+def test_tied_weights_are_saved_once_and_loaded_tied(tied: Policy, tmp_path: Path) -> None:
+    save_policy(tied, tmp_path)
+    loaded = load_policy(tmp_path)
+    acts = [policy.act(observe(), 2, torch.Generator().manual_seed(0)) for policy in (tied, loaded)]
+    assert torch.equal(*acts)
+    assert loaded.backbone.embed_t.mlp[0].weight is loaded.backbone.embed_d.mlp[0].weight
+    stored, names = load_file(weights(tmp_path)), set(tied.state_dict())
+    assert {name.replace("embed_d", "embed_t") for name in names} == {
+        name.replace("embed_d", "embed_t") for name in stored
+    }
+    assert len(stored) == len(names) - 4
+    assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "policy.safetensors"}
+
+
+def test_a_file_with_each_of_the_names_loads(tied: Policy, tmp_path: Path) -> None:
+    """As a policy on a GPU was saved before."""
+    save_policy(tied, tmp_path)
+    copies = {name: value.clone() for name, value in tied.state_dict().items()}
+    save_file(copies, weights(tmp_path))
+    loaded = load_policy(tmp_path)
+    assert all(torch.equal(value, copies[name]) for name, value in loaded.state_dict().items())
+
+
+def test_one_network_is_not_taken_for_another(tied: Policy, tmp_path: Path) -> None:
+    """Tied weights fit a network that does not tie them; other differences are named in one sentence."""
+    save_policy(tied, tmp_path)
+    description = json.loads((tmp_path / "policy.json").read_text())
+    description["policy"]["backbone"]["_target_"] = "shortcut_policy.backbones.Mlp"
+    (tmp_path / "policy.json").write_text(json.dumps(description))
+    acts = [
+        policy.act(observe(), 2, torch.Generator().manual_seed(0)) for policy in (tied, load_policy(tmp_path))
+    ]
+    assert torch.equal(*acts)
+    description["policy"]["backbone"]["depth"] = 4
+    (tmp_path / "policy.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"cannot be loaded \(.*Missing key.*layers\.8.*\); take") as caught:
+        load_policy(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_saving_that_fails_leaves_the_old_weights(tied: Policy, tmp_path: Path, monkeypatch) -> None:
+    save_policy(tied, tmp_path)
+    before = weights(tmp_path).read_bytes()
+
+    def half(model, path) -> None:
+        Path(path).write_bytes(before[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("shortcut_policy.checkpoint.save_model", half)
+    with pytest.raises(OSError, match="No space left"):
+        save_policy(deepcopy(tied), tmp_path)
+    assert weights(tmp_path).read_bytes() == before
+    with safe_open(weights(tmp_path), "pt") as file:
+        assert file.metadata()
