@@ -48,8 +48,7 @@ NOISE, ORDER, VALIDATION = range(3)
 
 Weights = tuple[Tensor, ...] | list[Tensor]
 Rollouts = Callable[[Model, int], dict[str, float]]
-#: Given the model and the step, draws what it samples into a file.
-Pictures = Callable[[Model, int], Path]
+Pictures = Callable[[Model, int], Path]  # given the model and the step: a file of what it samples
 
 
 class Trainer:
