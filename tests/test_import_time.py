@@ -22,7 +22,7 @@ HEAVY = {
         "jinja2",
     ),
     *("matplotlib", "numcodecs", "omegaconf", "pandas", "pydantic", "rich", "scipy", "shapely", "sklearn"),
-    *("statsmodels", "sympy", "torchmetrics", "tqdm", "wandb", "yaml", "zarr"),
+    *("statsmodels", "sympy", "torchmetrics", "tqdm", "wandb", "zarr"),
 }
 PROGRAM = """
 import sys

@@ -213,8 +213,7 @@ class Trainer:
         """The loop; ``log`` is of the main process, and None in the others."""
         config, main = self.config, self.accelerator.is_main_process
         progress = progress_bar(self.output, self.step, config.max_steps, main)
-        threads = Threads(config.threads, self.device)
-        with progress, StopSignals() as signals, closing(threads):
+        with progress, StopSignals() as signals, closing(Threads(config.threads, self.device)) as threads:
             started, base_seconds = time.perf_counter(), self.seconds
             while self.step < config.max_steps:
                 with threads:
