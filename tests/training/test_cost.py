@@ -1,7 +1,10 @@
 """Training cost, counted on the losses, against what the papers and the methods' definitions say."""
 
+from typing import Any
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from shortcut_policy.commands.train import read_training
@@ -32,6 +35,12 @@ KNOWN = {
 }
 
 
+def spec_of(name: str) -> dict[str, Any]:
+    spec = OmegaConf.to_container(settings(name), resolve=True)
+    assert isinstance(spec, dict)
+    return {str(key): value for key, value in spec.items()}
+
+
 def batch_of(dataset: DemonstrationDataset, rows: int = ROWS) -> dict:
     return dataset.batch(dataset.train[torch.arange(rows) % len(dataset.train)])
 
@@ -43,7 +52,7 @@ def costs(policy: Policy, dataset: DemonstrationDataset) -> list[Evaluations]:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_an_update_costs_what_the_method_says(tiny_policy: Policy, tiny_dataset, name: str):
-    found = costs(with_objective(tiny_policy, dict(settings(name))), tiny_dataset)
+    found = costs(with_objective(tiny_policy, spec_of(name)), tiny_dataset)
     # A loss may change without changing its cost.
     assert list(dict.fromkeys(found)) == [pytest.approx(known) for known in KNOWN[name]]
 
@@ -52,12 +61,12 @@ def test_an_update_costs_what_the_method_says(tiny_policy: Policy, tiny_dataset,
     "name", sorted(set(OBJECTIVES) - KNOWN.keys() - {"shortcut_guided", "shortcut_images"})
 )
 def test_every_objective_is_counted(tiny_policy: Policy, tiny_dataset, name: str):
-    for found in costs(with_objective(tiny_policy, dict(settings(name))), tiny_dataset):
+    for found in costs(with_objective(tiny_policy, spec_of(name)), tiny_dataset):
         assert found.forward >= 1 and 1 <= found.backward <= found.forward
 
 
 def test_added_rows_are_differentiated_too(tiny_policy: Policy, tiny_dataset):
-    objective = dict(settings("shortcut_paper")) | {"bootstrap_every": 2, "target_steps": 4}
+    objective = spec_of("shortcut_paper") | {"bootstrap_every": 2, "target_steps": 4}
     policy = with_objective(tiny_policy, objective | {"bootstrap_rows": "added"})
     assert costs(policy, tiny_dataset) == [(1 + 0.5 + 4 * 0.5, 0, 1.5)]
 
@@ -67,7 +76,7 @@ def test_the_network_is_neither_run_nor_changed(tiny_policy: Policy, tiny_datase
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             raise AssertionError("it may be large")
 
-    policy = with_objective(tiny_policy, dict(settings("reflow")))
+    policy = with_objective(tiny_policy, spec_of("reflow"))
     policy.backbone = Refuses(1, 1)
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     assert evaluations_per_update(policy, batch_of(tiny_dataset, 16), 16) == 16 * (0.5 + 0.5 * 9)
