@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from shortcut_policy.commands.train import read_training
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import FlowMatching
@@ -70,7 +71,7 @@ def test_command_writes_what_it_found_on_both_kinds_of_states(compose_config, tm
 
 def test_a_run_without_held_out_episodes_is_refused(compose_config, tiny_policy):
     with pytest.raises(InputError, match="held no episodes out"):
-        held_out(tiny_policy, compose_config("data.val_fraction=0"), 5, 0)
+        held_out(tiny_policy, read_training(compose_config("data.val_fraction=0")), 5, 0)
 
 
 def test_states_are_those_of_rollouts_and_each_is_there_once():
