@@ -360,7 +360,7 @@ def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
     with pytest.raises(InputError, match="no place for the table"):
         benchmark.run(short(runs, output, f"readme='{tmp_path}/README.md'"))
     for wrong in (
-        *("episodes=0", "seed=-1", "num_envs=2.0", "last_k=0", "compute_rounds=0", "device=quantum"),
+        *("episodes=0", "seed=-1", "num_envs=2.5", "last_k=0", "compute_rounds=0", "device=quantum"),
         *(
             "videos=-1",
             "overwrite=no",
