@@ -1,4 +1,4 @@
-"""Formulas as drawings in the page, made by matplotlib when the site is built: no script, no font from elsewhere."""
+"""Formulas as drawings, made by matplotlib when the site is built: no script and no font from elsewhere."""
 
 import html
 import re
@@ -29,7 +29,8 @@ SPELLINGS = (
 #: Of text in points, and what makes formulas as large as the text around them.
 SIZE, EM = 10.0, 0.105
 FONT = FontProperties(size=SIZE, math_fontfamily="cm")
-COMMANDS = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C", Outline.CLOSEPOLY: "Z"}
+#: Codes of matplotlib.path.Path -> commands of an svg path.
+COMMANDS = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -49,7 +50,8 @@ def drawing(tex: str, style: str) -> str:
     width, height, depth, *_ = MathTextParser("path").parse(text, dpi=72, prop=FONT)
     outline = TextPath((0, 0), text, prop=FONT)
     steps = (
-        COMMANDS[code] + ("" if code == Outline.CLOSEPOLY else " ".join(f"{number:.2f}" for number in points))
+        COMMANDS[int(code)]
+        + ("" if code == Outline.CLOSEPOLY else " ".join(f"{number:.2f}" for number in points))
         for points, code in outline.iter_segments(simplify=False, curves=True)
     )
     return (

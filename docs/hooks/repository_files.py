@@ -15,7 +15,8 @@ DOCS = ROOT / "docs"
 MOVED = {ROOT / "CONTRIBUTING.md": "contributing.md"}
 #: A block of code, which stays as it is, or a link or picture whose target is no address and no anchor alone.
 LINK = re.compile(
-    r"^ *```.*?^ *```|(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>(?!\w+:|#)[^)\s]+)\)", flags=re.M | re.S
+    r"^ *```.*?^ *```|(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>(?!\w+:|#)[^)\s]+)\)",
+    flags=re.M | re.S,
 )
 
 
@@ -53,9 +54,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def _linked_files(page: Path) -> list[Path]:
     """The files that a page links to and that MkDocs does not find by itself."""
-    targets = [found["target"].partition("#")[0] for found in LINK.finditer(page.read_text("utf-8")) if found["target"]]
-    paths = [_outside_site(page, target) for target in targets]
-    return [path for path in dict.fromkeys(paths) if path is not None and path.is_file() and DOCS not in path.parents]
+    targets = [(found["target"] or "").partition("#")[0] for found in LINK.finditer(page.read_text("utf-8"))]
+    paths = dict.fromkeys(_outside_site(page, target) for target in targets if target)
+    return [path for path in paths if path and path.is_file() and DOCS not in path.parents]
 
 
 def _outside_site(page: Path, target: str) -> Path | None:

@@ -1,7 +1,7 @@
-"""Every setting of every command: pages made of the yaml files, their comments and the docstrings of the classes.
+"""Every setting of every command: pages made of the yaml files, their comments and docstrings of classes.
 
-A comment behind a setting, or in lines of its own above it, describes it. Where there is none, the docstring of
-the class that the file builds does.
+A comment behind a setting, or in lines of its own above it, describes it. Where there is none, the docstring
+of the class that the file builds does.
 """
 
 import html
@@ -20,19 +20,22 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 #: Groups of the configuration, in the order in which a reader meets them.
 GROUPS = ("task", "objective", "backbone", "encoder", "trainer", "expert", "experiment")
+#: Commands that come before the others.
+FIRST = ("rollout", "train")
 NOT_SETTINGS = ("defaults", "hydra")
 
 COMMANDS_INTRO = """# Settings of commands
 
-Every setting of a command can be given on its command line as `key=value`. Nested keys are joined by dots, lists
-stand in brackets: `steps=[1,4]`. A setting whose value is `???` must be given. Parts such as `objective` have
-settings of their own, on [another page](settings_of_parts.md). This page is made from the files in `configs/`.
+Every setting of a command can be given on its command line as `key=value`. Nested keys are joined by dots,
+lists stand in brackets: `steps=[1,4]`. A setting whose value is `???` must be given. Parts such as
+`objective` have settings of their own, on [another page](settings_of_parts.md). This page is made from the
+files in `configs/`.
 """
 PARTS_INTRO = """# Settings of parts
 
 A part is chosen by the name of its file, `objective=flow_matching`, and its settings are given after a dot,
-`objective.error=l1`. A folder of yours, `--config-dir my_configs`, adds files to every group. This page is made from
-the files in `configs/` and the docstrings of the classes that they build.
+`objective.error=l1`. A folder of yours, `--config-dir my_configs`, adds files to every group. This page is
+made from the files in `configs/` and the docstrings of the classes that they build.
 """
 
 
@@ -55,9 +58,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def commands_page() -> str:
     """The settings of each command, and the benchmarks that come prepared."""
     commands = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    paths = sorted(CONFIGS.glob("*.yaml"), key=lambda path: (path.stem != "train", path.stem != "rollout", path.stem))
-    sections = [_section(f"scripts/{path.name[:-5]}.py", path) for path in paths if path.stem in commands]
-    prepared = [f"| `{path.stem}` | {_cell(_intro(path).partition('```')[0])} |" for path in paths if path.stem not in commands]
+    paths = sorted(CONFIGS.glob("*.yaml"), key=lambda path: (path.stem not in FIRST, path.stem))
+    sections = [_section(f"scripts/{path.stem}.py", path) for path in paths if path.stem in commands]
+    others = {path.stem: _intro(path).partition("```")[0] for path in paths if path.stem not in commands}
+    prepared = [f"| `{name}` | {_cell(text)} |" for name, text in others.items()]
     table = "\n".join(["| `--config-name` | what it compares |", "| :-- | :-- |", *prepared])
     return "\n\n".join([COMMANDS_INTRO, *sections, "## Prepared benchmarks", table])
 
@@ -99,7 +103,8 @@ def _table(rows: list[Setting]) -> str:
 def settings(path: Path) -> list[Setting]:
     """The settings of a yaml file, in its order."""
     text = path.read_text("utf-8")
-    lines, leaves = text.splitlines(), list(_leaves(yaml.compose(text, Loader=yaml.SafeLoader)))
+    lines = text.splitlines()
+    leaves = list(_leaves(yaml.compose(text, Loader=yaml.SafeLoader), lines))
     targets = {"": _target(path)} | {
         row.key.removesuffix("._target_"): row.value for row, _ in leaves if row.key.endswith("._target_")
     }
@@ -120,23 +125,29 @@ def _target(path: Path) -> str:
     return next(filter(None, found), "")
 
 
-def _leaves(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[Setting, tuple[int, int, int]]]:
-    """Settings without their texts, each with its first line, its last line and where that ends."""
+def _leaves(
+    node: yaml.Node | None, lines: list[str], prefix: str = ""
+) -> Iterator[tuple[Setting, tuple[int, int, int]]]:
+    """Settings without their texts, each with its first line, its last line and where that ends.
+
+    A mapping with a comment of its own above it is one setting.
+    """
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
-            yield from _leaves(value, f"{name}.")
+        block = isinstance(value, yaml.CollectionNode) and value.value and not value.flow_style
+        if block and isinstance(value, yaml.MappingNode) and not _above(lines, key.start_mark.line):
+            yield from _leaves(value, lines, f"{prefix}{key.value}.")
         else:
-            mark = value.start_mark.buffer[value.start_mark.pointer : value.end_mark.pointer] if value.value else ""
-            last = value.start_mark if isinstance(value, yaml.CollectionNode) and not value.flow_style else value.end_mark
-            text = mark.rstrip("\0") if isinstance(value, yaml.ScalarNode) or value.flow_style else "(a list)"
-            yield Setting(name, text or _empty(value), ""), (key.start_mark.line, last.line, last.column)
+            last = value.start_mark if block else value.end_mark
+            text = "..." if block else _source(value)
+            yield Setting(prefix + key.value, text, ""), (key.start_mark.line, last.line, last.column)
 
 
-def _empty(value: yaml.Node) -> str:
-    return {yaml.SequenceNode: "[]", yaml.MappingNode: "{}"}.get(type(value), "null")
+def _source(value: yaml.Node) -> str:
+    """A value as it is written."""
+    buffer = value.start_mark.buffer or ""
+    return buffer[value.start_mark.pointer : value.end_mark.pointer].strip("\0 \n") or "null"
 
 
 def _comment(lines: list[str], first: int, last: int, column: int) -> str:
@@ -149,6 +160,10 @@ def _comment(lines: list[str], first: int, last: int, column: int) -> str:
                 break
             found.append(line.lstrip().lstrip("#"))
         return " ".join(text.strip() for text in found)
+    return _above(lines, first)
+
+
+def _above(lines: list[str], first: int) -> str:
     above = []
     indent = len(lines[first]) - len(lines[first].lstrip())
     for line in reversed(lines[1:first]):
@@ -177,7 +192,7 @@ def _intro(path: Path) -> str:
 
 @cache
 def _package(name: str) -> griffe.Object | griffe.Alias:
-    return griffe.load(name, search_paths=[ROOT, ROOT / "envs"], docstring_parser="google", resolve_aliases=True)
+    return griffe.load(name, search_paths=[ROOT, ROOT / "envs"], resolve_aliases=True)
 
 
 def _docstring(target: str) -> dict[str, str]:
@@ -202,4 +217,4 @@ def _cell(text: str) -> str:
 
 def _code(value: str) -> str:
     shown = " ".join(value.split()).strip("\"'")
-    return f"`{shown}`".replace("|", "\\|") if shown else "`\"\"`"
+    return f"`{shown}`".replace("|", "\\|") if shown else '`""`'
