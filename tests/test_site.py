@@ -1,20 +1,18 @@
 """What is made when the pages are built as a site."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("mkdocs")
+import api_pages
+import formulas
+import settings_pages
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "hooks"))
-import formulas
-import settings_pages
-
 COMMANDS = sorted((ROOT / "scripts").glob("*.py"))
 
 
@@ -43,11 +41,27 @@ def test_settings_are_described_by_comments_and_else_by_docstrings(tmp_path: Pat
 
 def test_formulas_are_drawn_and_code_is_left_alone():
     code = "```bash\necho $HOME $PATH\n```\nand `$x$`"
-    page = formulas.on_page_markdown(f"{code}: $\\tfrac12 x_t$\n\n$$\\lVert s \\rVert^2 .$$", None, None, None)
+    page = formulas.on_page_markdown(
+        f"{code}: $\\tfrac12 x_t$\n\n$$\\lVert s \\rVert^2 .$$", None, None, None
+    )
     assert page.startswith(code)
     assert page.count('<svg class="formula"') == 1
     assert page.count('<svg class="formula display"') == 1
     assert 'aria-label="\\tfrac12 x_t"' in page
+
+
+def test_every_module_is_on_one_page_of_the_api():
+    shown = [
+        name for page in api_pages.pages().values() for name in re.findall(r"^::: (.+)$", page, flags=re.M)
+    ]
+    folders = (ROOT / "shortcut_policy", ROOT / "envs" / "shortcut_envs")
+    modules = [
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    assert sorted(shown) == sorted(modules)
 
 
 @pytest.fixture(scope="module")
