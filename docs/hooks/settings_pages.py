@@ -20,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 #: Groups of the configuration, in the order in which a reader meets them.
 GROUPS = ("task", "objective", "backbone", "encoder", "trainer", "expert", "experiment")
+#: Settings of these names are those of a class, also where they do not name it.
+TYPED = {
+    "trainer": "shortcut_policy.training.config.TrainerConfig",
+    "classifier": "shortcut_policy.images.classifier.ClassifierSettings",
+}
 #: Commands that come before the others.
 FIRST = ("rollout", "train")
 NOT_SETTINGS = ("defaults", "hydra")
@@ -112,7 +117,7 @@ def settings(path: Path) -> list[Setting]:
     for row, mark in leaves:
         owner, _, name = row.key.rpartition(".")
         if row.key.split(".")[0] not in NOT_SETTINGS and name != "_target_":
-            described = _docstring(targets.get(owner, ""))
+            described = _docstring(targets.get(owner) or TYPED.get(owner or path.parent.name, ""))
             found.append(Setting(row.key, row.value, _comment(lines, *mark) or described.get(name, "")))
     return found
 
@@ -200,7 +205,10 @@ def _docstring(target: str) -> dict[str, str]:
     package, _, rest = target.partition(".")
     if package not in ("shortcut_policy", "shortcut_envs"):
         return {}
-    docstring = _package(package)[rest].docstring
+    try:
+        docstring = _package(package)[rest].docstring
+    except KeyError:
+        return {}
     if docstring is None:
         return {}
     kinds = (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.attributes)
