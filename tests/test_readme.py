@@ -81,9 +81,6 @@ def test_commands_run_in_the_order_of_the_readme(folder: Path):
 
 
 def test_python_of_the_readme_runs(folder: Path):
-    acts, trains = (text for language, text in BLOCKS if language == "python" and text[:2] != "# ")
+    """But for the ten lines, which test_python_api.py runs."""
+    acts, _ = (text for language, text in BLOCKS if language == "python" and text[:2] != "# ")
     assert run([sys.executable, "-c", acts], folder) in ("True\n", "False\n")
-    run([sys.executable, "reach.py"], folder)
-    shorter = trains.replace("max_steps=1000, warmup_steps=100", "max_steps=4, warmup_steps=1, batch_size=8")
-    assert shorter != trains
-    assert len(run([sys.executable, "-c", shorter], folder).split()) >= 2
