@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test robomimic lint clean
+.PHONY: help install demo quick test docs robomimic lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -21,9 +21,17 @@ install: $(READY) ## Create .venv and nothing more
 demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (15 minutes)
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
 
+# Without those that are marked as slow: the first thing to run, and often.
+quick: $(READY) ## Run the tests that take no time (2 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" --durations=15 $(ARGS)
+
 # Two processes of one thread each: torch with two threads in two processes slows both down.
 test: $(READY) ## Run the tests (10 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 $(ARGS)
+
+docs: $(READY) ## Build the pages of docs/ as a site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html is there; with its search: python -m http.server -d site"
 
 # Without its dependencies, which pull in another torch and packages that do not build: what the tests import of it
 # needs none of them.
@@ -33,11 +41,11 @@ robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 lint: $(READY) ## Check style, format, types and who imports whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts
+	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks
 	@PYTHONPATH=.:envs:studies $(BIN)/lint-imports --no-logo
 
 clean: ## Remove the environment, caches and builds; trained runs stay
-	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pinned torch comes first and alone, so that no other package can choose a different one. The package itself

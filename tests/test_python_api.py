@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_ten_lines_train_a_policy(tmp_path: Path, monkeypatch, capsys):
-    text = (ROOT / "docs" / "_ten_lines.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    text = (ROOT / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"<!-- ten lines -->\n```python\n(.*?)```", text, flags=re.S)
     assert len([line for line in code.splitlines() if line]) == 10
-    small = code.replace("max_steps=2000, warmup_steps=200", "max_steps=3, warmup_steps=1, batch_size=4")
+    small = code.replace("max_steps=1000, warmup_steps=100", "max_steps=3, warmup_steps=1, batch_size=4")
     assert small != code
     monkeypatch.chdir(tmp_path)
     with EpisodeWriter("reach.zarr") as writer:
@@ -41,7 +41,7 @@ def test_ten_lines_train_a_policy(tmp_path: Path, monkeypatch, capsys):
     names: dict = {}
     exec(small, names)
     assert re.fullmatch(r"\[ *\S+ +\S+ *\]\n", capsys.readouterr().out)
-    metadata = load_policy("runs/reach").metadata
+    metadata = load_policy("runs/reach_python").metadata
     known = {
         "method": "shortcut",
         "backbone": "conditional_unet1d",

@@ -22,14 +22,13 @@ COMMANDS = [line for language, text in BLOCKS if language == "bash" for line in 
 
 #: What makes a command short, by the script that it calls.
 SMALLER = {
-    "record.py": [],
+    "reach.py": [],
     "scripts/view.py": [],
     "scripts/train.py": [*(o for o in TINY if not o.startswith("data.")), "data.val_fraction=0.1"],
-    "scripts/rollout.py": ["episodes=2", "videos=1", "+env.max_steps=16"],
-    "scripts/benchmark.py": ["episodes=2", "+env.max_steps=16"],
-    "scripts/collect.py": ["episodes=1"],
-    "scripts/convert.py": [],
+    "scripts/rollout.py": ["episodes=2"],
 }
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(arguments: list[str], folder: Path) -> str:
     """Output of a command that must succeed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}"}
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -74,19 +73,14 @@ def test_make_demo_in_miniature(folder: Path):
 def test_commands_run_in_the_order_of_the_readme(folder: Path):
     for line in COMMANDS:
         program, *arguments = shlex.split(line)
-        if program == "make":
-            continue
-        script = next(name for name in SMALLER if name in arguments)
-        small = list(SMALLER[script])
-        launcher = [sys.executable]
-        if program == "torchrun":
-            launcher += ["-m", "torch.distributed.run"]
-        run([*launcher, *arguments, *small], folder)
+        if program != "make":
+            script = next(name for name in SMALLER if name in arguments)
+            run([sys.executable, *arguments, *SMALLER[script]], folder)
     assert (folder / "runs" / "reach" / "log.jsonl").is_file()
-    assert list((folder / "outputs" / "rollout").rglob("*.mp4"))
+    assert (folder / "outputs" / "reach").is_dir()
 
 
 def test_python_of_the_readme_runs(folder: Path):
-    acts, plays = (text for language, text in BLOCKS if language == "python" and "load_policy(" in text)
-    run([sys.executable, "-c", acts + "\nassert actions.shape == (1, 8, 2)"], folder)
-    assert run([sys.executable, "-c", plays], folder) in ("True\n", "False\n")
+    """But for the ten lines, which test_python_api.py runs."""
+    acts, _ = (text for language, text in BLOCKS if language == "python" and text[:2] != "# ")
+    assert run([sys.executable, "-c", acts], folder) in ("True\n", "False\n")

@@ -39,7 +39,7 @@ def curve_rows(
     """The points of a method's curves, as JSON holds them: those of the cells that were evaluated.
 
     Args:
-        entry: The method.
+        method: Whose points they are.
         results: Its training seeds. A curve is the mean of those that have all of its points, so that no two
             points are of different seeds; if there are none, a point is the mean of those that have it.
         phases: What its training costs, see `phase_costs`.

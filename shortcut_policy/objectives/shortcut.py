@@ -58,7 +58,7 @@ class Shortcut(Objective):
             log2(M) + 1 times: a delay that weighs more in a run of ten thousand updates than in one of a
             million. With the paper's eight sizes, online targets come closer in one step on the two modes of
             ``tests/test_two_modes.py``; with three sizes, as ``shortcut.yaml`` has, averaged ones do no harm
-            to the flow and bear a larger ``consistency_weight`` (docs/one_step.md).
+            to the flow and bear a larger ``consistency_weight`` (docs/cost_of_one_step.md).
         target_clip: Clip x and the targets of the self-consistency rows to this absolute value (4 in the
             authors' code; nothing in the paper, and None here).
         flow_times: Times of the flow rows: ``continuous`` in [0, 1), or, as in the authors' code, multiples

@@ -243,6 +243,7 @@ def test_published_results_that_do_not_fit_are_refused(results, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatch):
     tiny = ",".join(f"'{override}'" for override in ("task=pusht_human", *TINY, "trainer.max_steps=1"))
     # An objective of the user's own: the training names it, and its checkpoints and results may do so, too.
@@ -288,6 +289,7 @@ def test_published_results_spare_a_training(demonstrations, tmp_path, monkeypatc
     assert (row["name"], row["seeds"]) == ("flow matching", 1)
 
 
+@pytest.mark.slow
 def test_finished_evaluations_are_taken_as_they_are(runs, results):
     files = sorted(results.glob("cells/**/summary.json"))
     assert len(files) == 5, "a curve has a point at an earlier checkpoint"
@@ -296,6 +298,7 @@ def test_finished_evaluations_are_taken_as_they_are(runs, results):
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
+@pytest.mark.slow
 def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
     folders = f"['{runs}/shortcut', '{runs}/shortcut']"
     entries = f"entries=[{{name: shortcut, runs: {folders}, steps: [1, 2], newest_only: [2]}}]"
@@ -389,6 +392,7 @@ def test_checkpoints_of_a_run_and_of_a_checkpoint_folder(runs):
     assert all_checkpoints(runs / "diffusion", last_k=5) == [runs / "diffusion"]
 
 
+@pytest.mark.slow
 def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path, give, capsys):
     (tmp_path / "task").mkdir()
     (tmp_path / "task/mine.yaml").write_text("defaults: [pusht]\nname: my_task\nenv: null\n")
@@ -437,6 +441,7 @@ def test_rollouts_that_would_get_mixed_up_are_refused(runs, tmp_path, tiny_polic
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_rollout_command_beside_packages_of_other_names(runs, tmp_path):
     for name in ("envs", "studies", "scripts", "configs", "tests", "benchmarks"):
         (tmp_path / name).mkdir()

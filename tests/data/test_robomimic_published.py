@@ -26,6 +26,8 @@ from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import load_policy
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.slow
+
 #: Task -> robosuite's name, numbers of an observation, of an action, steps of an episode; as in the
 #: configurations of Diffusion Policy's state experiments, and for mh in robomimic's list of datasets.
 PUBLISHED = {

@@ -81,6 +81,7 @@ def test_episodes_lie_end_to_end(file):
         assert np.array_equal(pickle.loads(pickle.dumps(source)).read(key, 5, 6), whole[5:6])
 
 
+@pytest.mark.slow
 def test_the_tenth_demonstration_comes_after_the_ninth(tmp_path):
     path = tmp_path / "many.hdf5"
     with RobomimicWriter(path, {"env_args": json.dumps(CAN)}) as writer:
@@ -125,6 +126,7 @@ def test_vectors_of_both_versions_become_the_same(task):
     assert sorted(LAYOUTS[task]["1.4"], key=str) == sorted(LAYOUTS[task]["1.5"], key=str)
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same_file(file, tmp_path):
     with h5py.File(file, "a") as opened:
         opened["data/demo_1"].attrs["ep_meta"] = json.dumps({"layout": 3})

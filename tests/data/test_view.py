@@ -49,6 +49,7 @@ def frames(path: Path) -> list[np.ndarray]:
         return list(iter(video))
 
 
+@pytest.mark.slow
 def test_push_t_states_are_drawn(tmp_path: Path) -> None:
     """Through the script, as a user does."""
     store(tmp_path / "demos.zarr", action=(2,), state=(5,))

@@ -57,6 +57,7 @@ def test_what_is_written_is_read(tmp_path: Path, zarr_format: int) -> None:
     assert zarr.open_group(source.path, mode="r").metadata.zarr_format == zarr_format
 
 
+@pytest.mark.slow
 @FORMATS
 def test_appending_gives_the_bytes_of_writing_at_once(tmp_path: Path, zarr_format: int) -> None:
     at_once = write(tmp_path / "a.zarr", range(6), zarr_format=zarr_format)
@@ -251,6 +252,7 @@ with EpisodeWriter(sys.argv[1], zarr_format=int(sys.argv[2])) as writer:
 """
 
 
+@pytest.mark.slow
 @FORMATS
 def test_kill_at_any_moment_loses_no_whole_episode(tmp_path: Path, zarr_format: int) -> None:
     """`kill -9` at random moments; whoever comes next continues, and the bytes are those of no crash."""
@@ -284,6 +286,7 @@ async def _settle() -> None:
     await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
+@pytest.mark.slow
 @FORMATS
 def test_death_before_any_single_write(
     tmp_path: Path, zarr_format: int, monkeypatch: pytest.MonkeyPatch

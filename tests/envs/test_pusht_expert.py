@@ -162,6 +162,7 @@ def bytes_of(store: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_resumed_and_parallel_recordings_have_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +256,7 @@ def test_bundled_store_is_small_and_says_what_it_is(store: zarr.Group, expert: P
     }
 
 
+@pytest.mark.slow
 def test_bundled_actions_reproduce_the_states_and_succeed() -> None:
     source = bundled("pusht")
     starts = [0, *source.episode_ends[:-1]]

@@ -27,6 +27,8 @@ from shortcut_policy.data import EnvArgs, RobomimicSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 
+pytestmark = pytest.mark.slow
+
 TASKS = {"Lift": "Lift", "Can": "PickPlaceCan", "Square": "NutAssemblySquare", "Transport": "TwoArmTransport"}
 DEMOS = 3
 

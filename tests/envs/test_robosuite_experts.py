@@ -28,6 +28,8 @@ from shortcut_policy.data.collect import record
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import ASSETS_DIR, CONFIG_DIR
 
+pytestmark = pytest.mark.slow
+
 
 def config(*overrides: str):
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):

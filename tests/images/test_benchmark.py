@@ -45,6 +45,7 @@ def settings(folder: Path, *overrides: str) -> DictConfig:
         return compose("benchmark_digits", [*own, *overrides])
 
 
+@pytest.mark.slow
 def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monkeypatch, capsys):
     images.benchmark(settings(tmp_path))
     results = json.loads((tmp_path / "results" / "results.json").read_text())
@@ -87,6 +88,7 @@ def test_benchmark_writes_everything_and_does_nothing_twice(tmp_path: Path, monk
     assert len(drawn) == 1
 
 
+@pytest.mark.slow
 def test_every_scale_of_guidance_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def guided(scales: str, *overrides: str) -> DictConfig:
         objective = "'objective=shortcut_guided','objective.guidance.scale=[1,3]'"
@@ -112,6 +114,7 @@ def only_held_out(measure):
     return guarded
 
 
+@pytest.mark.slow
 def test_benchmark_says_what_it_cannot_use(tmp_path: Path):
     entries = "entries=[{name: x, checkpoint: somewhere, steps: [1]}]"
     with pytest.raises(InputError, match="'x' has no overrides"):

@@ -26,6 +26,7 @@ def features(cache: Path) -> Features:
     return make_features("classifier", digits(), ClassifierSettings(), cache)
 
 
+@pytest.mark.slow
 def test_classifier_of_digits_is_good_and_made_once(
     features: Features, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -67,6 +68,7 @@ def test_frechet_distance_of_known_normals():
     assert frechet_distance(real, real) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_measures_tell_real_digits_from_copies_of_one_and_noise(features: Features, cache: Path):
     source = digits()
     real = reference(features, source.train, cache)

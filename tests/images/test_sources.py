@@ -123,6 +123,7 @@ def test_cache_is_used_until_content_or_settings_change(
     assert not list((tmp_path / "cache").glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_processes_decode_what_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "PARALLEL_FROM", 2)
     monkeypatch.setattr(decoding, "CHUNK", 3)

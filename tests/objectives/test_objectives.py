@@ -142,6 +142,7 @@ def test_a_short_fit_improves_the_samples(name):
     assert error() < 0.5 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_compiled_network_gives_the_same_loss_and_gradients(name):
     """Captured as graphs and differentiated there; without the code generation, which takes a minute."""

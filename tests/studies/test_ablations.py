@@ -74,6 +74,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_of_a_sweep_composes_and_has_a_folder_of_its_own(name: str):
     config = composed("train", f"experiment={name}")

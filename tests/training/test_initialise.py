@@ -45,6 +45,7 @@ def inputs() -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [0.0, 1 / 128, 0.25, 1.0])
 def test_flow_answers_every_step_size_with_its_velocity_bit_for_bit(flow, converted, inputs, d):
     old = load_policy(flow)

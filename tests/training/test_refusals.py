@@ -169,6 +169,7 @@ def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path):
     assert plain_sentence(FileNotFoundError(2, "No such file", "x")) is None, "it may be our own mistake"
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_one_sentence(tmp_path: Path):
     missing = tmp_path / "nowhere.zarr"
     training = Subprocess(missing, tmp_path / "run")

@@ -92,6 +92,7 @@ def test_teachers_follow_one_another(compose_config, tmp_path):
     assert len({id(teacher) for teacher in teachers}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted_at", [7, 10, 13])
 def test_resumed_before_at_and_after_the_boundary_it_goes_on_bit_for_bit(
     compose_config: Compose, straight: Path, tmp_path: Path, monkeypatch, interrupted_at: int
@@ -118,6 +119,7 @@ def test_resumed_before_at_and_after_the_boundary_it_goes_on_bit_for_bit(
     assert read_log(tmp_path / "run") == read_log(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["reflow", "consistency_distillation", "progressive_distillation"])
 def test_a_teacher_from_outside_replaces_the_first_phase(compose_config, flow, tmp_path, objective):
     trainer = make_trainer(compose_config, tmp_path, f"objective={objective}", f"teacher={flow}")

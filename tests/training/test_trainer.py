@@ -103,6 +103,7 @@ class Subprocess:
         return output
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_bit_for_bit(
     compose_config: Compose, demonstrations: Path, straight: Path, tmp_path: Path
 ):
@@ -123,6 +124,7 @@ def test_killed_at_any_moment_it_goes_on_bit_for_bit(
     assert read_log(output) == read_log(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves(demonstrations: Path, straight: Path, tmp_path: Path, number):
     # No checkpoint would be due for long: what is saved is saved because of the signal.
@@ -141,6 +143,7 @@ def test_a_signal_saves_and_leaves(demonstrations: Path, straight: Path, tmp_pat
     assert 0 < step < STEPS
 
 
+@pytest.mark.slow
 # Muon gives directions that a gradient hardly has as much weight as the others, and so their rounding errors.
 @pytest.mark.parametrize(("optimizer", "error"), [("adamw", 1e-4), ("muon", 1e-3)])
 def test_two_processes_train_as_one(
@@ -159,6 +162,7 @@ def test_two_processes_train_as_one(
     assert all(torch.allclose(a[name], b[name], atol=error) for name in a)
 
 
+@pytest.mark.slow
 def test_two_processes_without_a_gpu_log_what_only_one_of_them_has(
     compose_config: Compose, demonstrations: Path, tmp_path: Path
 ):

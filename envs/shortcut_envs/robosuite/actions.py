@@ -36,7 +36,9 @@ class AbsoluteActions:
     demonstrations are replayed with it and have to follow the recorded path.
 
     Args:
-        path, filter_key, objects: See `RobomimicSource`.
+        path: See `RobomimicSource`.
+        filter_key: See there.
+        objects: See there.
         cache: Folder; ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``) if None.
         replayed: Demonstrations that are replayed.
 
