@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from shortcut_policy.backbones import Mlp
 from shortcut_policy.commands import cli
+from shortcut_policy.commands.train import read_training
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
