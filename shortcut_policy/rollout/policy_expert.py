@@ -1,0 +1,74 @@
+"""A trained policy as the expert that records demonstrations: ``scripts/collect.py expert=policy``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import weights_hash
+from shortcut_policy.policy import load_policy
+from shortcut_policy.rollout.evaluate import environment_maker
+from shortcut_policy.settings import check_whole
+
+#: Environment seeds of its episodes lie from here on, far from those that policies are evaluated at.
+FIRST_SEED = 10_000_000
+
+
+class PolicyExpert:
+    """Plays a policy in the environment of its task, and keeps the episodes that end in success.
+
+    What comes out is data that a network has shown to be learnable, without end, where a person's
+    demonstrations are few or may not be passed on.
+
+    Args:
+        checkpoint: Checkpoint or run folder of the policy.
+        steps: Sampling steps, see `Policy.act`.
+        trust: See `load_policy`.
+
+    Attributes:
+        attributes: What a store of its demonstrations says about them.
+
+    Raises:
+        InputError: The policy cannot be loaded, has no environment, or does not sample with so many steps.
+    """
+
+    def __init__(self, checkpoint: str | Path, steps: int = 16, trust: tuple[str, ...] = ()) -> None:
+        check_whole("expert.steps", steps, 1)
+        self._policy, self._steps = load_policy(checkpoint, trust=trust), steps
+        self._policy.objective.check_steps(steps)
+        self._env = environment_maker(self._policy, {})()
+        self.attributes: Mapping[str, Any] = {
+            "expert": "policy",
+            "policy": weights_hash(self._policy),
+            "task": self._policy.metadata["task"]["name"],
+            "steps": steps,
+        }
+
+    def episode(self, random: np.random.Generator) -> dict[str, np.ndarray] | None:
+        """One demonstration, or None if it was no success.
+
+        Row t holds what was seen before action t: every observation of the policy under its name, ``action``
+        (T, A), and ``state`` where the ``info`` of the environment holds one; float32.
+        """
+        seed = FIRST_SEED + int(random.integers(2**31))
+        self._policy.reset(self._steps, seed=int(random.integers(2**31)), episode=seed)
+        obs, info = self._env.reset(seed=seed)
+        rows: list[dict[str, np.ndarray]] = []
+        success = over = False
+        while not over:
+            seen = {name: obs[name] for name in self._policy.obs_shapes}
+            if "state" in info:
+                seen["state"] = info["state"]
+            action = self._policy.select_action(obs)
+            # Environments may reuse their arrays: what is kept is a copy.
+            rows.append(
+                {key: np.array(value, np.float32) for key, value in (seen | {"action": action}).items()}
+            )
+            obs, _, terminated, truncated, info = self._env.step(action)
+            if "is_success" not in info:
+                raise InputError(f"{self._env.unwrapped} reports no success: its info must hold is_success")
+            success |= bool(info["is_success"])
+            over = bool(terminated or truncated)
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if success else None
