@@ -52,7 +52,7 @@ def test_ten_lines_train_a_policy(tmp_path: Path, monkeypatch, capsys):
     assert metadata["task"] == {"name": "reach", "env": None}
     assert metadata["train_episodes"] == 2 and metadata["train_windows"] == len(names["dataset"])
     assert {"commit", "command", "parameters", "train_nfe_per_step", "seed"} <= metadata.keys()
-    described = json.loads(Path("runs/reach/checkpoints/step_00000003/policy.json").read_text())
+    described = json.loads(Path("runs/reach_python/checkpoints/step_00000003/policy.json").read_text())
     assert described["policy"] == names["policy"].spec
 
 
