@@ -273,6 +273,7 @@ def test_a_checkpoint_knows_no_kind_of_model():
     assert not re.search(r"from shortcut_policy\.(policy|images)", source)
 
 
+@pytest.mark.slow
 def test_loading_needs_no_hydra(checkpoint):
     code = (
         "import sys; sys.modules['hydra'] = sys.modules['omegaconf'] = None\n"

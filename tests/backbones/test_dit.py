@@ -181,6 +181,7 @@ def test_bf16_is_near_fp32(name):
     assert (rounded - exact).norm() < 0.05 * exact.norm()
 
 
+@pytest.mark.slow
 def test_it_can_be_compiled_as_one_graph(name):
     torch.compiler.reset()
     network, given = moved(VARIANTS[name](qk_norm=True)), inputs(name)

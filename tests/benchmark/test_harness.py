@@ -155,6 +155,7 @@ def test_rows_table_and_figures_are_published(results):
     assert all(file.read_bytes() == (results / name).read_bytes() for name, file in published.items())
 
 
+@pytest.mark.slow
 def test_published_results_stand_for_folders_that_are_gone(results, tmp_path, capsys):
     source = f"published: '{results}/published'"
     entries = f"[{{name: shortcut, steps: [1, 2], {source}}}, {{name: diffusion, steps: [1, 3], {source}}}]"
@@ -356,6 +357,7 @@ def test_entries_that_cannot_be_used_are_refused(entries, sentence, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_refusals_come_before_any_work(runs, tmp_path, tiny_policy):
     output = tmp_path / "out"
     with pytest.raises(InputError, match="holds 2 checkpoints, but last_k=3"):

@@ -146,6 +146,7 @@ def test_items_are_windows_that_torch_collates_to_batches(whole_store: ZarrSourc
             demonstrations[number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "workers"), [("fork", 2), ("spawn", 1)])
 def test_workers_open_the_store_for_themselves(tmp_path: Path, start: str, workers: int) -> None:
     """Even a zip, whose place in the file two processes would share otherwise."""

@@ -200,6 +200,7 @@ def test_a_store_that_has_changed_is_not_the_file_any_more(file, tmp_path, added
         converted(store, tmp_path / "again.hdf5")
 
 
+@pytest.mark.slow
 def test_files_and_their_stores_are_shown(file, tmp_path, capsys):
     store = tmp_path / "can.zarr"
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):

@@ -87,6 +87,7 @@ def test_measures_tell_real_digits_from_copies_of_one_and_noise(features: Featur
     assert bad.precise.mean() < 0.2 and bad.fd > 50 * held_out.fd and not bad.correct.size
 
 
+@pytest.mark.slow
 def test_reference_is_read_from_the_cache(features: Features, cache: Path):
     images = digits().test
     first = reference(features, images, cache)
@@ -94,6 +95,7 @@ def test_reference_is_read_from_the_cache(features: Features, cache: Path):
     assert torch.equal(reference(blind, images, cache).radii, first.radii)
 
 
+@pytest.mark.slow
 def test_a_cached_classifier_or_reference_is_of_this_code_and_these_libraries(monkeypatch, features, cache):
     settings, source = ClassifierSettings(), digits()
 

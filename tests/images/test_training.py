@@ -146,6 +146,7 @@ def test_a_run_keeps_pictures_and_the_loss_on_what_is_held_out(flow):
     assert metadata["train_images"] == 1437 and metadata["train_nfe_per_step"] == 16
 
 
+@pytest.mark.slow
 def test_pictures_reach_weights_and_biases(tmp_path: Path):
     """Without a network: its offline record holds the very files of the run, under one name."""
     output = run(
@@ -308,6 +309,7 @@ def test_a_grid_holds_every_image_where_it_belongs(tmp_path, channels):
     assert cells[2, 1, 0] == 255
 
 
+@pytest.mark.slow
 def test_a_compiled_network_has_the_forward_mode_derivative_that_meanflow_takes(digits):
     torch.compiler.reset()
     model, batch = model_for(digits, "objective=meanflow"), digits.batch(digits.train[:32])

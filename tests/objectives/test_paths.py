@@ -107,6 +107,7 @@ def test_the_exact_step_map_of_a_path_is_a_fixed_point_and_samples_the_data(path
         torch.testing.assert_close(sample, spread * x, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
 def test_euler_steps_at_the_velocity_of_a_path_reach_the_data(path):
     def net(x, t, d, cond):

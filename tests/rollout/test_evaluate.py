@@ -45,6 +45,7 @@ def test_results_do_not_depend_on_the_number_of_environments(tiny_policy, all_at
     assert rollout(tiny_policy, SHORT, seeds, steps=2, num_envs=num_envs) == all_at_once[: len(seeds)]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_processes(tiny_policy, all_at_once):
     found = rollout(tiny_policy, SHORT, SEEDS[:4], steps=2, num_envs=2, asynchronous=True)
     assert found == all_at_once[:4]

@@ -99,6 +99,7 @@ class Loader:
         return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_sweep_given_again_passes_over_its_finished_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
@@ -214,6 +215,7 @@ def test_methods_that_differ_in_something_else_are_not_put_together(tmp_path: Pa
         settings_of(runs)
 
 
+@pytest.mark.slow
 def test_sweeps_that_are_published_stay_when_others_are_made(sweeps: Path, tmp_path: Path):
     """So that a machine needs the runs of a new sweep alone."""
     parts = {name: tmp_path / "parts" / name for name in ("methods", "bootstrap_fraction")}

@@ -12,6 +12,8 @@ from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_studies import CONFIGS, toy
 
+pytestmark = pytest.mark.slow
+
 TOY = (f"hydra.searchpath=[file://{CONFIGS}]", "task=two_modes", "backbone=mlp", "trainer=toy", "cpu=true")
 
 
