@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from shortcut_envs.pusht.physics import PushTSimulator, PushTState
 from shortcut_policy import save_policy
+from shortcut_policy.data import bundled
+from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.rollout.policy_expert import PolicyExpert
 
 
@@ -31,6 +35,25 @@ def test_only_successes_are_kept_and_a_seed_decides_their_bytes(expert, monkeypa
     )
     assert not np.array_equal(one["state"], other["state"])
     np.testing.assert_array_equal(one["state"][:, :2], one["agent_pos"])
+
+
+def test_the_bundled_episodes_are_the_shipped_policy_s_successes():
+    source = bundled("pusht_policy")
+    shipped = PolicyExpert(CONFIG_DIR.parent / "pretrained" / "pusht", steps=4)
+    assert {**shipped.attributes, "seed": 0} == source.attributes
+    assert len(source.episode_ends) == 240
+    simulator = PushTSimulator()
+    for episode in (0, 100, 239):
+        start, stop = episode_rows(source, episode)
+        states, actions = (source.read(key, start, stop).astype(float) for key in ("state", "action"))
+        simulator.set_state(PushTState.at_rest(states[0]))
+        coverage = 0.0
+        for action in actions:
+            simulator.step(action)
+            coverage = max(coverage, simulator.coverage())
+        # Not from the very state, whose last digits and speeds are not kept.
+        assert coverage > 0.8
+        np.testing.assert_array_equal(source.read("agent_pos", start, stop), states[:, :2].astype(np.float32))
 
 
 def test_what_cannot_be_an_expert_is_refused(tiny_policy, tmp_path):
