@@ -50,7 +50,15 @@ def load_model(
     """
     folder, device = find_checkpoint(path), usable_device(device)
     description = read_description(folder, trust)
-    model = build_model(description["policy"])
+    try:
+        model = build_model(description["policy"])
+    except InputError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: {error}); "
+            "take another checkpoint"
+        ) from error
     model.metadata = description["metadata"]
     try:
         model.load_state_dict(_read_weights(folder / WEIGHTS))
@@ -161,13 +169,16 @@ def _read_json(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); take another checkpoint") from error
-    if not isinstance(description, dict) or not {"policy", "metadata"} <= description.keys():
+    parts = [description.get(key) for key in ("policy", "metadata")] if isinstance(description, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} describes no policy; take another checkpoint")
-    if description.get("format") != FORMAT:
+    if "format" not in description:
+        raise InputError(f"{path} does not say its format, which is {FORMAT}; take another checkpoint")
+    if description["format"] != FORMAT:
         raise InputError(
-            f"{path} has checkpoint format {description.get('format')}, this version reads {FORMAT}; "
+            f"{path} has checkpoint format {description['format']}, this version reads {FORMAT}; "
             "update shortcut-policy"
         )
     renamed: dict[str, Any] = rename(description)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -158,8 +158,8 @@ class StepwiseControl(ABC):
             (A,) float32 in environment units, the caller's to change.
 
         Raises:
-            InputError: An observation is missing, has another shape, or holds NaN or infinity when a chunk
-                is inferred.
+            InputError: An observation is missing, has another shape, is no number, or holds NaN or infinity.
+                It is not kept then: the next call goes on from the observations before.
         """
         if self._episode is None:
             self.reset()
@@ -176,24 +176,50 @@ class StepwiseControl(ABC):
 
     def _one_step(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Copies of the observations of one step, checked."""
-        missing = [name for name in self.obs_shapes if name not in obs]
-        if missing:
-            raise InputError(
-                f"this policy observes {sorted(self.obs_shapes)}, but got {sorted(obs)}: add "
-                f"{', '.join(missing)}"
-            )
-        copies = {name: _copy(obs[name]) for name in self.obs_shapes}
+        check_names(self.obs_shapes, obs)
+        copies = {name: as_numbers(name, obs[name]).detach().clone() for name in self.obs_shapes}
         for name, shape in self.obs_shapes.items():
             if tuple(copies[name].shape) != tuple(shape):
                 raise InputError(
                     f"observation '{name}' has shape {list(copies[name].shape)}, expected {list(shape)}: one "
                     "step, without axes of batch and time (`act` takes batches of histories)"
                 )
+            if not copies[name].isfinite().all():
+                raise InputError(f"observation {name} holds NaN or infinity, on which no action can rest")
         return copies
 
 
-def _copy(value: Any) -> Tensor:
-    return value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+def as_numbers(name: str, value: Any) -> Tensor:
+    """An observation as a tensor; an array of the right type shares its memory.
+
+    Raises:
+        InputError: It is no array of real numbers.
+    """
+    if not isinstance(value, Tensor):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"observation '{name}' is no array ({error})") from error
+        if value.dtype.kind not in "biuf":
+            raise InputError(f"observation '{name}' must be real numbers, not {value.dtype}: {value!r:.60}")
+        return torch.as_tensor(value)
+    if value.is_complex():
+        raise InputError(f"observation '{name}' must be real numbers, not {value.dtype}")
+    return value
+
+
+def check_names(expected: Collection[str], obs: Any) -> None:
+    """Raise `InputError` unless ``obs`` is a mapping with at least the ``expected`` names."""
+    if not isinstance(obs, Mapping):
+        raise InputError(
+            f"observations must be a mapping of names to arrays, with {', '.join(sorted(expected))}, not "
+            f"{type(obs).__name__}"
+        )
+    if missing := sorted(set(expected) - set(obs)):
+        raise InputError(
+            f"this policy observes {sorted(expected)}, and {', '.join(missing)} is missing among "
+            f"{sorted(map(str, obs))}; use the environment and observation mode that it was trained for"
+        )
 
 
 def _whole(name: str, value: Any) -> int:

@@ -13,7 +13,7 @@ from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps
 from shortcut_policy.backbones import evaluate
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import save_model
-from shortcut_policy.control import StepwiseControl
+from shortcut_policy.control import StepwiseControl, as_numbers, check_names
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.windows import check_sizes
 from shortcut_policy.errors import InputError
@@ -159,6 +159,10 @@ class Policy(StepwiseControl, Pretrained):
             InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
         """
         spec = plain_json(spec)
+        sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
+        for name, size in sizes.items():
+            check_whole(name, size, 1)
+        check_sizes(**sizes)
         obs = {name: build(field) for name, field in spec["obs"].items()}
         action = build(spec["action"])
         shapes = {name: field.shape for name, field in obs.items()}
@@ -168,7 +172,6 @@ class Policy(StepwiseControl, Pretrained):
             {"action_dim": action.shape[0], "horizon": spec["horizon"]},
             unbounded=action.normalize == "gaussian",
         )
-        sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
         policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=spec.get("obs_noise"))
         policy.spec = dict(spec)
         return policy
@@ -260,7 +263,15 @@ class Policy(StepwiseControl, Pretrained):
             found = Sample(draw(steps), torch.full((len(cond),), cost, device=self.device), gap=None)
         else:
             found = sample_auto(draw, self.objective, Auto() if steps == "auto" else steps)
-        return found._replace(x=self.normalizer.unnormalize(ACTION, found.x).float())
+        x = self.normalizer.unnormalize(ACTION, found.x).float()
+        if not x.isfinite().all():
+            largest = {name: f"{value.abs().max().item():.3g}" for name, value in tensors.items()}
+            raise InputError(
+                "the policy has no finite action for these observations, whose largest numbers are "
+                f"{', '.join(f'{name} {size}' for name, size in largest.items())}: check their units, or "
+                "take another checkpoint"
+            )
+        return found._replace(x=x)
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
@@ -331,12 +342,8 @@ class Policy(StepwiseControl, Pretrained):
         )
 
     def _check_obs(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
-        if missing := sorted(set(self.obs_shapes) - set(obs)):
-            raise InputError(
-                f"this policy observes {sorted(self.obs_shapes)}, and {', '.join(missing)} is missing among "
-                f"{sorted(obs)}; use the environment and observation mode that it was trained for"
-            )
-        tensors = {name: torch.as_tensor(obs[name], device=self.device) for name in self.obs_shapes}
+        check_names(self.obs_shapes, obs)
+        tensors = {name: as_numbers(name, obs[name]).to(self.device) for name in self.obs_shapes}
         # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.
         tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
         for name, shape in self.obs_shapes.items():

@@ -312,4 +312,6 @@ def check_keys(
             raise InputError(f"{owner} has no setting '{key}': {hint}")
     for key in required:
         if key not in given:
-            raise InputError(f"{owner} lacks the setting '{key}'; it has {', '.join(known)}")
+            others = ", ".join(name for name in known if name != key)
+            also = f"; it also has {others}" if others else ""
+            raise InputError(f"{owner} lacks the setting '{key}'{also}")

@@ -92,3 +92,27 @@ def test_saving_that_fails_leaves_the_old_weights(tied: Policy, tmp_path: Path, 
     assert weights(tmp_path).read_bytes() == before
     with safe_open(weights(tmp_path), "pt") as file:
         assert file.metadata()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"policy": []}, "describes no policy"),
+        ({"policy": {}}, "describes no model that can be built"),
+        ({"metadata": None}, "describes no policy"),
+        ({"format": None}, "has checkpoint format None"),
+        ({"n_action_steps": 0}, "n_action_steps=0 must be a whole number"),
+        ({"n_action_steps": 100}, "horizon=16 must hold"),
+        ({"horizon": "x"}, "horizon='x' must be a whole number"),
+        ({"obs": []}, "describes no model that can be built"),
+    ],
+)
+def test_a_description_of_no_policy_is_one_sentence(tiny_policy, tmp_path, change, sentence):
+    save_policy(tiny_policy, tmp_path)
+    file = tmp_path / "policy.json"
+    description = json.loads(file.read_text())
+    (key,) = change
+    (description if key in description else description["policy"]).update(change)
+    file.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=sentence):
+        load_policy(tmp_path)

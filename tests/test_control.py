@@ -132,7 +132,7 @@ def test_names_that_a_policy_does_not_know_are_ignored(policy: Policy):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"agent_pos": None}, r"observes .* but got \['keypoint'\]: add agent_pos"),
+        ({"agent_pos": None}, "observes .*, and agent_pos is missing among"),
         (
             {"agent_pos": np.zeros((1, 2))},
             r"'agent_pos' has shape \[1, 2\], expected \[2\]: one step",
@@ -159,3 +159,33 @@ def test_observations_that_do_not_fit(policy: Policy, change, sentence):
 def test_resets_that_cannot_be(policy: Policy, arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         policy.reset(**arguments)
+
+
+def test_what_was_refused_is_not_kept_and_another_type_is_one_sentence(tiny_policy):
+    policy = deepcopy(tiny_policy)
+    good = {name: np.zeros(shape, np.float32) for name, shape in policy.obs_shapes.items()}
+    name = next(iter(good))
+    policy.reset(seed=0, episode=0)
+    for bad, sentence in (
+        ({**good, name: np.full_like(good[name], np.nan)}, "holds NaN or infinity"),
+        ({**good, name: "hello"}, "must be real numbers"),
+        ({**good, name: None}, "must be real numbers"),
+        ({**good, name: [[1.0], [1.0, 2.0]]}, "is no array"),
+        ({**good, name: good[name].astype(complex)}, "must be real numbers"),
+        (None, "must be a mapping"),
+        (np.zeros(3), "must be a mapping"),
+        ({}, "is missing among"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            policy.select_action(bad)
+    first = policy.select_action(good)
+    policy.reset(seed=0, episode=0)
+    np.testing.assert_array_equal(first, policy.select_action(good))
+
+
+def test_an_action_that_is_not_finite_is_refused(tiny_policy):
+    huge = {name: np.full(shape, 1e38, np.float32) for name, shape in tiny_policy.obs_shapes.items()}
+    policy = deepcopy(tiny_policy)
+    policy.reset(seed=0)
+    with pytest.raises(InputError, match="no finite action for these observations"):
+        policy.select_action(huge)

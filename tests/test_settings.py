@@ -117,7 +117,7 @@ def test_values_become_what_is_annotated():
         *[({"loop": {"compiled": v}}, f"loop.compiled={v} must be true or false") for v in ("no", 1, None)],
         ({"loop": {"max_step": 3}}, "loop has no setting 'max_step': did you mean 'max_steps'?"),
         ({"loop": None}, "loop=None must be a mapping; its settings are max_steps"),
-        ({"entries": [{"name": "a"}, {}]}, "entries[1] lacks the setting 'name'; it has name, steps"),
+        ({"entries": [{"name": "a"}, {}]}, "entries[1] lacks the setting 'name'; it also has steps"),
         ({"entries": [{"name": "a", "steps": [0]}]}, "entries[0].steps=[0] must be a list of whole numbers"),
         ({"entries": {"name": "a"}}, "entries={'name': 'a'} must be a list"),
         ({"sources": {"lift": {"name": None}}}, "sources.lift.name=None must be a text"),
@@ -133,7 +133,7 @@ def test_what_cannot_be_is_told_under_its_dotted_key(values: dict[str, Any], sen
 
 
 def test_a_missing_setting_is_named():
-    with pytest.raises(InputError, match=r"^view lacks the setting 'task'; it has task, seed"):
+    with pytest.raises(InputError, match=r"^view lacks the setting 'task'; it also has seed"):
         parse(Settings, {}, "view")
 
 

@@ -48,7 +48,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.rollout.evaluate import check, evaluate
+from shortcut_policy.rollout.evaluate import check, evaluate, task_of
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.training.config import TrainingConfig
 from shortcut_policy.trust import trusted_in, trusted_modules
@@ -155,7 +155,7 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
             else:
                 for checkpoint in all_checkpoints(one.folder, config.last_k)[-config.last_k :]:
                     policy = load_policy(checkpoint, config.device, _trusted(one, config))
-                    tasks[method.name] = policy.metadata["task"]["name"]
+                    tasks[method.name] = task_of(policy)["name"]
                     check(policy, method.steps, config.protocol)
     (name, task), *others = tasks.items()
     for other, other_task in others:

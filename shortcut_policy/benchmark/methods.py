@@ -51,6 +51,13 @@ class Method:
             )
         if sum(getattr(self, source) is not None for source in SOURCES) != 1:
             raise InputError(f"benchmark entry '{self.name}' must have exactly one of {', '.join(SOURCES)}")
+        for key in ("runs", "seeds"):
+            given = list(getattr(self, key) or ())
+            twice = next((one for one in given if given.count(one) > 1), None)
+            if twice is not None:
+                raise InputError(
+                    f"benchmark entry '{self.name}' has {twice} twice in {key}: one training counts once"
+                )
         for key in ("steps", "seeds"):
             if not getattr(self, key):
                 raise InputError(f"benchmark entry '{self.name}' has {key}=[]: give one or more, such as [1]")
@@ -75,6 +82,10 @@ def parse_methods(values: Any) -> list[Method]:
     if not values:
         raise InputError(
             "the benchmark has no entries: add 'entries: [{name: ..., checkpoint: ..., steps: [1]}]'"
+        )
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise InputError(
+            f"entries={values} must be a list of mappings, [{{name: ..., checkpoint: ..., steps: [1]}}]"
         )
     methods = [_parse_method(one) for one in values]
     names = [method.name for method in methods]

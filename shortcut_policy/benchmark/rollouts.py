@@ -21,7 +21,7 @@ from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.config import RolloutConfig
-from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
+from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate, task_of
 
 
 def roll_out(config: RolloutConfig) -> None:
@@ -39,7 +39,7 @@ def roll_out(config: RolloutConfig) -> None:
             "roll them out one by one, with an output folder each"
         )
     policies = [load_policy(path, config.device, config.trust) for path in paths]
-    tasks = {policy.metadata["task"]["name"] for policy in policies}
+    tasks = {task_of(policy)["name"] for policy in policies}
     if len(tasks) > 1:
         raise InputError(
             f"the checkpoints are of the tasks {', '.join(sorted(tasks))}: one table holds one task, roll "

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.paths import CONFIG_DIR
@@ -65,7 +67,13 @@ def command(
         @wraps(task)
         def run() -> None:
             failed.clear()
-            configured()
+            # Hydra would print its own errors in many lines, and end with another status.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            try:
+                configured()
+            except (HydraException, OmegaConfBaseException) as error:
+                print(f"error: {_hydra_sentence(error)}", file=sys.stderr)
+                sys.exit(2)
             if failed:
                 print(f"error: {len(failed)} of the sweep's jobs failed, see above", file=sys.stderr)
                 sys.exit(2)
@@ -73,6 +81,20 @@ def command(
         return run
 
     return decorate
+
+
+def _hydra_sentence(error: Exception) -> str:
+    """What Hydra could not compose, without its advice, which leads astray here, and its search path."""
+    kept = []
+    for line in (line.strip() for line in str(error).splitlines()):
+        if line.startswith(("Config search path", "full_key", "object_type")):
+            break
+        if line and not line.startswith("To append"):
+            kept.append(line)
+    text = " ".join(kept)
+    if text.startswith("Could not override"):
+        text = f"{text.rstrip('.')}: there is no such setting; --cfg job shows all that there are"
+    return text
 
 
 def _sweep_job() -> str | None:

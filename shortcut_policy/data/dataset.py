@@ -1,6 +1,7 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
 import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, SupportsIndex, TypedDict
@@ -108,6 +109,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
         check_sizes(horizon, n_obs_steps, n_action_steps)
+        if isinstance(source, str | os.PathLike):
+            raise InputError(f"source={source} is a path: open it first, such as ZarrSource({str(source)!r})")
+        if not isinstance(obs, Mapping) or not all(isinstance(field, Field) for field in obs.values()):
+            raise InputError(f"obs={obs!r:.80} must be a mapping of names to fields: {{'state': Field(...)}}")
         if ACTION in obs or len(action.shape) != 1:
             raise InputError(
                 f"the action must have one axis and no observation may be called 'action'; got the action "

@@ -226,6 +226,8 @@ class EpisodeWriter:
         where = f"episode {self.n_episodes} for {self.path}"
         if RECORDING not in self._group.attrs:
             raise InputError(f"{where}: the writer is closed; open a new one to append")
+        if not isinstance(episode, Mapping):
+            raise InputError(f"{where}: give a mapping of keys to arrays, not {type(episode).__name__}")
         arrays = {key: _numbers(where, key, values) for key, values in episode.items()}
         lengths = {key: len(values) for key, values in arrays.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -249,7 +251,7 @@ class EpisodeWriter:
 
 
 def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
-    if not key.strip("._ ") or "/" in key:
+    if not isinstance(key, str) or not key.strip("._ ") or "/" in key:
         raise InputError(f"{where}: '{key}' cannot be a key; use letters, digits and underscores")
     try:
         array = np.ascontiguousarray(values)

@@ -18,6 +18,7 @@ from shortcut_policy.adaptive import Auto, check_steps
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import fingerprint
+from shortcut_policy.locks import writer_lock
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
@@ -125,9 +126,22 @@ def evaluate(
         settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
     if guidance is not None:
         settings |= {"guidance": guidance}
-    finished = _finished(folder, settings, protocol, options)
-    if finished is not None:
-        return finished
+    with writer_lock(folder):
+        found = _finished(folder, settings, protocol, options)
+        return found or _play(policy, steps, folder, protocol, options, title, guidance, settings)
+
+
+def _play(
+    policy: Policy,
+    steps: int | Auto,
+    folder: Path,
+    protocol: EvaluationProtocol,
+    options: RolloutOptions,
+    title: str,
+    guidance: float | None,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Roll out and write what `evaluate` says; the summary."""
     folder.mkdir(parents=True, exist_ok=True)
     # Films and paths of an earlier evaluation would pass for those of this one.
     for pattern in ("summary.json", "episode_*.mp4", "episode_*.npz", "paths.png"):
@@ -204,7 +218,22 @@ def _latency_in_play(
 
 def environment_spec(policy: Policy, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Specification of the environment of the policy's task, with ``overrides`` laid over it."""
-    return {**(policy.metadata["task"].get("env") or {}), **overrides}
+    return {**(task_of(policy).get("env") or {}), **overrides}
+
+
+def task_of(policy: Policy) -> Mapping[str, Any]:
+    """What the policy's metadata say of its task: ``name`` and ``env``.
+
+    Raises:
+        InputError: They do not say.
+    """
+    task = policy.metadata.get("task")
+    if not isinstance(task, Mapping) or "name" not in task:
+        raise InputError(
+            f"the policy's metadata say task={task}, and not which task it was trained on: save it with a "
+            'task, {"name": ..., "env": {"_target_": "gymnasium.make", "id": ...}}, or take another'
+        )
+    return task
 
 
 def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -> Callable[[], gymnasium.Env]:
@@ -216,14 +245,14 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
     spec = {**environment_spec(policy, overrides), **extra}
     if "_target_" not in spec:
         raise InputError(
-            f"task '{policy.metadata['task']['name']}' has no environment to roll out in: "
-            "name one with +env._target_=..."
+            f"task '{task_of(policy)['name']}' has no environment to roll out in: name one with "
+            "+env._target_=gymnasium.make +env.id=<module>:<name>"
         )
 
     def make() -> gymnasium.Env:
         try:
             env: gymnasium.Env = build(spec)
-        except gymnasium.error.Error as error:
+        except (gymnasium.error.Error, ImportError) as error:
             raise InputError(f"the environment {spec} cannot be made: {error}") from error
         return env
 
@@ -256,10 +285,13 @@ def _finished(
     expected.append(folder / "episodes.jsonl")
     if options.overwrite or not path.is_file() or not all(file.is_file() for file in expected):
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    difference = first_difference(
-        flatten(summary["settings"]), flatten(json.loads(json.dumps(settings, default=str)))
-    )
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        made_with = flatten(summary["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"evaluated again: {folder} (its summary.json is damaged: {type(error).__name__}: {error})")
+        return None
+    difference = first_difference(made_with, flatten(json.loads(json.dumps(settings, default=str))))
     if difference is None:
         print(f"reused: {folder}")
         return summary

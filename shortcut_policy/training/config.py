@@ -251,7 +251,7 @@ class TrainingConfig:
         if images and str(self.encoder["_target_"]).endswith(".LowDimEncoder"):
             raise InputError(
                 f"task.obs.{images[0]} is an image, whose pixels encoder=lowdim would put end to end: give "
-                "an encoder for cameras (README, Add your own)"
+                "an encoder for cameras (docs/extending.md)"
             )
 
     def document(self) -> dict[str, Any]:

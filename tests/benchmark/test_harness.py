@@ -2,6 +2,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -301,11 +302,13 @@ def test_finished_evaluations_are_taken_as_they_are(runs, results):
 
 @pytest.mark.slow
 def test_means_over_checkpoints_name_their_rule_and_the_peak(runs, tmp_path):
-    folders = f"['{runs}/shortcut', '{runs}/shortcut']"
+    other = tmp_path / "other_seed"
+    shutil.copytree(runs / "shortcut", other)
+    folders = f"['{runs}/shortcut', '{other}']"
     entries = f"entries=[{{name: shortcut, runs: {folders}, steps: [1, 2], newest_only: [2]}}]"
     benchmark.run(short(runs, tmp_path, entries, "last_k=2"))
-    row, other = json.loads((tmp_path / "results.json").read_text())
-    assert other["checkpoint_rule"] == "last checkpoint"
+    row, last = json.loads((tmp_path / "results.json").read_text())
+    assert last["checkpoint_rule"] == "last checkpoint"
     assert "last checkpoint for shortcut, 2 steps" in (tmp_path / "results.md").read_text()
     assert (row["checkpoint_rule"], row["seeds"]) == ("mean of the last 2 checkpoints", 2)
     # Both checkpoints and both seeds are the same weights here.
@@ -531,3 +534,11 @@ def test_table_is_whole_in_a_narrow_terminal():
     cells = zip(*(re.split("[┃│]", row)[1:-1] for row in rows), strict=True)
     columns = ["".join(part.strip() for part in column) for column in cells]
     assert columns == [title + cell for title, cell in zip(header, lines[0], strict=True)]
+
+
+def test_one_training_counts_once(tmp_path):
+    entries = "entries=[{name: a, runs: [runs/a, runs/a], steps: [1]}]"
+    with pytest.raises(InputError, match="'a' has runs/a twice in runs: one training counts once"):
+        benchmark.run(configuration("benchmark", entries, f"output='{tmp_path}/out'"))
+    with pytest.raises(InputError, match="entries=3 must be a list of mappings"):
+        benchmark.run(configuration("benchmark", "entries=3", f"output='{tmp_path}/out'"))

@@ -1,29 +1,22 @@
-"""What the entry points of all commands have in common."""
-
-import sys
-from collections.abc import Callable
-from importlib.machinery import PathFinder
-from pathlib import Path
+"""What Hydra refuses is one sentence and status 2, too."""
 
 import pytest
 
-from shortcut_policy.commands.cli import command
+from shortcut_policy.commands import cli
 
 
-def test_modules_where_a_command_is_given_are_found_and_hide_no_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give: Callable[..., None]
-):
-    for name in ("own_module", "yaml", "shortcut_policy", "statistics"):
-        (tmp_path / f"{name}.py").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    places: dict[str, Path] = {}
-
-    def look(config: object) -> None:
-        for name in ("own_module", "yaml", "shortcut_policy", "statistics"):
-            found = PathFinder.find_spec(name)
-            assert found is not None and found.origin is not None
-            places[name] = Path(found.origin).parent
-
-    give(command("view")(look))
-    assert [name for name, place in places.items() if place == tmp_path] == ["own_module"]
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("trainer.max_step=60", "Could not override 'trainer.max_step': there is no such setting"),
+        ("objective=nope", "Could not find 'objective/nope' Available options in 'objective': "),
+        ("trainer.max_steps", "missing EQUAL"),
+    ],
+)
+def test_what_hydra_refuses_is_one_sentence(given, sentence, give, capsys):
+    with pytest.raises(SystemExit) as caught:
+        give(cli.train, given)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and sentence in said and said.count("\n") == 1
+    assert "To append" not in said and "HYDRA_FULL_ERROR" not in said

@@ -308,3 +308,12 @@ def test_text_cannot_be_learned(tmp_path: Path) -> None:
 def test_fields_that_contradict_themselves(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=f"field 'state': .*{message}"):
         Field("state", **arguments)
+
+
+def test_a_path_in_place_of_a_source_and_obs_that_are_no_fields(demonstrations):
+    action = Field("action", (2,))
+    sizes = {"horizon": 16, "n_obs_steps": 2, "n_action_steps": 8}
+    with pytest.raises(InputError, match=r"is a path: open it first, such as ZarrSource\("):
+        DemonstrationDataset(demonstrations, {"state": Field("state", (5,))}, action, **sizes)
+    with pytest.raises(InputError, match="must be a mapping of names to fields"):
+        DemonstrationDataset(ZarrSource(demonstrations), ["state"], action, **sizes)

@@ -332,3 +332,11 @@ def test_death_before_any_single_write(
                 writer.add_episode(episode(number))
         assert files(path) == straight, f"after write {limit}"
     assert 15 < limit < 199
+
+
+def test_an_episode_that_is_no_mapping_or_a_key_that_is_no_text(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        with pytest.raises(InputError, match="give a mapping of keys to arrays, not NoneType"):
+            writer.add_episode(None)
+        with pytest.raises(InputError, match="'3' cannot be a key"):
+            writer.add_episode({3: np.zeros((2, 1))})

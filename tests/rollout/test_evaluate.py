@@ -15,8 +15,15 @@ from shortcut_policy import fingerprint, load_policy, provenance, save_policy
 from shortcut_policy.benchmark.rollouts import checkpoint_name
 from shortcut_policy.control import chunk_generator
 from shortcut_policy.errors import InputError
+from shortcut_policy.locks import writer_lock
 from shortcut_policy.rollout.chunk_batches import ChunkActor
-from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate
+from shortcut_policy.rollout.evaluate import (
+    EvaluationProtocol,
+    RolloutOptions,
+    check,
+    environment_maker,
+    evaluate,
+)
 from shortcut_policy.rollout.latency import latencies_in_turns, measure_latency
 from shortcut_policy.rollout.play import rollout
 
@@ -241,3 +248,25 @@ def test_latency_is_measured_at_batch_size_one(tiny_policy):
 def test_checkpoint_names(tmp_path):
     assert checkpoint_name(tmp_path / "runs" / "a" / "checkpoints" / "step_00000010") == "a/step_00000010"
     assert checkpoint_name("pretrained/pusht") == "pusht"
+
+
+def test_a_damaged_summary_is_evaluated_again_and_two_evaluations_meet_a_lock(evaluated, tmp_path):
+    (tmp_path / "out" / "summary.json").write_text('{"x":')
+    assert "summary.json is damaged" in evaluated()
+    (tmp_path / "out" / "summary.json").write_text("{}")
+    assert "summary.json is damaged" in evaluated()
+    with (
+        writer_lock(tmp_path / "out"),
+        pytest.raises(InputError, match=r"another program is writing to .*out"),
+    ):
+        evaluated()
+    assert evaluated().startswith("reused: ")
+
+
+def test_what_has_no_environment_says_so(tiny_policy):
+    with pytest.raises(InputError, match=r"cannot be made: .*no_such_package"):
+        environment_maker(tiny_policy, {"id": "no_such_package:Scene-v0"})()
+    policy = deepcopy(tiny_policy)
+    policy.metadata = {}
+    with pytest.raises(InputError, match="say task=None, and not which task"):
+        environment_maker(policy, {})

@@ -87,7 +87,7 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
         ("+task.n_action_step=4", "task has no setting 'n_action_step': did you mean 'n_action_steps'?"),
         (
             "~task.n_action_steps",
-            "task lacks the setting 'n_action_steps'; it has name, source, obs",
+            "task lacks the setting 'n_action_steps'; it also has name, source, obs",
         ),
         ("~task.source", "task lacks the setting 'source'"),
         ("+trainer.lr=1", "trainer has no setting 'lr': it has max_steps, batch_size,"),
