@@ -408,11 +408,15 @@ def test_trainings_of_a_benchmark_find_the_users_own_configs(tmp_path, give, cap
 
 
 def test_demo_compares_equal_budgets():
-    config = configuration("demo")
+    config = configuration("demo", "training_seed=3", "shortcut_updates=30", "diffusion_updates=50")
     entries = benchmark.read_benchmark(config).entries
-    assert [list(entry.overrides) for entry in entries] == [["objective=shortcut"], ["objective=diffusion"]]
-    assert any(override.startswith("trainer.max_steps=") for override in config.training)
-    assert sum(entry.train_minutes + entry.rollout_minutes for entry in entries) <= 14
+    assert [list(entry.overrides) for entry in entries] == [
+        ["objective=shortcut", "trainer.max_steps=30"],
+        ["objective=diffusion", "trainer.max_steps=50"],
+    ]
+    assert all(list(entry.seeds) == [3] for entry in entries)
+    assert len({entry.train_minutes for entry in entries}) == 1, "the same time to train"
+    assert sum(entry.train_minutes + entry.rollout_minutes for entry in entries) <= 12
 
 
 def test_a_marker_must_be_closed(tmp_path):
