@@ -63,6 +63,20 @@ def read_episodes(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
+    """Whether a step's ``info`` reports success.
+
+    Raises:
+        InputError: It does not say.
+    """
+    if "is_success" not in info:
+        raise InputError(
+            f"{env.unwrapped} reports no success: its info must hold is_success after every step, "
+            f"and holds {', '.join(sorted(info)) or 'nothing'}"
+        )
+    return bool(info["is_success"])
+
+
 class ActionChunkEpisode(gymnasium.Wrapper):
     """Plays whole action chunks and keeps score until its one episode is over.
 
@@ -108,12 +122,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._total_reward += float(reward)
         self._score = max(self._score, float(info.get("score", reward)))
-        if "is_success" not in info:
-            raise InputError(
-                f"{self.env.unwrapped} reports no success: its info must hold is_success after every step, "
-                f"and holds {', '.join(sorted(info)) or 'nothing'}"
-            )
-        self._success |= bool(info["is_success"])
+        self._success |= read_success(self.env, info)
         self._length += 1
         self._finished = bool(terminated or truncated)
 

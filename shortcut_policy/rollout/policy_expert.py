@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.policy import load_policy
-from shortcut_policy.rollout.evaluate import environment_maker
+from shortcut_policy.rollout.episode import read_success
+from shortcut_policy.rollout.evaluate import environment_maker, task_of
 from shortcut_policy.settings import check_whole
 
 #: Environment seeds of its episodes lie from here on, far from those that policies are evaluated at.
@@ -42,7 +42,7 @@ class PolicyExpert:
         self.attributes: Mapping[str, Any] = {
             "expert": "policy",
             "policy": weights_hash(self._policy),
-            "task": self._policy.metadata["task"]["name"],
+            "task": task_of(self._policy)["name"],
             "steps": steps,
         }
 
@@ -67,8 +67,6 @@ class PolicyExpert:
                 {key: np.array(value, np.float32) for key, value in (seen | {"action": action}).items()}
             )
             obs, _, terminated, truncated, info = self._env.step(action)
-            if "is_success" not in info:
-                raise InputError(f"{self._env.unwrapped} reports no success: its info must hold is_success")
-            success |= bool(info["is_success"])
+            success |= read_success(self._env, info)
             over = bool(terminated or truncated)
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if success else None
