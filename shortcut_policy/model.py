@@ -90,16 +90,16 @@ class Model(nn.Module, ABC):
             progress: Part of the training done, in [0, 1].
             teacher: A frozen model, for the objectives that distil one.
         """
-        with torch.no_grad():
-            context = LossContext(
-                draws,
-                ema=ema.backbone,
-                ema_cond=ema.encode(given),
-                teacher=None if teacher is None else teacher.backbone,
-                teacher_cond=None if teacher is None else teacher.encode(given),
-                progress=progress,
-            )
-        return self.objective.loss(self.backbone, x_1, self.encode(given), context)
+        cond = self.encode(given)
+        context = LossContext(
+            draws,
+            ema=ema.backbone,
+            ema_cond=cond.detach() if ema is self else Encoding(ema, given),
+            teacher=None if teacher is None else teacher.backbone,
+            teacher_cond=None if teacher is None else Encoding(teacher, given),
+            progress=progress,
+        )
+        return self.objective.loss(self.backbone, x_1, cond, context)
 
     def noise(self, rows: int, shape: Sequence[int], generator: Generators) -> Tensor:
         """Where samples begin, (rows, *shape).
@@ -112,6 +112,28 @@ class Model(nn.Module, ABC):
                 f"got {len(generator)} generators for {rows} rows; give one, or one for each row"
             )
         return normal_noise((rows, *shape), generator, self.device)
+
+
+class Encoding:
+    """What another model is conditioned on, encoded when and for the rows that it is asked for.
+
+    Cameras make encoding the most expensive part of an update; rows without a target need none by the
+    averaged encoder.
+
+    Args:
+        model: Whose encoder it is.
+        given: What `Model.encode` takes, of a batch.
+    """
+
+    def __init__(self, model: Model, given: Any) -> None:
+        self.model, self.given = model, given
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """The condition of these rows, (n, C), without gradient."""
+        given = self.given
+        part = {name: x[rows] for name, x in given.items()} if isinstance(given, Mapping) else given[rows]
+        with torch.no_grad():
+            return self.model.encode(part)
 
 
 def model_class(spec: Mapping[str, Any]) -> type[Model]:

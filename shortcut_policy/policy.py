@@ -16,6 +16,7 @@ from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl, as_numbers, check_names
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.windows import check_sizes
+from shortcut_policy.encoders.crops import Augmenting
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
@@ -40,9 +41,9 @@ class Policy(StepwiseControl, Pretrained):
         encoder: Observation encoder, ``{name: (B, n_obs_steps, *shape)} -> (B, C)``.
         backbone: Step map over action chunks.
         objective: How it is trained and sampled.
-        obs_noise: Standard deviation of what is added to each number of the normalised observations while
-            training, so that a small set of demonstrations is not learned by heart (Bishop 1995); None adds
-            nothing.
+        obs_noise: Standard deviation of what is added to each number of the normalised observations, but to
+            no picture, while training, so that a small set of demonstrations is not learned by heart (Bishop
+            1995); None adds nothing.
 
     Raises:
         InputError: ``obs_noise`` is not a number above 0.
@@ -71,6 +72,7 @@ class Policy(StepwiseControl, Pretrained):
             check_number("obs_noise", obs_noise, lambda std: std > 0, words)
         self.obs_noise = obs_noise
         self.obs_shapes = {name: field.shape for name, field in obs.items()}
+        self.cameras = frozenset(name for name, field in obs.items() if field.normalize == "image")
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
         self._step_times = StepTimes()
@@ -127,7 +129,7 @@ class Policy(StepwiseControl, Pretrained):
         check_sizes(**sizes)
         images = [name for name, field in obs.items() if field.normalize == "image"]
         if images and encoder == "lowdim":
-            raise InputError(f"{images[0]} is an image: give an encoder for cameras in place of 'lowdim'")
+            raise InputError(f"{images[0]} is an image: give encoder='image_light' in place of 'lowdim'")
         if precondition == "default":
             precondition = training_default("precondition")
         spec = {
@@ -305,6 +307,8 @@ class Policy(StepwiseControl, Pretrained):
             teacher: A frozen policy, for the objectives that distil one.
         """
         x_1 = self.normalizer.normalize(ACTION, action)
+        if self.training and isinstance(self.encoder, Augmenting):
+            obs = self.encoder.augment(obs, draws)
         if self.training and self.obs_noise is not None:
             obs = self._disturbed(obs, self.obs_noise, draws)
         return self.losses(x_1, obs, ema, draws, progress, teacher)
@@ -324,10 +328,16 @@ class Policy(StepwiseControl, Pretrained):
         return {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
 
     def _disturbed(self, obs: Mapping[str, Tensor], std: float, draws: Draws) -> dict[str, Tensor]:
-        return {
-            name: self.normalizer.unnormalize(name, value + std * draws.normal_like(value))
-            for name, value in self._normalized(obs).items()
+        numbers = {
+            name: self.normalizer.normalize(name, obs[name])
+            for name in self.obs_shapes
+            if name not in self.cameras
         }
+        noisy = {
+            name: self.normalizer.unnormalize(name, value + std * draws.normal_like(value))
+            for name, value in numbers.items()
+        }
+        return {**obs, **noisy}
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""

@@ -162,6 +162,8 @@ class ActionDit(nn.Module):
         size: A name of ``SIZES``, or a mapping with the attributes of `DitSize`.
         context_tokens: 0: the condition is added to what the normalisations are told. n: it becomes n tokens
             in front of the chunk, to which its steps attend.
+        split_context: Whether the condition is those n tokens end to end, as an encoder with ``tokens`` makes
+            it; else each of them is made of all of it.
         qk_norm: See `DitCore`.
         recompute: See `DitCore`.
         embedding_dim: See `DitCore`.
@@ -177,6 +179,7 @@ class ActionDit(nn.Module):
         cond_dim: int,
         size: str | Mapping[str, int] = "S",
         context_tokens: int = 0,
+        split_context: bool = False,
         qk_norm: bool = False,
         recompute: bool = False,
         embedding_dim: int = 256,
@@ -185,10 +188,21 @@ class ActionDit(nn.Module):
         super().__init__()
         if context_tokens < 0:
             raise InputError(f"backbone.context_tokens={context_tokens} must be 0 or more")
+        if split_context and (context_tokens == 0 or cond_dim % context_tokens):
+            raise InputError(
+                f"backbone.split_context=true: the condition has {cond_dim} numbers, which are not "
+                f"backbone.context_tokens={context_tokens} tokens; give encoder.tokens=true and as many as "
+                "it makes: n_obs_steps times the cameras, and one more where there are other observations"
+            )
         width = dit_size(size).width
-        self.context_tokens = context_tokens
+        self.context_tokens, self.split_context = context_tokens, split_context
         self.embed = nn.Linear(action_dim, width)
-        self.embed_cond = nn.Linear(cond_dim, max(1, context_tokens) * width)
+        sizes = (
+            (cond_dim // context_tokens, width)
+            if split_context
+            else (cond_dim, max(1, context_tokens) * width)
+        )
+        self.embed_cond = nn.Linear(*sizes)
         self.core = DitCore(dit_size(size), qk_norm, recompute, embedding_dim, time_scale)
         self.head = nn.Linear(width, action_dim)
         _initialise(self)
@@ -209,9 +223,15 @@ class ActionDit(nn.Module):
             d: (B,) in [0, 1].
             cond: (B, C).
         """
+        if self.split_context:
+            cond = rearrange(cond, "b (n c) -> b n c", n=self.context_tokens)
         tokens, condition = self.embed(x), self.embed_cond(cond)
         if self.context_tokens:
-            context = rearrange(condition, "b (n c) -> b n c", n=self.context_tokens)
+            context = (
+                condition
+                if self.split_context
+                else rearrange(condition, "b (n c) -> b n c", n=self.context_tokens)
+            )
             tokens, condition = torch.cat([context, tokens], dim=1), torch.zeros_like(context[:, 0])
         tokens = self.core(tokens + self.positions, t, d, condition)
         return self.head(tokens[:, self.context_tokens :]).to(x.dtype)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,16 @@ from shortcut_policy.objectives.paths import GaussianPath
 from shortcut_policy.objectives.step_map import StepMap
 
 Metrics = dict[str, Tensor]
+
+
+class Condition(Protocol):
+    """A condition (B, C) by its rows, which may be encoded only when they are asked for; a tensor is one."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        """Those rows, (n, C)."""
+        ...
+
+
 #: One generator for all rows, or a list of one a row: then row i depends on generator i alone.
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -78,17 +89,17 @@ class LossContext:
     Attributes:
         draws: The only source of random numbers.
         ema: Step map with the averaged weights, for targets; never differentiated.
-        ema_cond: ``cond`` as the averaged encoder sees it, (B, C).
+        ema_cond: ``cond`` as the averaged encoder sees it, (B, C): ask for the rows that need a target.
         teacher: Frozen step map for the objectives that distil one; None until their first phase is over.
-        teacher_cond: ``cond`` as the teacher's encoder sees it, (B, C).
+        teacher_cond: ``cond`` as the teacher's encoder sees it, the same way.
         progress: Part of the training done, in [0, 1].
     """
 
     draws: Draws
     ema: StepMap
-    ema_cond: Tensor
+    ema_cond: Condition
     teacher: StepMap | None = None
-    teacher_cond: Tensor | None = None
+    teacher_cond: Condition | None = None
     progress: float = 0.0
 
 

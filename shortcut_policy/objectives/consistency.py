@@ -56,7 +56,7 @@ class Consistency(Objective):
             velocity: Its direction, (B, ...).
         """
         averaged = self.target_weights == "ema"
-        trusted, trusted_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
+        trusted, trusted_cond = (context.ema, context.ema_cond[:]) if averaged else (net, cond)
         d = 1 - t
         target = consistency_target(trusted, x_t, t, d, torch.full_like(t, dt), velocity, trusted_cond)
         return self.error(net(x_t, t, d, cond), target)

@@ -51,5 +51,5 @@ class ConsistencyDistillation(Consistency):
         t = (context.draws.uniform(len(x_1)) * self.max_steps).floor() / self.max_steps
         x_t = interpolate(x_0, x_1, t)
         with torch.no_grad():
-            velocity = context.teacher(x_t, t, torch.zeros_like(t), context.teacher_cond)
+            velocity = context.teacher(x_t, t, torch.zeros_like(t), context.teacher_cond[:])
         return self.consistency_losses(net, x_t, t, 1 / self.max_steps, velocity, cond, context), {}

@@ -60,7 +60,7 @@ class ProgressiveDistillation(Objective):
         x_t = interpolate(x_0, x_1, t)
         # The first teacher is a flow, which knows no step size but 0.
         told = 0.0 if phase == 1 else 0.5 / steps
-        target = two_steps(context.teacher, x_t, t, 0.5 / steps, told, context.teacher_cond)
+        target = two_steps(context.teacher, x_t, t, 0.5 / steps, told, context.teacher_cond[:])
         return self.error(net(x_t, t, torch.full_like(t, 1 / steps), cond), target), {}
 
     def sample(

@@ -51,7 +51,7 @@ class Reflow(Objective):
         x_0 = context.draws.normal_like(x_1)
         t = context.draws.uniform(len(x_1))
         with torch.no_grad():
-            sampled = euler(context.teacher, x_0, context.teacher_cond, self.teacher_steps, d=0.0)
+            sampled = euler(context.teacher, x_0, context.teacher_cond[:], self.teacher_steps, d=0.0)
         velocity = net(interpolate(x_0, sampled, t), t, torch.zeros_like(t), cond)
         return self.error(velocity, sampled - x_0), {}
 

@@ -40,6 +40,8 @@ class TrainerConfig:
         optimizer: ``muon`` for the network's matrices and AdamW for the rest, or ``adamw`` for all.
         learning_rate: Peak of AdamW's; linear warm-up over ``warmup_steps``, then a cosine to 0.
         matrix_rate: Muon's learning rate, as a multiple of that.
+        encoder_rate: Learning rates of the encoder's parameters, as a multiple of the others': 0.1 suits
+            pretrained weights.
         warmup_steps: Updates of the warm-up.
         betas: Of AdamW, two.
         weight_decay: Of both.
@@ -77,6 +79,7 @@ class TrainerConfig:
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Positive = 1e-3
     matrix_rate: Positive = 2.0
+    encoder_rate: Positive = 1.0
     warmup_steps: Index = 500
     betas: tuple[Part, Part] = (0.95, 0.999)
     weight_decay: NotNegative = 1e-6
@@ -201,6 +204,8 @@ class TrainingConfig:
         name: Of the method in tables; the objective's if None.
         output: Run folder; ``runs/<task>_<method>_<backbone>_seed<n>`` if None.
         init_from: Checkpoint whose weights training begins from, see `initialise`.
+        encoder_weights: File of pretrained weights for the networks of the cameras, see
+            `encoders.weights.load_weights`; random ones if None.
         teacher: Checkpoint of a flow, in place of the first phase of an objective that distils one.
         resume: Go on with the run in the output folder, if it holds one.
         seed: Of the weights, the order of the data and all noise.
@@ -220,6 +225,7 @@ class TrainingConfig:
     name: str | None = None
     output: str | None = None
     init_from: str | None = None
+    encoder_weights: str | None = None
     teacher: str | None = None
     resume: bool = False
     seed: Seed = 0
@@ -233,6 +239,11 @@ class TrainingConfig:
             raise InputError(
                 f"init_from={self.init_from} and teacher={self.teacher} exclude each other: the student "
                 "begins from the teacher's weights; drop one"
+            )
+        if self.encoder_weights is not None and (self.init_from or self.teacher):
+            raise InputError(
+                f"encoder_weights={self.encoder_weights}: the checkpoint that the training begins from has "
+                "an encoder already; drop one"
             )
         if self.objective.get("first_phase") == 0 and self.teacher is None:
             raise InputError(
@@ -251,7 +262,7 @@ class TrainingConfig:
         if images and str(self.encoder["_target_"]).endswith(".LowDimEncoder"):
             raise InputError(
                 f"task.obs.{images[0]} is an image, whose pixels encoder=lowdim would put end to end: give "
-                "an encoder for cameras (docs/extending.md)"
+                "encoder=image_light, or another one for cameras"
             )
 
     def document(self) -> dict[str, Any]:

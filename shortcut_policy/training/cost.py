@@ -20,11 +20,15 @@ class Evaluations(NamedTuple):
         forward: All of them, those for targets included.
         derivative: Those of them that carry a forward-mode derivative along.
         backward: Those through which the gradient flows back.
+        encoded: Rows that the encoder is asked for, by whichever weights,
+        encoder_backward: and those of them through which the gradient flows back.
     """
 
     forward: float
     derivative: float
     backward: float
+    encoded: float
+    encoder_backward: float
 
 
 class StandIn(nn.Module):
@@ -53,6 +57,30 @@ class StandIn(nn.Module):
         self.backward_rows += len(gradient)
 
 
+class StandInEncoder(nn.Module):
+    """An encoder that computes nothing and counts the rows that it is asked for.
+
+    Args:
+        cond_dim: C, width of the condition.
+        device: Of its one weight, which lets the gradient flow.
+    """
+
+    def __init__(self, cond_dim: int, device: torch.device) -> None:
+        super().__init__()
+        self.cond_dim = cond_dim
+        self.weight = nn.Parameter(torch.zeros((), device=device))
+        self.forward_rows, self.backward_rows = 0, 0
+
+    def forward(self, given: Any) -> Tensor:
+        """Zeros (B, C)."""
+        rows = len(next(iter(given.values())) if isinstance(given, Mapping) else given)
+        self.forward_rows += rows
+        answer = self.weight * torch.zeros(rows, self.cond_dim, device=self.weight.device)
+        if answer.requires_grad:
+            self.backward_rows += rows
+        return answer
+
+
 def evaluations(model: Model, batch: Mapping[str, Any], progress: float) -> Evaluations:
     """Network evaluations of an update at this point of the training.
 
@@ -68,10 +96,13 @@ def evaluations(model: Model, batch: Mapping[str, Any], progress: float) -> Eval
         losses, _ = student(**batch, ema=ema, draws=draws, progress=progress, teacher=teacher)
         losses.sum().backward()
     rows, networks = len(losses), [cast(StandIn, one.backbone) for one in (student, ema)]
+    encoders = [cast(StandInEncoder, one.encoder) for one in (student, ema)]
     return Evaluations(
         sum(network.forward_rows for network in networks) / rows,
         sum(network.derivative_rows for network in networks) / rows,
         sum(network.backward_rows for network in networks) / rows,
+        sum(encoder.forward_rows for encoder in encoders) / rows,
+        sum(encoder.backward_rows for encoder in encoders) / rows,
     )
 
 
@@ -89,5 +120,9 @@ def evaluations_per_update(model: Model, batch: Mapping[str, Any], batch_size: i
 
 
 def _with_stand_in(model: Model) -> Model:
-    """A copy of the model with a stand-in for its network, which is not copied."""
-    return copy.deepcopy(model, {id(model.backbone): StandIn(model.device)}).train()
+    """A copy of the model with stand-ins for its network and its encoder, which are not copied."""
+    stand_ins = {
+        id(model.backbone): StandIn(model.device),
+        id(model.encoder): StandInEncoder(cast(int, model.encoder.cond_dim), model.device),
+    }
+    return copy.deepcopy(model, stand_ins).train()

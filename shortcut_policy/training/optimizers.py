@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,22 +126,30 @@ def make_optimizers(module: nn.Module, config: TrainerConfig) -> list[Optimizer]
 
     Args:
         module: What is trained.
-        config: Its ``optimizer``, ``learning_rate``, ``matrix_rate``, ``betas`` and ``weight_decay``.
+        config: Its ``optimizer``, ``learning_rate``, ``matrix_rate``, ``encoder_rate``, ``betas`` and
+            ``weight_decay``.
     """
-    parameters = list(module.parameters())
+    parameters = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in parameters if config.optimizer == "muon" and _is_wide(p)]
     taken = set(map(id, matrices))
     others = [p for p in parameters if id(p) not in taken]
+    groups = partial(_groups, encoder=getattr(module, "encoder", None), factor=config.encoder_rate)
     optimizers: list[Optimizer] = []
     if others:
         optimizers.append(
-            AdamW(others, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True)
+            AdamW(
+                groups(others),
+                config.learning_rate,
+                config.betas,
+                weight_decay=config.weight_decay,
+                fused=True,
+            )
         )
     if matrices:
         rate = config.matrix_rate * config.learning_rate
         optimizers.append(
             Muon(
-                matrices,
+                groups(matrices),
                 rate,
                 weight_decay=config.weight_decay,
                 ns_steps=ITERATIONS,
@@ -148,6 +157,18 @@ def make_optimizers(module: nn.Module, config: TrainerConfig) -> list[Optimizer]
             )
         )
     return optimizers
+
+
+def _groups(parameters: list[nn.Parameter], encoder: nn.Module | None, factor: float) -> list[dict[str, Any]]:
+    """One group of parameters, or the encoder's in one of its own where their learning rate is another."""
+    if encoder is None or factor == 1.0:
+        return [{"params": parameters}]
+    own = set(map(id, encoder.parameters()))
+    parts = [
+        (1.0, [p for p in parameters if id(p) not in own]),
+        (factor, [p for p in parameters if id(p) in own]),
+    ]
+    return [{"params": part, "factor": multiple} for multiple, part in parts if part]
 
 
 def _is_wide(parameter: nn.Parameter) -> bool:

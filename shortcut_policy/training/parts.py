@@ -9,6 +9,7 @@ import torch
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
+from shortcut_policy.encoders.weights import load_weights
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.policy import Policy
@@ -54,6 +55,8 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = build_model(spec)
+        if config.encoder_weights is not None and not saved:
+            load_weights(model.encoder, config.encoder_weights)
         model.normalizer = dataset.fit_normalizer()
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.

@@ -50,13 +50,17 @@ def make_schedule(
 
 
 def set_rate(optimizer: Optimizer, rate: float, recorded_on: torch.device | None) -> None:
-    """Set the learning rate: a number, but a tensor on the device where a CUDA graph would keep a number."""
+    """Set the learning rate: a number, but a tensor on the device where a CUDA graph would keep a number.
+
+    A group of parameters with a ``factor`` has that multiple of it.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate if recorded_on is None else torch.tensor(rate, device=recorded_on)
+        own = rate * group.get("factor", 1.0)
+        group["lr"] = own if recorded_on is None else torch.tensor(own, device=recorded_on)
         if "capturable" in group:
             group["capturable"] = recorded_on is not None
 
 
 def present_rate(schedule: LambdaLR) -> float:
     """The rate of the schedule at its update, whatever the length of the one that it was saved with."""
-    return float(schedule.base_lrs[0] * schedule.lr_lambdas[0](schedule.last_epoch))
+    return float(schedule.optimizer.defaults["lr"] * schedule.lr_lambdas[0](schedule.last_epoch))
