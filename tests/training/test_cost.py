@@ -79,7 +79,8 @@ ENCODED = {
     # The averaged encoder sees the quarter of the rows that has a target.
     "shortcut_paper": [1.25],
     "shortcut": [1, 2],
-    "consistency_training": [2],
+    # Its targets are by the weights that are trained.
+    "consistency_training": [1],
     "reflow": [1, 2],
 }
 
