@@ -79,6 +79,7 @@ class StepwiseControl(ABC):
     """
 
     obs_shapes: dict[str, tuple[int, ...]]
+    cameras: frozenset[str]
     n_obs_steps: int
     objective: Objective
     _episode: Episode | None = None
@@ -184,6 +185,8 @@ class StepwiseControl(ABC):
                     f"observation '{name}' has shape {list(copies[name].shape)}, expected {list(shape)}: one "
                     "step, without axes of batch and time (`act` takes batches of histories)"
                 )
+            if name in self.cameras:
+                check_picture(name, copies[name])
             if not copies[name].isfinite().all():
                 raise InputError(f"observation {name} holds NaN or infinity, on which no action can rest")
         return copies
@@ -206,6 +209,18 @@ def as_numbers(name: str, value: Any) -> Tensor:
     if value.is_complex():
         raise InputError(f"observation '{name}' must be real numbers, not {value.dtype}")
     return value
+
+
+def check_picture(name: str, picture: Tensor) -> None:
+    """Raise `InputError` unless a camera's observation holds pixels in 0..255; bytes always do."""
+    if picture.dtype == torch.uint8 or not picture.numel():
+        return
+    low, high = picture.min().item(), picture.max().item()
+    if low < 0 or high > 255 or (picture.is_floating_point() and 0 < high <= 1):
+        raise InputError(
+            f"observation '{name}' holds numbers from {low:.3g} to {high:.3g}, and this policy sees pixels "
+            "in 0..255: give it as bytes (np.uint8), such as (255 * picture).round().astype(np.uint8)"
+        )
 
 
 def check_names(expected: Collection[str], obs: Any) -> None:

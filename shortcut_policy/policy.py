@@ -13,7 +13,7 @@ from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps
 from shortcut_policy.backbones import evaluate
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import save_model
-from shortcut_policy.control import StepwiseControl, as_numbers, check_names
+from shortcut_policy.control import StepwiseControl, as_numbers, check_names, check_picture
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.windows import check_sizes
 from shortcut_policy.encoders.crops import Augmenting
@@ -363,6 +363,8 @@ class Policy(StepwiseControl, Pretrained):
                     f"observation '{name}' has shape {tuple(tensors[name].shape)}, expected (B, "
                     f"{', '.join(map(str, expected))}): batch, n_obs_steps, then one step's shape"
                 )
+        for name in self.cameras:
+            check_picture(name, tensors[name])
         if not torch.stack([x.isfinite().all() for x in tensors.values()]).all():
             bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
             raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")

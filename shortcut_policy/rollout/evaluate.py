@@ -27,6 +27,7 @@ from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_
 from shortcut_policy.rollout.path_figure import plot_paths
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
+from shortcut_policy.rollout.sight import Sight
 from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interval
 from shortcut_policy.settings import Count, Index, check_fields, flatten
 from shortcut_policy.training.comparison import first_difference
@@ -273,7 +274,8 @@ def _recorded(
     make_env = environment_maker(policy, protocol.env, render_mode="rgb_array")
     seeds = protocol.episode_seeds
     paths = seeds[:PATHS_SHOWN] if options.plot else ()
-    return lambda: EpisodeRecorder(make_env(), folder, seeds[: options.videos], paths)
+    sight = Sight(policy) if policy.cameras else None
+    return lambda: EpisodeRecorder(make_env(), folder, seeds[: options.videos], paths, sight)
 
 
 def _finished(

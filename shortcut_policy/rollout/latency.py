@@ -73,7 +73,11 @@ def latencies_in_turns(
 def _call(policy: Policy, steps: int) -> Callable[[], torch.Tensor]:
     """Acts on one observation."""
     obs = {
-        name: torch.zeros(1, policy.n_obs_steps, *shape, device=policy.device)
+        name: torch.zeros(
+            (1, policy.n_obs_steps, *shape),
+            dtype=torch.uint8 if name in policy.cameras else torch.float32,
+            device=policy.device,
+        )
         for name, shape in policy.obs_shapes.items()
     }
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,7 @@
 """Videos and paths of chosen episodes, written while they are played."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,19 @@ class EpisodeRecorder(gymnasium.Wrapper):
         folder: Where the files go.
         video_seeds: Episodes to film.
         path_seeds: Episodes whose paths to keep.
+        sight: Draws what the policy sees, given an observation and a height; films show it beside the scene.
     """
 
     def __init__(
-        self, env: gymnasium.Env, folder: Path, video_seeds: Collection[int], path_seeds: Collection[int]
+        self,
+        env: gymnasium.Env,
+        folder: Path,
+        video_seeds: Collection[int],
+        path_seeds: Collection[int],
+        sight: Callable[[Mapping[str, Any], int], np.ndarray] | None = None,
     ) -> None:
         super().__init__(env)
+        self._sight = sight
         self._folder, self._video_seeds, self._path_seeds = folder, video_seeds, path_seeds
         self._writer: Any = None
 
@@ -44,14 +51,14 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if seed in self._video_seeds:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._writer = open_video(self._film(".part"), self.env.metadata["render_fps"])
-            self._writer.append_data(self.env.render())
+            self._writer.append_data(self._frame(obs))
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and record."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self._writer:
-            self._writer.append_data(self.env.render())
+            self._writer.append_data(self._frame(obs))
         if self._poses:
             self._poses.append(_poses(info))
         if terminated or truncated:
@@ -64,6 +71,10 @@ class EpisodeRecorder(gymnasium.Wrapper):
             self._writer.close()
             self._film(".part").unlink(missing_ok=True)
         super().close()
+
+    def _frame(self, obs: Any) -> np.ndarray:
+        scene: Any = self.env.render()
+        return scene if self._sight is None else np.concatenate([scene, self._sight(obs, len(scene))], axis=1)
 
     def _finish(self) -> None:
         if self._writer:
