@@ -68,7 +68,7 @@ def test_a_film_has_both(tmp_path):
     env.reset(seed=7)
     for _ in range(3):
         env.step(np.zeros(2))
-    frames = [frame for frame in imageio.get_reader(tmp_path / "episode_7.mp4")]  # noqa: C416 - it has no length
+    frames = [frame for frame in imageio.get_reader(tmp_path / "episode_7.mp4")]
     assert len(frames) == 4 and frames[0].shape == (48, 128, 3)
     assert abs(frames[0][:, :64].mean() - 200) < 3 and frames[0][:, 64:].mean() < 150
 
