@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from pydantic import AllowInfNan
 
+from shortcut_policy.data.fields import SIZES
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.settings import (
@@ -27,7 +28,6 @@ from shortcut_policy.settings import (
 Part = Annotated[float, Ge(0), Lt(1)]
 #: Between one thing and the next, in updates; 0 or less for never.
 Interval = int
-SIZES = ("horizon", "n_obs_steps", "n_action_steps")
 
 
 @dataclass(frozen=True)
