@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,8 +243,7 @@ class Policy(StepwiseControl, Pretrained):
         guidance: float | None = None,
     ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
-        steps = int(steps) if isinstance(steps, Integral) else steps
-        check_steps(self.objective, steps)
+        steps = check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
