@@ -190,8 +190,8 @@ def check_generators(generator: Generators) -> None:
     wrong = [one for one in own if not isinstance(one, torch.Generator)]
     if wrong and generator is not None:
         raise InputError(
-            f"generator={wrong[0]!r} must be a torch.Generator, such as torch.Generator().manual_seed(0), or a "
-            "list of them, one a row"
+            f"generator={wrong[0]!r} must be a torch.Generator, such as torch.Generator().manual_seed(0), or "
+            "a list of them, one a row"
         )
 
 
