@@ -50,8 +50,9 @@ def check_trust(file: Path, stored: Mapping[str, Any], trust: Sequence[str] = ()
         trust: Modules, or packages with all that is in them, that may be named, too.
 
     Raises:
-        InputError: Something to be built has no name, is in no package that may be named, or is not meant to be
-            built from a file: it is no class, is not public, or only passes through a module that may be named.
+        InputError: Something to be built has no name, is in no package that may be named, or is not meant to
+            be built from a file: it is no class, is not public, or only passes through a module that may be
+            named.
     """
     trusted = trusted_modules(trust)
     found = list(_targets(stored))
