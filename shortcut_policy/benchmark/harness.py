@@ -15,7 +15,7 @@ from shortcut_policy.benchmark.compute import (
     published_costs,
     untrained,
 )
-from shortcut_policy.benchmark.config import BenchmarkConfig
+from shortcut_policy.benchmark.config import BenchmarkConfig, with_comparisons
 from shortcut_policy.benchmark.curves import curve_cells, curve_rows
 from shortcut_policy.benchmark.earlier import earlier_rows, take_latencies
 from shortcut_policy.benchmark.methods import Method, wanted_cells
@@ -70,6 +70,7 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
     """
     methods, runs = _choose(config, trainings)
     _check(methods, runs, config)
+    config = with_comparisons(config, [method.name for method in methods])
     earlier = None if config.measure else earlier_rows(config.published, methods)
     console = Console()
     _tell_published(runs, console)
@@ -136,9 +137,6 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
     usable_device(config.device)
     if config.publish and config.publish.exists() and not config.publish.is_dir():
         raise InputError(f"publish={config.publish} is a file: give a folder for the results")
-    for key, name in {"reference": config.reference, "baseline": config.baseline}.items():
-        if name and name not in runs:
-            print(f"{key}={name} is none of the methods, so that nothing is compared with it")
     tasks = {}
     for method in methods:
         if method.guidance:
