@@ -15,7 +15,6 @@ from rich.console import Console
 
 from shortcut_policy import provenance, save_policy
 from shortcut_policy.benchmark import harness, outputs, plots, result_files
-from shortcut_policy.benchmark.config import with_comparisons
 from shortcut_policy.benchmark.result_files import origin, read_published
 from shortcut_policy.benchmark.table import results_table
 from shortcut_policy.benchmark.text_table import TextTable, place_in, write_into
@@ -539,47 +538,6 @@ def test_table_is_whole_in_a_narrow_terminal():
     cells = zip(*(re.split("[┃│]", row)[1:-1] for row in rows), strict=True)
     columns = ["".join(part.strip() for part in column) for column in cells]
     assert columns == [title + cell for title, cell in zip(header, lines[0], strict=True)]
-
-
-@pytest.mark.parametrize(
-    ("given", "names", "used", "said"),
-    [
-        ([], ["diffusion", "flow matching"], ("diffusion", "flow matching"), ""),
-        ([], ["mine"], (None, None), ""),
-        (
-            [],
-            ["diffusion", "mine"],
-            ("diffusion", None),
-            "nothing is compared at equal numbers of steps: baseline=... names one of diffusion, mine, ",
-        ),
-        (["baseline=null"], ["diffusion", "mine"], ("diffusion", None), ""),
-        (["reference=mine", "baseline=mine"], ["mine", "other"], ("mine", "mine"), ""),
-        (
-            ["reference=null", "baseline=flow"],
-            ["diffusion", "flow matching"],
-            (None, "flow"),
-            "baseline=flow is none of diffusion, flow matching: nothing is compared at equal",
-        ),
-    ],
-)
-def test_a_comparison_that_is_left_out_is_told_where_it_is_missed(given, names, used, said, capsys):
-    """One that nobody asked for is not, and a name by default is not blamed on the user."""
-    entries = ",".join(f"{{name: {name}, checkpoint: x, steps: [1]}}" for name in names)
-    config = benchmark.read_benchmark(configuration("benchmark", f"entries=[{entries}]", *given))
-    found = with_comparisons(config, names)
-    assert (found.reference, found.baseline) == used
-    out = capsys.readouterr().out
-    assert out.count("\n") == bool(said) and out.startswith(said)
-
-
-def test_no_shipped_benchmark_misses_a_comparison(capsys):
-    for path in sorted(CONFIG_DIR.glob("benchmark_*.yaml")):
-        if "features" not in (composed := configuration(path.stem)):  # of images
-            config = benchmark.read_benchmark(composed)
-            with_comparisons(config, [method.name for method in config.entries])
-    config = benchmark.read_benchmark(configuration("demo"))
-    with_comparisons(config, [method.name for method in config.entries])
-    assert capsys.readouterr().out == ""
 
 
 def test_one_training_counts_once(tmp_path):
