@@ -107,10 +107,12 @@ def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> Non
         )
     before = read_config(output)
     if (python := _of_python(before)) != _of_python(document):
-        how = "in Python: Trainer(..., resume=True).fit()" if python else "by the command: resume=true"
+        begun, how = (
+            ("in Python", "Trainer(..., resume=True)") if python else ("by the command", "its resume=true")
+        )
         raise InputError(
-            f"{output} can only go on as it was begun, {how}; the settings of the two are written down in "
-            "different forms: do that, or give another output"
+            f"{output} was begun {begun} and can only go on there, because its settings are written down in "
+            f"another form: use {how}, or give another output"
         )
     old, new = (_decisive(each) for each in (before, document))
     if isinstance(steps := old.get("trainer.max_steps"), int | float) and new["trainer.max_steps"] > steps:
