@@ -18,8 +18,6 @@ from typing import Any
 import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 
 from shortcut_policy.backbones import ImageDit
 from shortcut_policy.backbones.dit import DitSize, dit_size
@@ -121,6 +119,7 @@ def memory(size: str, rows: int, recompute: bool, arguments: argparse.Namespace)
     what kernels need for themselves is not in it.
     """
     if torch.device(arguments.device).type == "cpu":
+        MemTracker, FakeTensorMode = counters()
         tracker = MemTracker()
         with FakeTensorMode():
             network, forward = ours(named_size(size), arguments, recompute)
@@ -138,6 +137,23 @@ def memory(size: str, rows: int, recompute: bool, arguments: argparse.Namespace)
     except torch.cuda.OutOfMemoryError:
         return float("nan")
     return torch.cuda.max_memory_allocated() / 2**30
+
+
+def counters() -> tuple[type, type]:
+    """``MemTracker`` and ``FakeTensorMode``, which torch promises nobody: it may move them.
+
+    Raises:
+        SystemExit: This torch has them elsewhere.
+    """
+    try:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.distributed._tools.mem_tracker import MemTracker
+    except ImportError as error:
+        raise SystemExit(
+            f"torch {torch.__version__} cannot count memory without a GPU as other versions can ({error}): "
+            "leave it out, with --memory-batches and no number"
+        ) from error
+    return MemTracker, FakeTensorMode
 
 
 def _pass(network: nn.Module, forward: Forward, rows: int, arguments: argparse.Namespace) -> None:
@@ -204,6 +220,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = torch.device(arguments.device)
+    if arguments.memory_batches and device.type == "cpu":
+        counters()  # before the long work
     speeds = [
         speed(size, precision == "bf16", mode == "compiled", arguments)
         for size in arguments.sizes

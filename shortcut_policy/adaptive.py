@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -73,8 +74,14 @@ class Sample(NamedTuple):
     gap: Tensor | None
 
 
-def check_steps(objective: Objective, steps: Steps) -> None:
-    """Raise `InputError` unless ``objective`` can be sampled with ``steps``."""
+def check_steps(objective: Objective, steps: Steps) -> Steps:
+    """The same ``steps``, a whole number of NumPy as one of Python.
+
+    Raises:
+        InputError: ``objective`` cannot be sampled with them.
+    """
+    if isinstance(steps, Integral) and not isinstance(steps, bool):
+        steps = int(steps)
     if isinstance(steps, Auto) or steps == "auto":
         if not objective.step_conditioned:
             raise InputError(
@@ -85,6 +92,7 @@ def check_steps(objective: Objective, steps: Steps) -> None:
             objective.check_steps(count)
     else:
         objective.check_steps(steps)
+    return steps
 
 
 def sample_auto(draw: Callable[[int], Tensor], objective: Objective, auto: Auto) -> Sample:

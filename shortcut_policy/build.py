@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.settings import check_keys
+from shortcut_policy.settings import check_keys, is_class_path
 
 #: Keys of a specification that are no arguments.
 DIRECTIVES = ("_target_", "_partial_")
@@ -24,12 +24,14 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
     runs the code that it names: a file that others made goes through `trust.check_trust` first.
 
     Raises:
-        InputError: There is no ``_target_``, it cannot be imported, or it does not take these arguments; or
-            there is another key with underscores, such as Hydra's ``_args_``.
+        InputError: There is no ``_target_``, it names nothing or cannot be imported, or it does not take
+            these arguments; or there is another key with underscores, such as Hydra's ``_args_``.
     """
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         raise InputError(f"cannot build an object from {spec}: it has no _target_ (package.Class)")
-    path = str(spec["_target_"])
+    path = spec["_target_"]
+    if not is_class_path(path):
+        raise InputError(f"cannot build an object from {spec}: its _target_={path!r} is no package.Class")
     for key in spec:
         if str(key).startswith("_") and key not in DIRECTIVES:
             raise InputError(

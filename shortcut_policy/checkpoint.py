@@ -52,8 +52,8 @@ def load_model(
     description = read_description(folder, trust)
     try:
         model = build_model(description["policy"])
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{folder / DESCRIPTION} describes no model that can be built: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: {error}); "

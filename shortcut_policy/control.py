@@ -14,7 +14,7 @@ from torch import Tensor
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
-from shortcut_policy.objectives.base import Generators
+from shortcut_policy.objectives.base import Generators, check_generators
 from shortcut_policy.settings import check_whole
 
 
@@ -122,7 +122,8 @@ class StepwiseControl(ABC):
             guidance: See `act`.
 
         Raises:
-            InputError: The objective cannot take so many steps, or the noise has two sources.
+            InputError: The objective cannot take so many steps, or the noise has two sources or another one
+                than a generator.
 
         Example:
             >>> policy = load_policy("pretrained/pusht")
@@ -135,8 +136,8 @@ class StepwiseControl(ABC):
                 f"generator and seed={seed}, episode={episode} both decide the noise: give a generator, or "
                 "seed and episode"
             )
-        steps = int(steps) if isinstance(steps, Integral) else steps
-        check_steps(self.objective, steps)
+        check_generators(None if generator is None else [generator])
+        steps = check_steps(self.objective, steps)
         if episode is None:
             episode = 0 if self._episode is None else self._episode.number + 1
         number, seed = _whole("episode", episode), _whole("seed", 0 if seed is None else seed)

@@ -15,7 +15,7 @@ from shortcut_policy.build import build, find_target
 from shortcut_policy.data import Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
-from shortcut_policy.objectives.base import Generators, normal_noise
+from shortcut_policy.objectives.base import Generators, check_generators, normal_noise
 
 POLICY = "shortcut_policy.policy.Policy"
 
@@ -105,8 +105,9 @@ class Model(nn.Module, ABC):
         """Where samples begin, (rows, *shape).
 
         Raises:
-            InputError: A list of generators that are not one a row.
+            InputError: What is no generator, or a list of them that are not one a row.
         """
+        check_generators(generator)
         if isinstance(generator, list) and len(generator) != rows:
             raise InputError(
                 f"got {len(generator)} generators for {rows} rows; give one, or one for each row"

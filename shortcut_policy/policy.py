@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.backbones import evaluate
-from shortcut_policy.build import build
 from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl, as_numbers, check_names, check_picture
 from shortcut_policy.data import Field, Normalizer
-from shortcut_policy.data.windows import check_sizes
+from shortcut_policy.data.fields import ACTION, read_fields, read_sizes
 from shortcut_policy.encoders.crops import Augmenting
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
@@ -24,9 +22,7 @@ from shortcut_policy.objectives.base import Generators
 from shortcut_policy.plain import plain_json
 from shortcut_policy.pretrained import Pretrained
 from shortcut_policy.recipes import specification, training_default
-from shortcut_policy.settings import check_number, check_whole
-
-ACTION = "action"
+from shortcut_policy.settings import LARGEST_SEED, check_number, check_whole
 
 
 class Policy(StepwiseControl, Pretrained):
@@ -123,13 +119,13 @@ class Policy(StepwiseControl, Pretrained):
             >>> obs = {"state": Field("state", shape=(4,))}
             >>> policy = Policy.build(obs, Field("action", shape=(2,)), backbone="unet_small")
         """
-        sizes = {"horizon": horizon, "n_obs_steps": n_obs_steps, "n_action_steps": n_action_steps}
-        for name, size in sizes.items():
-            check_whole(name, size, 1)
-        check_sizes(**sizes)
+        obs, action = read_fields(obs, action)
         images = [name for name, field in obs.items() if field.normalize == "image"]
         if images and encoder == "lowdim":
             raise InputError(f"{images[0]} is an image: give encoder='image_light' in place of 'lowdim'")
+        if env is not None and not isinstance(env, Mapping):
+            raise InputError(f'env={env!r} must be a mapping, {{"_target_": "gymnasium.make", "id": ...}}')
+        check_whole("seed", seed, 0, LARGEST_SEED)
         if precondition == "default":
             precondition = training_default("precondition")
         spec = {
@@ -139,7 +135,9 @@ class Policy(StepwiseControl, Pretrained):
             "objective": specification("objective", objective),
             "obs": {name: field.to_spec() for name, field in obs.items()},
             "action": action.to_spec(),
-            **sizes,
+            "horizon": horizon,
+            "n_obs_steps": n_obs_steps,
+            "n_action_steps": n_action_steps,
             "obs_noise": obs_noise,
         }
         with torch.random.fork_rng():
@@ -161,12 +159,7 @@ class Policy(StepwiseControl, Pretrained):
             InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
         """
         spec = plain_json(spec)
-        sizes = {name: spec[name] for name in ("horizon", "n_obs_steps", "n_action_steps")}
-        for name, size in sizes.items():
-            check_whole(name, size, 1)
-        check_sizes(**sizes)
-        obs = {name: build(field) for name, field in spec["obs"].items()}
-        action = build(spec["action"])
+        sizes, (obs, action) = read_sizes(spec), read_fields(spec["obs"], spec[ACTION])
         shapes = {name: field.shape for name, field in obs.items()}
         parts = build_parts(
             spec,
@@ -182,11 +175,10 @@ class Policy(StepwiseControl, Pretrained):
     def traits(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Horizon and observed steps, the order of the observations, and shape and scaling of each field."""
         traits = {"obs": list(spec["obs"]), "horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
-        fields = {f"obs.{name}": field for name, field in spec["obs"].items()} | {ACTION: spec[ACTION]}
-        for name, field in fields.items():
-            built = build(field)
-            traits |= {f"{name}.shape": list(built.shape), f"{name}.normalize": built.normalize}
-            traits[f"{name}.unscaled"] = list(built.unscaled)
+        obs, action = read_fields(spec["obs"], spec[ACTION])
+        for name, field in ({f"obs.{name}": field for name, field in obs.items()} | {ACTION: action}).items():
+            traits |= {f"{name}.shape": list(field.shape), f"{name}.normalize": field.normalize}
+            traits[f"{name}.unscaled"] = list(field.unscaled)
         return traits
 
     @torch.no_grad()
@@ -251,8 +243,7 @@ class Policy(StepwiseControl, Pretrained):
         guidance: float | None = None,
     ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
-        steps = int(steps) if isinstance(steps, Integral) else steps
-        check_steps(self.objective, steps)
+        steps = check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)

@@ -53,8 +53,14 @@ class Words:
     text: str
 
 
+def is_class_path(name: Any) -> bool:
+    """Whether a ``_target_`` can name something in a module, such as ``package.Class``."""
+    parts = name.split(".") if isinstance(name, str) else []
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
 def _names_class(spec: Mapping[str, Any]) -> bool:
-    return "_target_" in spec
+    return is_class_path(spec.get("_target_"))
 
 
 #: What `build` makes an object from. It stays a mapping: a checkpoint holds it as it is.

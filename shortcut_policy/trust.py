@@ -14,6 +14,7 @@ from typing import Any
 from shortcut_policy.build import find_target
 from shortcut_policy.errors import InputError
 from shortcut_policy.provenance import OWN_PACKAGES
+from shortcut_policy.settings import is_class_path
 
 #: Packages that a stored file may name without being trusted.
 PACKAGES = (*OWN_PACKAGES, "torch.nn")
@@ -49,12 +50,18 @@ def check_trust(file: Path, stored: Mapping[str, Any], trust: Sequence[str] = ()
         trust: Modules, or packages with all that is in them, that may be named, too.
 
     Raises:
-        InputError: Something to be built is in no package that may be named, or is not meant to be built from
-            a file: it is no class, is not public, or only passes through a module that may be named.
+        InputError: Something to be built has no name, is in no package that may be named, or is not meant to
+            be built from a file: it is no class, is not public, or only passes through a module that may be
+            named.
     """
     trusted = trusted_modules(trust)
     found = list(_targets(stored))
     for key, target in found:
+        if not is_class_path(name := target["_target_"]):
+            raise InputError(
+                f"{file} has _target_={name!r} under {key}, which is no package.Class: take another "
+                "checkpoint"
+            )
         _check_module(file, key, target, trusted)
     for key, target in found:
         if target["_target_"] != MAKE:

@@ -1,6 +1,7 @@
-"""Weights that are stored once and used twice."""
+"""Weights that are stored once and used twice, and descriptions that are damaged."""
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.backbones import Mlp
+from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from tests.test_policy import observe
+from tests.test_trust import put
 
 TIED = {"_target_": "tests.test_checkpoint.TiedMlp", "width": 32}
 
@@ -116,3 +119,49 @@ def test_a_description_of_no_policy_is_one_sentence(tiny_policy, tmp_path, chang
     file.write_text(json.dumps(description))
     with pytest.raises(InputError, match=sentence):
         load_policy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("policy.horizon", None, "the specification lacks the setting 'horizon'; it also has encoder, "),
+        ("policy.horizon", "16", "horizon='16' must be a whole number from 1 on"),
+        ("policy.obs", ["keypoint"], r"obs=\['keypoint'\] must be a mapping of names to fields"),
+        ("policy.obs", {}, r"obs=\{\} must be a mapping of names to fields, of one observation at least"),
+        ("policy.obs.keypoint", "keypoint", "obs.keypoint=keypoint is no field: give "),
+        ("policy.obs.keypoint.key", None, "obs.keypoint is no field: .*Field lacks the setting 'key'; it al"),
+        (
+            "policy.obs.keypoint.shape",
+            "9x2",
+            "obs.keypoint is no field: .*: shape=9x2 must be a list of whole",
+        ),
+        ("policy.action.shape", 2, "action is no field: field 'action': shape=2 must be a list of whole num"),
+        ("policy.action._target_", "torch.nn.SiLU", "action is no field: torch.nn.SiLU has no setting 'key'"),
+        ("policy.action", {"_target_": "torch.nn.SiLU"}, r"action=\{.*\} is no field: give "),
+        ("policy.encoder", 3, "cannot build an object from 3: it has no _target_"),
+    ],
+)
+def test_damage_of_a_specification_is_named(tiny_policy: Policy, tmp_path: Path, key, value, sentence):
+    """By file and key; None stands for an entry that is lost."""
+    save_policy(tiny_policy, tmp_path)
+    put(tmp_path, key, value, lost=value is None)
+    file = tmp_path / "policy.json"
+    with pytest.raises(InputError) as refused:
+        load_policy(tmp_path)
+    assert re.match(rf"{file} describes no model that can be built: {sentence}", str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["", "Shortcut", "..Shortcut", "a b.C", 3, None, []])
+@pytest.mark.parametrize("place", ["policy", "policy.objective", "metadata.task.env"])
+def test_a_target_that_names_nothing(tiny_policy: Policy, tmp_path: Path, name: object, place: str):
+    save_policy(tiny_policy, tmp_path)
+    put(tmp_path, f"{place}._target_", name)
+    file = tmp_path / "policy.json"
+    sentence = (
+        f"{file} has _target_={name!r} under {place}, which is no package.Class: take another checkpoint"
+    )
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        load_policy(tmp_path)
+    with pytest.raises(InputError, match=re.escape(f"its _target_={name!r} is no package.Class")):
+        build({"_target_": name})

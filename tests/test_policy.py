@@ -244,6 +244,24 @@ def test_wrong_number_of_generators_is_refused(tiny_policy: Policy):
         tiny_policy.act(observe(), 1, [torch.Generator(), torch.Generator()])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"steps": True}, "steps=True cannot be sampled by"),
+        ({"steps": 2.0}, "steps=2.0 cannot be sampled by"),
+        ({"generator": 3}, r"generator=3 must be a torch.Generator, such as"),
+        ({"generator": [torch.Generator(), 3, torch.Generator()]}, "generator=3 must be a torch.Generator"),
+        ({"generator": (torch.Generator(),) * 3}, "generator=.* must be a torch.Generator, .* or a list"),
+    ],
+)
+def test_what_only_looks_like_steps_or_noise_is_refused(tiny_policy: Policy, arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        tiny_policy.act(observe(), **arguments)
+    if not isinstance(arguments.get("generator"), list):
+        with pytest.raises(InputError, match=sentence):
+            deepcopy(tiny_policy).reset(**arguments)
+
+
 # --- checkpoint ----------------------------------------------------------------------------------------
 
 

@@ -147,6 +147,19 @@ def test_a_run_goes_on_with_its_own_policy(trained: Path, dataset, config):
         Trainer(other, dataset, config, trained, cpu=True, resume=True).fit()
 
 
+def test_the_command_and_python_do_not_go_on_with_each_others_runs(
+    trained: Path, dataset, config, compose_config: Compose, tmp_path: Path
+):
+    """The same training, and the sentence is not about the settings, in which they would seem to differ."""
+    with pytest.raises(InputError, match=r"was begun in Python and can only go on there, .*: use Trainer\("):
+        run(compose_config(f"output={trained}", "resume=true"))
+    run(compose_config(f"output={tmp_path}", "trainer.max_steps=2"))
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(InputError, match=r"was begun by the command and can only go on there, .* its res"):
+        train(dataset, config, tmp_path, resume=True)
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
 def test_a_policy_that_was_trained_says_where_it_began(trained: Path, dataset, config, tmp_path: Path):
     policy = load_policy(trained)
     policy.metadata["remark"] = "mine"

@@ -95,6 +95,13 @@ def test_a_specification_is_plain_json_that_builds_the_same():
         ({"horizon": 4}, "horizon=4 must hold n_obs_steps=2"),
         ({"n_obs_steps": 0}, "n_obs_steps=0 must be a whole number"),
         ({"obs": {"camera": Field("camera", (8, 8, 3), normalize="image")}}, "camera is an image"),
+        ({"obs": {}}, r"obs=\{\} must be a mapping of names to fields, of one observation at least"),
+        ({"obs": [Field("state", (4,))]}, r"obs=\[.*\] must be a mapping of names to fields"),
+        ({"obs": {"state": (4,)}}, r"obs.state=\(4,\) is no field: give shortcut_policy.Field\(key, shape\)"),
+        ({"obs": OBS | {"action": ACTION}}, "an observation is called 'action', .* give it another name"),
+        ({"action": Field("action", (2, 2))}, r"action has shape \[2, 2\], and must have \(A,\)"),
+        ({"env": "Reach-v0"}, r"env='Reach-v0' must be a mapping, \{\"_target_\": \"gymnasium.make\""),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0 to"),
         (
             {"precondition": {"data_std": torch.tensor(0.5), "residual_std": 0.1}},
             r"precondition.data_std=tensor",

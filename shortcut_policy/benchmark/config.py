@@ -1,12 +1,18 @@
 """What can be set about a benchmark."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shortcut_policy.benchmark.methods import Method
 from shortcut_policy.rollout.config import EvaluationConfig
 from shortcut_policy.settings import Count, Index
+
+#: Of each kind of comparison what ``auto`` stands for, and what it is.
+USUAL = {
+    "reference": ("diffusion", "with the largest number of steps of one method"),
+    "baseline": ("flow matching", "at equal numbers of steps"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +23,9 @@ class BenchmarkConfig(EvaluationConfig):
         entries: The methods.
         title: Headline of the report.
         training: Overrides of ``configs/train.yaml`` that all methods to be trained share.
-        reference: Name of the method, at its largest step count, that the others are compared with.
-        baseline: Name of the method that the others are compared with at the same number of steps.
+        reference: Name of the method, at its largest step count, that the others are compared with; ``auto``
+            for the `USUAL` one, if it is there; None for none.
+        baseline: The same of the method that the others are compared with at the same number of steps.
         last_k: Checkpoints of a run that are averaged, counted from its end.
         curve_checkpoints: Checkpoints of each run that are evaluated for the curves.
         curve_steps: Step counts of the curves.
@@ -50,3 +57,22 @@ class BenchmarkConfig(EvaluationConfig):
     readme: Path | None = None
     marker: str | None = None
     compute_marker: str | None = None
+
+
+def with_comparisons(config: BenchmarkConfig, names: Sequence[str]) -> BenchmarkConfig:
+    """The configuration with ``auto`` replaced by what there is; it prints which comparison is left out.
+
+    Args:
+        config: Of the benchmark.
+        names: Of the methods in it.
+    """
+    known, found = ", ".join(names), {"reference": config.reference, "baseline": config.baseline}
+    for key, name in found.items():
+        usual, how = USUAL[key]
+        if name == "auto":
+            found[key] = usual if usual in names else None
+            if usual not in names and len(names) > 1:
+                print(f"nothing is compared {how}: {key}=... names one of {known}, or null for none")
+        elif name is not None and name not in names:
+            print(f"{key}={name} is none of {known}: nothing is compared {how}")
+    return replace(config, reference=found["reference"], baseline=found["baseline"])

@@ -15,7 +15,7 @@ from shortcut_policy.benchmark.compute import (
     published_costs,
     untrained,
 )
-from shortcut_policy.benchmark.config import BenchmarkConfig
+from shortcut_policy.benchmark.config import BenchmarkConfig, with_comparisons
 from shortcut_policy.benchmark.curves import curve_cells, curve_rows
 from shortcut_policy.benchmark.earlier import earlier_rows, take_latencies
 from shortcut_policy.benchmark.methods import Method, wanted_cells
@@ -34,13 +34,16 @@ from shortcut_policy.benchmark.table import (
 )
 from shortcut_policy.benchmark.text_table import place_in
 from shortcut_policy.benchmark.training_runs import (
+    Runs,
     TrainingRun,
     Trainings,
     all_checkpoints,
+    choose,
     find_runs,
-    is_trained,
     read_losses,
     read_training,
+    train_all,
+    training_plan,
 )
 from shortcut_policy.build import build
 from shortcut_policy.device import usable_device
@@ -52,8 +55,6 @@ from shortcut_policy.rollout.evaluate import check, evaluate, task_of
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.training.config import TrainingConfig
 from shortcut_policy.trust import trusted_in, trusted_modules
-
-Runs = Mapping[str, Sequence[TrainingRun]]
 
 
 def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
@@ -70,14 +71,12 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
     """
     methods, runs = _choose(config, trainings)
     _check(methods, runs, config)
+    config = with_comparisons(config, [method.name for method in methods])
     earlier = None if config.measure else earlier_rows(config.published, methods)
     console = Console()
     _tell_published(runs, console)
     phases = Phases(_plan(methods, runs, config.measure), console)
-    for training in (one.training for method in methods for one in runs[method.name]):
-        if training is not None:
-            with phases.next():
-                trainings.run(training)
+    train_all(methods, runs, trainings, phases)
     results: dict[str, list[RunResults]] = {}
     for method in methods:
         with phases.next():
@@ -115,17 +114,9 @@ def _choose(config: BenchmarkConfig, trainings: Trainings) -> tuple[Sequence[Met
             f"published={config.published} holds no results (no folder cells): give what a benchmark has "
             "written to its publish, or null to train everything"
         )
-    methods = config.entries
-    runs = {method.name: find_runs(method, config, trainings) for method in methods}
-    if config.trained_only:
-        runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
-        methods = [method for method in methods if runs[method.name]]
-    if not methods:
-        raise InputError(
-            f"trained_only=true leaves nothing to compare: no run below {config.output} is finished and "
-            f"nothing is published in published={config.published}; leave it out to train first"
-        )
-    return methods, runs
+    runs = {method.name: find_runs(method, config, trainings) for method in config.entries}
+    where = f"below {config.output} is finished and nothing is published in published={config.published}"
+    return choose(config.entries, runs, config.trained_only, where)
 
 
 def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> None:
@@ -136,9 +127,6 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
     usable_device(config.device)
     if config.publish and config.publish.exists() and not config.publish.is_dir():
         raise InputError(f"publish={config.publish} is a file: give a folder for the results")
-    for key, name in {"reference": config.reference, "baseline": config.baseline}.items():
-        if name and name not in runs:
-            print(f"{key}={name} is none of the methods, so that nothing is compared with it")
     tasks = {}
     for method in methods:
         if method.guidance:
@@ -197,12 +185,7 @@ def _tell_published(runs: Runs, console: Console) -> None:
 
 
 def _plan(methods: Sequence[Method], runs: Runs, measure: bool) -> list[tuple[str, float | None]]:
-    plan = [
-        (f"Train {method.name}, seed {one.number}", method.train_minutes)
-        for method in methods
-        for one in runs[method.name]
-        if one.training is not None
-    ]
+    plan = training_plan(methods, runs)
     for method in methods:
         steps = ", ".join(map(str, method.steps))
         known = all(one.results for one in runs[method.name])

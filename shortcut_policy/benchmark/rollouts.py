@@ -1,6 +1,7 @@
 """Checkpoints x step counts on the same starts, each evaluated in a folder of its own, and one table."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions,
 def roll_out(config: RolloutConfig) -> None:
     """Roll checkpoints out, print the table and write ``results.json``.
 
+    That file gets each row before the next evaluation begins, which may fail.
+
     Raises:
         InputError: a checkpoint, step count or environment cannot be used; nothing has been rolled out then.
     """
@@ -48,12 +51,10 @@ def roll_out(config: RolloutConfig) -> None:
     for policy in policies:
         check(policy, counts, rules, config.guidance)
     output = expand(config.output)
-    rows = [
-        measure(policy, name, steps, output / name, rules, config.options, config.guidance)[0]
-        for name, policy in zip(names, policies, strict=True)
-        for steps in counts
-    ]
-    write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
+    rows = []
+    for (name, policy), steps in product(zip(names, policies, strict=True), counts):
+        rows.append(measure(policy, name, steps, output / name, rules, config.options, config.guidance)[0])
+        write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
     console = Console()
     console.print(results_table(rows).rich())
     console.print(f"Episodes, summaries and figures are in {output}", highlight=False)

@@ -1,12 +1,13 @@
 """The training seeds of each method: folders, trainings to run first, published results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shortcut_policy.benchmark.config import BenchmarkConfig
 from shortcut_policy.benchmark.methods import Method, wanted_cells
+from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.result_files import (
     RunResults,
     check_cells,
@@ -56,6 +57,10 @@ class TrainingRun:
     results: RunResults | None = None
 
 
+#: The training seeds of each method, by its name.
+Runs = Mapping[str, Sequence[TrainingRun]]
+
+
 def find_runs(method: Method, config: BenchmarkConfig, trainings: Trainings) -> list[TrainingRun]:
     """The training seeds of a method, those to be trained with their configuration.
 
@@ -78,6 +83,51 @@ def find_runs(method: Method, config: BenchmarkConfig, trainings: Trainings) -> 
             check_protocol(run.results, run.folder, config.protocol)
             check_cells(run.results, run.folder, wanted_cells(method, run.results.checkpoints, config.last_k))
     return runs
+
+
+def choose(
+    methods: Sequence[Method], runs: Runs, trained_only: bool, where: str
+) -> tuple[Sequence[Method], Runs]:
+    """The methods to compare and the runs of each.
+
+    Args:
+        methods: All of the configuration.
+        runs: Of each by its name.
+        trained_only: Leave out the runs that would have to be trained first, and methods without others.
+        where: It was looked for finished runs, for the sentence.
+
+    Raises:
+        InputError: Nothing is left.
+    """
+    if trained_only:
+        runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
+        methods = [method for method in methods if runs[method.name]]
+    if not methods:
+        raise InputError(
+            f"trained_only=true leaves nothing to compare: no run {where}; leave it out to train first"
+        )
+    return methods, runs
+
+
+def training_plan(methods: Sequence[Method], runs: Runs) -> list[tuple[str, float | None]]:
+    """Title and budget of the phases of `train_all`."""
+    return [
+        (
+            f"{'Trained:' if is_trained(one) else 'Train'} {method.name}, seed {one.number}",
+            method.train_minutes,
+        )
+        for method in methods
+        for one in runs[method.name]
+        if one.training is not None
+    ]
+
+
+def train_all(methods: Sequence[Method], runs: Runs, trainings: Trainings, phases: Phases) -> None:
+    """Train what is to be trained, a phase for each run; one that is finished finds out that it is."""
+    for training in (one.training for method in methods for one in runs[method.name]):
+        if training is not None:
+            with phases.next():
+                trainings.run(training)
 
 
 def training_run(

@@ -72,7 +72,7 @@ class Field:
         if self.unscaled and (self.normalize == "image" or max(self.unscaled) >= last):
             raise InputError(
                 f"field '{self.key}': unscaled={list(self.unscaled)} must be numbers of elements of the last "
-                f"axis of shape {list(self.shape)}, and not of an image; correct it in the task's config"
+                f"axis of shape {list(self.shape)}, and not of an image"
             )
 
     def to_spec(self) -> dict[str, Any]:
@@ -158,8 +158,5 @@ def _integers(key: str, name: str, values: Any, smallest: int) -> tuple[int, ...
     numbers = list(values) if isinstance(values, Iterable) else [values]
     whole = all(isinstance(number, Real) and float(number).is_integer() for number in numbers)
     if not isinstance(values, Iterable) or not whole or min(numbers, default=smallest) < smallest:
-        raise InputError(
-            f"field '{key}': {name}={values} must be a list of whole numbers from {smallest} up; correct it "
-            "in the task's config"
-        )
+        raise InputError(f"field '{key}': {name}={values} must be a list of whole numbers from {smallest} up")
     return tuple(int(number) for number in numbers)

@@ -16,9 +16,12 @@ from shortcut_policy.benchmark.plots import plot_distances
 from shortcut_policy.benchmark.result_files import slug
 from shortcut_policy.benchmark.text_table import place_in, write_into
 from shortcut_policy.benchmark.training_runs import (
+    Runs,
     TrainingRun,
     Trainings,
-    is_trained,
+    choose,
+    train_all,
+    training_plan,
     training_run,
 )
 from shortcut_policy.build import build
@@ -54,7 +57,9 @@ def compare_images(config: ImageBenchmarkConfig, trainings: Trainings) -> None:
     Raises:
         InputError: a method, the images or the feature network cannot be used.
     """
-    methods, runs = _choose(config, trainings)
+    found = {method.name: _runs(method, config, trainings) for method in config.entries}
+    where = f"below {config.output} is finished"
+    methods, runs = choose(config.entries, found, config.trained_only, where)
     source = _check(methods, runs, config)
     console = Console()
     phases = Phases(_plan(methods, runs), console)
@@ -63,9 +68,7 @@ def compare_images(config: ImageBenchmarkConfig, trainings: Trainings) -> None:
             config.features, source, config.classifier, config.cache, config.inception_weights, config.device
         )
         real = reference(features, source.train, config.cache)
-    for one in (one for method in methods for one in runs[method.name]):
-        with phases.next():
-            trainings.run(_training_of(one))
+    train_all(methods, runs, trainings, phases)
     judged = []
     for method in methods:
         scales: Sequence[float | None] = method.guidance or [None]
@@ -80,22 +83,6 @@ def compare_images(config: ImageBenchmarkConfig, trainings: Trainings) -> None:
     with phases.next():
         _write(judged, source, features, config)
     console.print(make_table([make_row(one, features.name) for one in judged], config.title).rich())
-
-
-def _choose(
-    config: ImageBenchmarkConfig, trainings: Trainings
-) -> tuple[Sequence[Method], Mapping[str, Sequence[TrainingRun]]]:
-    """The methods to compare and the runs of each, those of which nothing may be trained left out."""
-    methods = config.entries
-    runs = {method.name: _runs(method, config, trainings) for method in methods}
-    if config.trained_only:
-        runs = {name: [one for one in own if is_trained(one)] for name, own in runs.items()}
-        methods = [method for method in methods if runs[method.name]]
-    if not methods:
-        raise InputError(
-            f"trained_only=true leaves nothing to compare: no run below {config.output} is finished"
-        )
-    return methods, runs
 
 
 def _runs(method: Method, config: ImageBenchmarkConfig, trainings: Trainings) -> list[TrainingRun]:
@@ -113,9 +100,7 @@ def _training_of(one: TrainingRun) -> TrainingConfig:
     return one.training
 
 
-def _check(
-    methods: Sequence[Method], runs: Mapping[str, Sequence[TrainingRun]], config: ImageBenchmarkConfig
-) -> ImageSource:
+def _check(methods: Sequence[Method], runs: Runs, config: ImageBenchmarkConfig) -> ImageSource:
     """Refuse before the trainings what would fail after them; the images that all of them learn from."""
     usable_device(config.device)
     if config.document:
@@ -137,21 +122,12 @@ def _check(
     return _source(runs[methods[0].name][0])
 
 
-def _plan(
-    methods: Sequence[Method], runs: Mapping[str, Sequence[TrainingRun]]
-) -> list[tuple[str, float | None]]:
-    train = [
-        (
-            f"{'Trained:' if is_trained(one) else 'Train'} {method.name}, seed {one.number}",
-            method.train_minutes,
-        )
-        for method in methods
-        for one in runs[method.name]
-    ]
+def _plan(methods: Sequence[Method], runs: Runs) -> list[tuple[str, float | None]]:
     draw_them = [
         (f"Sample {method.name} at {', '.join(map(str, method.steps))} steps", method.rollout_minutes)
         for method in methods
     ]
+    train = training_plan(methods, runs)
     return [("Prepare the features", None), *train, *draw_them, ("Write tables and figures", None)]
 
 

@@ -184,6 +184,17 @@ def cost_phases(objective: Objective) -> list[tuple[float, float]]:
     return list(pairwise(sorted(edges)))
 
 
+def check_generators(generator: Generators) -> None:
+    """Raise `InputError` unless ``generator`` is what its type says; a seed is none."""
+    own = generator if isinstance(generator, list) else [generator]
+    wrong = [one for one in own if not isinstance(one, torch.Generator)]
+    if wrong and generator is not None:
+        raise InputError(
+            f"generator={wrong[0]!r} must be a torch.Generator, such as torch.Generator().manual_seed(0), or "
+            "a list of them, one a row"
+        )
+
+
 def normal_noise(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:
     """Standard normal numbers, float32, for samples (B, ...): the same ones whatever network they are for.
 

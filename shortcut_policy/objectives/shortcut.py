@@ -52,7 +52,8 @@ class Shortcut(Objective):
         consistency_share: The most that those rows may add to the loss of a batch, as a part of the flow
             rows' loss: the weight of that batch is reduced until they do. Where the flow is far from fitted
             (a small network, few updates), self-consistency errors are large and a fixed weight takes the
-            network away from the flow that they rest on. None: no limit.
+            network away from the flow that they rest on. It is a ratio: at 1 both kinds may add the same,
+            and above 1 self-consistency may outweigh the flow. None: no limit.
         target_weights: Make targets with the averaged weights (``ema``, the paper) or with the current ones
             (``online``). Averaged weights lag, and what the sizes learn from each other passes through them
             log2(M) + 1 times: a delay that weighs more in a run of ten thousand updates than in one of a

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from pydantic import AllowInfNan
 
+from shortcut_policy.data.fields import SIZES
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.settings import (
@@ -27,7 +28,6 @@ from shortcut_policy.settings import (
 Part = Annotated[float, Ge(0), Lt(1)]
 #: Between one thing and the next, in updates; 0 or less for never.
 Interval = int
-SIZES = ("horizon", "n_obs_steps", "n_action_steps")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class TrainerConfig:
             k-th one, with k = held out / this, rounded down. So there may be almost twice as many.
         checkpoint_every: Updates between checkpoints.
         keep_last: Newest checkpoints that are kept,
-        keep_best: and the best others: by the score of the last rollouts, or without these by action error,
+        keep_best: and the best others: by the score of the last rollouts, or without these by action error
+            (so many of each, if a run has had both),
         keep_every: and those of updates that are a multiple of this, for curves over the training.
         rollout_every: Updates between rollouts in the task's environment; 0 for never.
         rollout_steps: Step counts that are rolled out; those that the objective cannot take are left out.

@@ -9,13 +9,14 @@ import torch
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
+from shortcut_policy.data.fields import SIZES
 from shortcut_policy.encoders.weights import load_weights
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.training.batches import LearnedFrom
-from shortcut_policy.training.config import SIZES, DataConfig, PolicyTask, TrainerConfig, TrainingConfig
+from shortcut_policy.training.config import DataConfig, PolicyTask, TrainerConfig, TrainingConfig
 from shortcut_policy.training.cost import evaluations_per_update
 from shortcut_policy.training.initialise import ORIGIN, initialise
 from shortcut_policy.training.precision import computes_bf16, training_device

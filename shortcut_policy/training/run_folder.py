@@ -88,7 +88,8 @@ def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> Non
         resume: Whether a run that is there is to go on.
 
     Raises:
-        InputError: The folder is a file or holds another run; or its ``config.yaml`` is lost.
+        InputError: The folder is a file or holds another run, or one that the command began and Python is
+            to go on with, or the other way round; or its ``config.yaml`` is lost.
     """
     place = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not place.is_dir():
@@ -104,7 +105,16 @@ def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> Non
             f"{output} holds checkpoints but no {CONFIG}, which says what they were trained with: put it "
             "back, or give another output"
         )
-    old, new = (_decisive(each) for each in (read_config(output), document))
+    before = read_config(output)
+    if (python := _of_python(before)) != _of_python(document):
+        begun, how = (
+            ("in Python", "Trainer(..., resume=True)") if python else ("by the command", "its resume=true")
+        )
+        raise InputError(
+            f"{output} was begun {begun} and can only go on there, because its settings are written down in "
+            f"another form: use {how}, or give another output"
+        )
+    old, new = (_decisive(each) for each in (before, document))
     if isinstance(steps := old.get("trainer.max_steps"), int | float) and new["trainer.max_steps"] > steps:
         new["trainer.max_steps"] = steps
     if difference := first_difference(old, new):
@@ -135,6 +145,11 @@ def check_data(output: Path, path: str | Path, size: Mapping[str, int]) -> None:
                 f"{output} was trained with {known[key]} {what}, and {path} has {found} now: a run goes on "
                 "with its own data, restore them or give another output"
             )
+
+
+def _of_python(document: Mapping[str, Any]) -> bool:
+    """Whether a training without the command wrote the settings, see `record.run_document`."""
+    return "policy" in document
 
 
 def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:

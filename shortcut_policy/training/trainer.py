@@ -30,7 +30,7 @@ from shortcut_policy.training.batches import BatchStream, LearnedFrom, seeded_ge
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.cuda_graph import Compute, CudaGraph
 from shortcut_policy.training.failure import not_finite
-from shortcut_policy.training.keeping import remove_others
+from shortcut_policy.training.keeping import remove_others, selected_by_error, selected_by_score
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.parts import prepare
@@ -117,7 +117,7 @@ class Trainer:
         # Nothing here draws from the global generator, but a network with dropout does.
         torch.manual_seed(seed)
         self.step, self.seconds = 0, 0.0
-        self.selection: dict[str, float] = {}
+        self.selection: dict[str, Any] = {}
         self.since_log: list[dict[str, Tensor]] = []
         if self.device.type == "cuda" and self.bf16:
             # The optimizer's matrices, which stay float32: 19 bits of them suffice where bfloat16 does.
@@ -329,8 +329,7 @@ class Trainer:
                 self.ema_model, self.dataset.batch(rows), steps, generator, progress, self.teacher
             )
             if self.rollouts is None or not self.config.rollout_every:
-                errors = [value for name, value in values.items() if name.startswith("action_error")]
-                self.selection = {"score": -(errors[0] if errors else values["loss"])}
+                self.selection = selected_by_error(values)
             self._write(log, "validation", values)
 
     @torch.compiler.set_stance("force_eager")
@@ -347,7 +346,7 @@ class Trainer:
             except Exception:  # a simulator's failure must not cost the training
                 self._save()
                 raise
-            self.selection = {"score": next(iter(values.values()))}
+            self.selection = selected_by_score(values)
             self._write(log, "rollout", values)
 
     def _save(self) -> None:
@@ -356,9 +355,9 @@ class Trainer:
             return
         model = self.ema_model
         # JSON has no word for the score of a training that went wrong.
-        scores = {name: value for name, value in self.selection.items() if math.isfinite(value)}
+        selection = self.selection if math.isfinite(self.selection.get("score", math.nan)) else {}
         done = {"train_steps": self.step, "train_seconds": round(self.seconds, 1)}
-        model.metadata |= {**done, "selection": scores}
+        model.metadata |= {**done, "selection": selection}
         state = {
             "policy": self.model.state_dict(),
             "ema": self.ema.state_dict(),

@@ -60,6 +60,10 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
         ("trainer.rollout_steps=4", "trainer.rollout_steps=4 must be a list of whole numbers"),
         ("seed=-1", "seed=-1 must be a whole number from 0"),
         ("seed=99999999999999999999", "must be a whole number from 0 to"),
+        (
+            "objective._target_=''",
+            "must be a mapping with the class to build, {_target_: package.Class, ...}",
+        ),
         ("task.source=null", "task.source=None must be a mapping with the class to build"),
         ("task.action=null", "task.action=None must be a mapping with the class to build"),
         ("task.obs.keypoint.normalize=image", "task.obs.keypoint is an image, whose pixels encoder=lowdim"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from shortcut_policy.checkpoint import list_checkpoints, read_description
+from shortcut_policy.checkpoint import list_checkpoints, load_training_state, read_description
 from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.errors import InputError
 from shortcut_policy.training.parts import make_model
@@ -148,6 +148,39 @@ def test_a_run_folder_of_an_earlier_release_goes_on(
     torch.save(state, file)
     run(compose_config(*EVERY, "trainer.max_steps=20", "resume=true", f"output={older}"))
     assert final_state(older)["step"] == 20
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_generator_of_a_pretended_gpu_is_restored(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bool
+):
+    """Where there is none: that its state is asked for, kept and given back. A real one follows below."""
+    config = read_training(compose_config())
+    dataset, gpu = make_dataset(config), torch.device("cuda", 0)
+    states = {gpu: torch.arange(16, dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device].clone())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    load = load_training_state
+    monkeypatch.setattr(
+        "shortcut_policy.training.trainer.load_training_state",
+        lambda folder, device: load(folder, torch.device("cpu")),
+    )
+
+    def make() -> Trainer:
+        trainer = Trainer(make_model(config, dataset), dataset, config.trainer, tmp_path, seed=0, cpu=True)
+        trainer.device = gpu
+        return trainer
+
+    trainer = make()
+    trainer.step = 1
+    trainer._save()
+    if older:
+        file = list_checkpoints(tmp_path)[-1] / "training_state.pt"
+        state = torch.load(file, weights_only=True)
+        torch.save({key: value for key, value in state.items() if key != "cuda_rng"}, file)
+    states[gpu] = drawn_since = torch.zeros(16, dtype=torch.uint8)
+    make().resume()
+    assert torch.equal(states[gpu], drawn_since if older else torch.arange(16, dtype=torch.uint8))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's generator needs a GPU")

@@ -282,7 +282,10 @@ def test_a_run_leaves_config_log_and_the_newest_and_best_checkpoints(compose_con
     assert [r["step"] for r in rollouts] == [3, 6, 8]
     assert {"score_1", "success_1", "score_2", "success_2"} <= rollouts[0].keys()
     metadata = read_description(found[-1])["metadata"]
-    assert metadata["train_steps"] == 8 and metadata["selection"]["score"] == rollouts[-1]["score_1"]
+    assert metadata["train_steps"] == 8 and metadata["selection"] == {
+        "name": "score_1",
+        "score": rollouts[-1]["score_1"],
+    }
     assert (output / "config.yaml").is_file() and list(output.glob("wandb/offline-run-*"))
     rates = [r["learning_rate"] for r in read_log(output)]
     assert rates[-1] == 0

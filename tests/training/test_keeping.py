@@ -1,0 +1,56 @@
+"""Which checkpoints a run keeps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shortcut_policy.checkpoint import list_checkpoints
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.keeping import remove_others, selected_by_error, selected_by_score
+
+ERROR = {"loss": 0.5, "action_error_4": 20.0, "action_error_1": 30.0}
+
+
+def make_run(folder: Path, selections: list[dict]) -> Path:
+    for number, selection in enumerate(selections):
+        checkpoint = folder / f"checkpoints/step_{number:08d}"
+        checkpoint.mkdir(parents=True)
+        described = {"format": 1, "policy": {}, "metadata": {"selection": selection}}
+        (checkpoint / "policy.json").write_text(json.dumps(described))
+    return folder
+
+
+def score(value: float, name: str = "score_1") -> dict:
+    return selected_by_score({name: value, "success_1": 0.0})
+
+
+def error(value: float) -> dict:
+    return selected_by_error({"loss": 0.0, "action_error_1": value})
+
+
+@pytest.mark.parametrize(
+    ("selections", "kept"),
+    [
+        ([score(0.1), score(0.9), score(0.5), score(0.0)], [1, 3]),
+        ([error(30.0), error(10.0), error(20.0), error(40.0)], [1, 3]),
+        # Rollouts were switched off, after which every score seemed better than any error.
+        ([score(0.1), score(0.9), error(20.0), error(10.0), error(30.0), error(50.0)], [1, 3, 5]),
+        # And on again; at other steps.
+        ([error(20.0), error(10.0), score(0.2), score(0.1), score(0.7, "score_4"), {}], [1, 2, 4, 5]),
+        # Of an earlier release: without a name.
+        ([{"score": -20.0}, {"score": -10.0}, score(0.1), score(0.2), score(0.3)], [1, 3, 4]),
+        ([{}, {}, score(0.1), {}], [2, 3]),
+        ([score(0.1), score(0.3), score(0.3), {}], [1, 3]),
+    ],
+)
+def test_the_best_is_chosen_among_values_of_one_name(selections: list[dict], kept: list[int], tmp_path: Path):
+    run = make_run(tmp_path, selections)
+    remove_others(run, TrainerConfig(keep_last=1, keep_best=1))
+    assert [int(folder.name[5:]) for folder in list_checkpoints(run)] == kept
+
+
+def test_what_a_checkpoint_is_selected_by_has_its_name():
+    assert selected_by_error(ERROR) == {"name": "action_error_4", "score": -20.0}
+    assert selected_by_error({"loss": 0.5}) == {"name": "loss", "score": -0.5}
+    assert selected_by_score({"score_2": 0.3, "success_2": 0.1}) == {"name": "score_2", "score": 0.3}
