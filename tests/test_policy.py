@@ -188,15 +188,15 @@ def test_observations_are_disturbed_while_training_alone(tiny_policy: Policy, ti
     def loss(seed: int) -> float:
         seen.clear()
         draws = Draws(torch.Generator().manual_seed(seed))
-        return policy(**batch, ema=ema, draws=draws)[0].mean().item()
+        return policy(**batch, ema=ema, draws=draws, progress=0.9)[0].mean().item()
 
     policy.eval()
     undisturbed = loss(0)
-    averaged, clean = seen
+    clean, averaged = seen
     assert torch.equal(averaged, clean)
     policy.train()
     disturbed = loss(0)
-    averaged, noisy = seen
+    noisy, averaged = seen
     assert torch.equal(averaged, noisy)
     assert (noisy - clean).std().item() == pytest.approx(0.1, rel=0.05)
     assert disturbed == loss(0) != loss(1) and disturbed != undisturbed

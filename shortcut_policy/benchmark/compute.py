@@ -269,7 +269,9 @@ def _count(policy: Policy, batch_size: int, start: float, end: float) -> PhaseCo
         )
         losses.mean().backward()
     counted = evaluations(policy, batch, progress)
-    return PhaseCost(start, end, **counted._asdict(), flops=counter.get_total_flops())
+    return PhaseCost(
+        start, end, counted.forward, counted.derivative, counted.backward, flops=counter.get_total_flops()
+    )
 
 
 def _teacher(policy: Policy, progress: float) -> Policy | None:
@@ -286,4 +288,5 @@ def _random_batch(policy: Policy, batch_size: int) -> dict[str, Any]:
         return torch.randn(batch_size, *shape, generator=generator).to(policy.device)
 
     obs = {name: normal(policy.n_obs_steps, *shape) for name, shape in policy.obs_shapes.items()}
+    obs |= {name: obs[name].mul(50).add(128).clamp(0, 255).byte() for name in policy.cameras}
     return {"obs": obs, "action": normal(policy.horizon, policy.action_dim)}

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from shortcut_policy import load_policy
 from shortcut_policy.commands import cli
 from shortcut_policy.encoders import ResNet18
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.training.trainer import Trainer
 
 TINY = (
     "task=see",
@@ -59,22 +60,26 @@ def test_the_page_trains_and_its_policy_acts(folder: Path, give: Callable[..., N
     assert any("action_error_1" in record for record in records)
 
 
-def test_a_run_with_cameras_goes_on_bit_for_bit(folder: Path, give: Callable[..., None]):
-    give(cli.train, "--config-dir", "my_configs", *TINY, "trainer.max_steps=4", "encoder.hue=0.1")
-    whole = load_file("run/checkpoints/step_00000004/policy.safetensors")
-    stopped = [
-        *TINY[:-1],
-        "output=stopped",
-        "encoder.hue=0.1",
-        "trainer.max_steps=4",
-        "trainer.checkpoint_every=2",
-    ]
-    give(cli.train, "--config-dir", "my_configs", *stopped)
-    for file in Path("stopped/checkpoints/step_00000004").iterdir():
-        file.unlink()
-    Path("stopped/checkpoints/step_00000004").rmdir()
-    give(cli.train, "--config-dir", "my_configs", *stopped, "resume=true")
-    resumed = load_file("stopped/checkpoints/step_00000004/policy.safetensors")
+def test_a_run_with_cameras_goes_on_bit_for_bit(
+    folder: Path, give: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    settings = ("--config-dir", "my_configs", *TINY[:-1], "encoder.hue=0.1", "trainer.checkpoint_every=1")
+    give(cli.train, *settings, "trainer.max_steps=4", "output=whole")
+    update = Trainer._update
+
+    def fails(trainer: Trainer) -> dict[str, torch.Tensor]:
+        if trainer.step == 2:
+            raise KeyboardInterrupt
+        return update(trainer)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "_update", fails)
+        give(cli.train, *settings, "trainer.max_steps=4", "output=stopped")
+    assert not Path("stopped/checkpoints/step_00000003").exists()
+    give(cli.train, *settings, "trainer.max_steps=4", "output=stopped", "resume=true")
+    whole, resumed = (
+        load_file(f"{run}/checkpoints/step_00000004/policy.safetensors") for run in ("whole", "stopped")
+    )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -121,8 +126,6 @@ def test_what_cannot_be_is_said_before_training(
 
 def test_a_checkpoint_without_its_encoder(folder: Path, give: Callable[..., None]):
     give(cli.train, "--config-dir", "my_configs", *TINY, "trainer.max_steps=1")
-    from safetensors.torch import save_file
-
     path = Path("run/checkpoints/step_00000001/policy.safetensors")
     save_file({name: x for name, x in load_file(path).items() if not name.startswith("encoder.")}, path)
     with pytest.raises(InputError, match="encoder"):
