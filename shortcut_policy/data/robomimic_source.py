@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shortcut_policy.data.object_state import EEF, LAYOUTS, OBJECT, ObjectState
-from shortcut_policy.data.source import episode_rows, expand, find_row
+from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ class RobomimicSource:
             return rows
         eef = [key.replace(OBJECT, name) for name in EEF] if self._object_state.needs_gripper else []
         return self._object_state(rows, *(self._stored(name, start, stop) for name in eef))
+
+    def stamp(self, key: str) -> list[Any]:
+        """The file, and which of its demonstrations are read how, see `SourceOfFiles`."""
+        return [*file_stamps(self.path), self.demos, self._object_state is not None]
 
     def masks(self) -> dict[str, list[str]]:
         """Filter key -> names of demonstrations."""

@@ -14,7 +14,7 @@ from zarr.storage import LocalStore, ZipStore
 
 from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
-from shortcut_policy.data.source import expand
+from shortcut_policy.data.source import expand, file_stamps
 from shortcut_policy.errors import InputError
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
@@ -48,6 +48,11 @@ class ZarrSource:
         self._check_lengths({key: array.shape[0] if array.ndim else None for key, array in arrays.items()})
         self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
         self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
+        self.chunk_rows = {key: array.chunks[0] for key, array in arrays.items()}
+
+    def stamp(self, key: str) -> list[Any]:
+        """The files that hold a key, see `SourceOfFiles`."""
+        return file_stamps(self.path, f"data/{key}")
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key as stored, (stop - start, *shape).
