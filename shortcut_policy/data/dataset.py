@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, SupportsIndex, TypedDict
@@ -251,9 +251,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 file = self._frame_file(convert, rows, limit_mb, folder)
                 self._on_disk |= dict.fromkeys(names, file)
         if kept:
-            for start, block in self._blocks(key):
-                for convert, values in kept:
-                    values[start : start + len(block)] = torch.from_numpy(convert(block, start))
+            converts, tensors = zip(*kept, strict=True)
+            for part in whole_chunks(self.source, key, 0, rows, BLOCK_BYTES):
+                for tensor, values in zip(tensors, self._converted(key, part, converts), strict=True):
+                    tensor[part.start : part.stop] = torch.from_numpy(values)
 
     def _frame_file(self, convert: Conversion, count: int, limit_mb: float, folder: Path) -> FrameFile:
         field = convert.field
@@ -262,14 +263,15 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = Rows(f"{name} of {self.source.path}", count, field.shape, convert.dtype, why)
 
         def blocks(done: int) -> Iterator[np.ndarray]:
-            return (convert(block, start) for start, block in self._blocks(field.key, done))
+            for part in whole_chunks(self.source, field.key, done, count, BLOCK_BYTES):
+                yield from self._converted(field.key, part, [convert])
 
         return frame_file(rows, self.source, convert.made_of, blocks, folder)
 
-    def _blocks(self, key: str, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-        """Stored rows from ``start`` on, in parts with their first row."""
-        for part in whole_chunks(self.source, key, start, int(self.source.episode_ends[-1]), BLOCK_BYTES):
-            yield part.start, self.source.read(key, part.start, part.stop)
+    def _converted(self, key: str, part: range, converts: Sequence[Conversion]) -> list[np.ndarray]:
+        """Values of some rows; what is stored of them is freed at once, before the next are read."""
+        block = self.source.read(key, part.start, part.stop)
+        return [convert(block, part.start) for convert in converts]
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         if name in self._on_disk:

@@ -57,7 +57,7 @@ class AbsoluteActions:
         self._source = RobomimicSource(path, filter_key, objects)
         self.path, self.keys = self._source.path, self._source.keys
         self.episode_ends = self._source.episode_ends
-        self.env_args = self._source.env_args
+        self.env_args, self.lacking = self._source.env_args, self._source.lacking
         if STATES not in self.keys:
             raise InputError(
                 f"{self.path} has no states, which absolute actions are computed from; use the file that the "
