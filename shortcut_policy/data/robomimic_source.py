@@ -234,8 +234,8 @@ class RobomimicSource:
             f" and {len(demos) - LISTED} more" if len(demos) > LISTED else ""
         )
         return (
-            f"{path} is missing in {listed} of the {len(self.demos)} demonstrations of {self.path}: extract it "
-            "there too, or leave these out with a filter_key"
+            f"{path} is missing in {listed} of the {len(self.demos)} demonstrations of {self.path}: extract "
+            "it there too, or leave these out with a filter_key"
         )
 
     def _repair(self) -> ObjectState:

@@ -30,8 +30,8 @@ class ZarrSource:
     """Episodes of a zarr store (an `EpisodeSource`); only ``meta/episode_ends`` is read at once.
 
     Can be pickled and used in forked workers: each process opens the files for itself. A key whose codec is
-    not installed, such as JPEG XL's, is not among the ``keys``, and ``lacking`` says why; the extra ``images``
-    brings the codecs of imagecodecs.
+    not installed, such as JPEG XL's, is not among the ``keys``, and ``lacking`` says why; the extra
+    ``images`` brings the codecs of imagecodecs.
 
     Args:
         path: Directory or ``.zip`` file; ``~`` and environment variables are expanded. A zip may hold the
