@@ -64,9 +64,7 @@ def read(folder: Path) -> dict:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun = time.perf_counter()
     times = {"observation.image": [-1 / FPS, 0.0], "action": [i / FPS for i in range(-1, 15)]}
-    dataset = LeRobotDataset(
-        "local/pusht", root=folder / "lerobot", delta_timestamps=times, return_uint8=True
-    )
+    dataset = LeRobotDataset("local/pusht", root=folder / "lerobot", delta_timestamps=times)
     order = torch.Generator().manual_seed(0)
     loader = iter(torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=0, generator=order))
     next(loader)
@@ -76,7 +74,7 @@ def read(folder: Path) -> dict:
     for _ in range(BATCHES):
         images = crop(next(loader)["observation.image"], generator)
     speed = round(BATCH * BATCHES / (time.perf_counter() - begun), 1)
-    assert images.shape == (BATCH, 2, 3, CROP, CROP) and images.dtype == torch.uint8
+    assert images.shape == (BATCH, 2, 3, CROP, CROP)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     row = {"name": "lerobot", "ready_s": ready, "windows_per_s": speed, "rss_mb": round(most)}
     names = ("lerobot", "torch", "datasets", "numpy")

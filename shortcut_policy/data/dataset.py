@@ -16,7 +16,7 @@ from torch.utils import data
 from shortcut_policy.data.conversion import Conversion, say_changes
 from shortcut_policy.data.frame_file import FrameFile, Rows, frame_file
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
-from shortcut_policy.data.source import EpisodeSource, Field, pieces, row_bytes, whole_chunks
+from shortcut_policy.data.source import EpisodeSource, Field, expand, pieces, row_bytes, whole_chunks
 from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
@@ -149,10 +149,11 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 f"{longest} steps, horizon={horizon} needs "
                 f"{horizon - n_obs_steps - n_action_steps + 2}; lower it"
             )
+        folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
         for key in dict.fromkeys(field.key for field in self.fields.values()):
-            self._load(key, numbers.memory_limit_mb, cache_folder(cache) / FRAMES)
+            self._load(key, numbers.memory_limit_mb, folder)
 
     def __len__(self) -> int:
         """The number of training windows."""

@@ -308,3 +308,26 @@ def test_a_path_in_place_of_a_source_and_obs_that_are_no_fields(demonstrations):
         DemonstrationDataset(demonstrations, {"state": Field("state", (5,))}, action, **sizes)
     with pytest.raises(InputError, match="must be a mapping of names to fields"):
         DemonstrationDataset(ZarrSource(demonstrations), ["state"], action, **sizes)
+
+
+def test_a_cache_that_is_no_path_gets_a_sentence(whole_store: ZarrSource) -> None:
+    with pytest.raises(InputError, match="^5 is given where the path of a file or folder has to be"):
+        dataset(whole_store, cache=5)
+
+
+def test_lazy_fields_are_read_from_files_in_the_cache(whole_store: ZarrSource, tmp_path: Path) -> None:
+    lazy = dataset(whole_store, memory_limit_mb=0, cache=tmp_path)
+    assert not lazy.in_memory and dataset(whole_store).in_memory
+    assert len(list(tmp_path.rglob("*.rows"))) == len(OBS) + 1
+    again = dataset(whole_store, memory_limit_mb=0, cache=tmp_path)
+    assert_same(again.batch(again.train), dataset(whole_store).batch(again.train))
+    for name, value in lazy.fit_normalizer().state_dict().items():
+        assert torch.equal(value, dataset(whole_store).fit_normalizer().state_dict()[name])
+
+
+def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path: Path) -> None:
+    twice = {"a": Field("state", (5,)), "b": Field("state", (5,), normalize="gaussian")}
+    lazy = dataset(whole_store, obs=twice, memory_limit_mb=0, cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.rows"))) == 2
+    seen = lazy.batch(lazy.train)["obs"]
+    assert torch.equal(seen["a"], seen["b"])
