@@ -311,7 +311,7 @@ def test_a_path_in_place_of_a_source_and_obs_that_are_no_fields(demonstrations):
 
 
 def test_a_cache_that_is_no_path_gets_a_sentence(whole_store: ZarrSource) -> None:
-    with pytest.raises(InputError, match="^5 is given where the path of a file or folder has to be"):
+    with pytest.raises(InputError, match=r"^5 is given where the path of a file or folder has to be"):
         dataset(whole_store, cache=5)
 
 
