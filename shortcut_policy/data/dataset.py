@@ -1,5 +1,6 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
+import ctypes
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,9 @@ from shortcut_policy.settings import Count, Index, NotNegative, check_fields
 ACTION = "action"
 #: Bytes of stored data that are read at a time when a whole key is gone through.
 BLOCK_BYTES = 2**24
-#: The same for statistics, whose last digits depend on it.
+#: Zarr decodes in many threads, each of which keeps the memory of its last chunk.
+PARTS_BETWEEN_TRIMS = 4
+#: Bytes of a block for statistics, whose last digits depend on it.
 STATISTICS_BYTES = 2**27
 #: Folder in the cache.
 FRAMES = "frames"
@@ -253,7 +256,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 self._on_disk |= dict.fromkeys(names, file)
         if kept:
             converts, tensors = zip(*kept, strict=True)
-            for part in whole_chunks(self.source, key, 0, rows, BLOCK_BYTES):
+            for part in self._parts(key, 0):
                 for tensor, values in zip(tensors, self._converted(key, part, converts), strict=True):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
 
@@ -264,10 +267,18 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = Rows(f"{name} of {self.source.path}", count, field.shape, convert.dtype, why)
 
         def blocks(done: int) -> Iterator[np.ndarray]:
-            for part in whole_chunks(self.source, field.key, done, count, BLOCK_BYTES):
+            for part in self._parts(field.key, done):
                 yield from self._converted(field.key, part, [convert])
 
         return frame_file(rows, self.source, convert.made_of, blocks, folder)
+
+    def _parts(self, key: str, start: int) -> Iterator[range]:
+        """Rows from ``start`` on, in parts that are read at a time."""
+        rows = int(self.source.episode_ends[-1])
+        for number, part in enumerate(whole_chunks(self.source, key, start, rows, BLOCK_BYTES), start=1):
+            yield part
+            if number % PARTS_BETWEEN_TRIMS == 0:
+                _trim_memory()
 
     def _converted(self, key: str, part: range, converts: Sequence[Conversion]) -> list[np.ndarray]:
         """Values of some rows; what is stored of them is freed at once, before the next are read."""
@@ -286,3 +297,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = self._in_memory[name]
         # Nine times as fast for images as rows[steps].
         return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])
+
+
+def _trim_memory() -> None:
+    """Give the system what was freed in this process, where its C library (glibc) can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
