@@ -1,15 +1,22 @@
 """Batches read ahead are the batches of their steps, and their errors come with them."""
 
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from shortcut_policy.commands.train import make_dataset, read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.training.batches import BatchStream
+from shortcut_policy.training.parts import make_model
 from shortcut_policy.training.prefetch import AHEAD, Prefetch
+from shortcut_policy.training.trainer import Trainer
+from tests.conftest import Compose
 
 
 class Slow:
@@ -66,3 +73,22 @@ def test_what_is_in_memory_is_gathered_when_it_is_needed(stream: BatchStream) ->
     rows = torch.tensor([5, 1])
     assert torch.equal(prefetch.batch(0, rows)["x"], torch.tensor([105, 101]))
     assert dataset.asked == [[105, 101]] and dataset.threads == {threading.current_thread().name}
+
+
+def test_a_training_from_files_learns_the_same_and_says_what_cannot_be_read(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    config = read_training(compose_config("data.memory_limit_mb=0", f"data.cache={tmp_path / 'cache'}"))
+    weights = []
+    for limit in (0, 1024):
+        dataset = make_dataset(replace(config, data=replace(config.data, memory_limit_mb=limit)))
+        assert dataset.in_memory == (limit > 0)
+        model = Trainer(make_model(config, dataset), dataset, config.trainer, tmp_path / str(limit)).fit()
+        weights.append(model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    dataset = make_dataset(config)
+    trainer = Trainer(make_model(config, dataset), dataset, config.trainer, tmp_path / "damaged")
+    for file in (tmp_path / "cache").rglob("*.rows"):
+        os.truncate(file, 100)
+    with pytest.raises(InputError, match=r"\.rows cannot be read \(it is shorter than it was\)"):
+        trainer.fit()
