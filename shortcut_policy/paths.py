@@ -12,6 +12,18 @@ ASSETS_DIR = PACKAGE_DIR / "assets"
 CONFIG_DIR = next(d for d in (PACKAGE_DIR / "configs", PACKAGE_DIR.parent / "configs") if d.is_dir())
 
 
+def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
+    """Where what takes long to make is kept for the next time; everything in it may be deleted.
+
+    ``chosen`` if it is given, or else the environment variable ``SHORTCUT_POLICY_CACHE``, or else
+    ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``).
+    """
+    if chosen is None:
+        usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "shortcut_policy")
+        chosen = os.environ.get("SHORTCUT_POLICY_CACHE") or usual
+    return Path(os.path.expandvars(os.fspath(chosen))).expanduser()
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` which replaces it only if the block ends without an error."""

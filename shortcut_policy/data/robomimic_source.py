@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shortcut_policy.data.object_state import EEF, LAYOUTS, OBJECT, ObjectState
-from shortcut_policy.data.source import episode_rows, expand, find_row
+from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ACTIONS, ENV_ARGS = "actions", "env_args"
 HDF5_SUFFIXES = (".hdf5", ".h5")
+#: Demonstrations that an error names, at most.
+LISTED = 8
 LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
 #: Rounding of actions that were stored in float32.
 TOLERANCE = 1e-6
@@ -83,6 +85,7 @@ class RobomimicSource:
     Attributes:
         env_args: What the file was recorded in.
         demos: Names of the demonstrations, by number.
+        lacking: Key -> sentence, of what only some of the demonstrations hold.
 
     Raises:
         InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
@@ -121,6 +124,8 @@ class RobomimicSource:
         Raises:
             InputError: The key is not there, or the file is damaged.
         """
+        if key in self.lacking:
+            raise InputError(self.lacking[key])
         if key not in self.keys:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
         rows = self._stored(key, start, stop)
@@ -128,6 +133,10 @@ class RobomimicSource:
             return rows
         eef = [key.replace(OBJECT, name) for name in EEF] if self._object_state.needs_gripper else []
         return self._object_state(rows, *(self._stored(name, start, stop) for name in eef))
+
+    def stamp(self, key: str) -> list[Any]:
+        """The file, and which of its demonstrations are read how, see `SourceOfFiles`."""
+        return [*file_stamps(self.path), self.demos, self._object_state is not None]
 
     def masks(self) -> dict[str, list[str]]:
         """Filter key -> names of demonstrations."""
@@ -195,13 +204,16 @@ class RobomimicSource:
         return length
 
     def _common_arrays(self, lengths: list[int]) -> dict[str, str]:
-        """Key -> dataset for all that every demonstration holds."""
+        """Key -> dataset for all that every demonstration holds; fills ``lacking``."""
         common: dict[str, tuple[int, ...]] = {}
+        holders: dict[str, set[str]] = {}
         for number, (name, length) in enumerate(zip(self.demos, lengths, strict=True)):
             arrays = list_arrays(self._data()[name])
             if number == 0:
                 common = {path: array.shape[1:] for path, array in arrays.items()}
             common = {path: shape for path, shape in common.items() if path in arrays}
+            for path in arrays:
+                holders.setdefault(path, set()).add(name)
             for path, shape in common.items():
                 found = arrays[path].shape
                 if found != (length, *shape):
@@ -209,8 +221,22 @@ class RobomimicSource:
                         f"{path} in {name} of {self.path} has shape {list(found)}, but num_samples={length} "
                         f"and {self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
                     )
+        self.lacking = {
+            path.removeprefix("obs/"): self._missing_in(path, [d for d in self.demos if d not in names])
+            for path, names in holders.items()
+            if path not in common
+        }
         bare = {path: path.removeprefix("obs/") for path in common}
         return {path if name in common else name: path for path, name in bare.items()}
+
+    def _missing_in(self, path: str, demos: list[str]) -> str:
+        listed = ", ".join(demos[:LISTED]) + (
+            f" and {len(demos) - LISTED} more" if len(demos) > LISTED else ""
+        )
+        return (
+            f"{path} is missing in {listed} of the {len(self.demos)} demonstrations of {self.path}: extract "
+            "it there too, or leave these out with a filter_key"
+        )
 
     def _repair(self) -> ObjectState:
         repair = ObjectState(self.env_args.name, self.env_args.version, self.path)
