@@ -38,7 +38,9 @@ class TrainerConfig:
         max_steps: Updates in all.
         batch_size: Windows of an update, over all processes together.
         optimizer: ``muon`` for the network's matrices and AdamW for the rest, or ``adamw`` for all.
-        learning_rate: Peak of AdamW's; linear warm-up over ``warmup_steps``, then a cosine to 0.
+        learning_rate: Peak of AdamW's; linear warm-up over ``warmup_steps``, then a cosine to 0,
+            or, with ``cooldown``, this rate up to the last part of the updates, so large, and a line to 0. It
+            serves short trainings of the shortcut policy, which learns its large steps late.
         matrix_rate: Muon's learning rate, as a multiple of that.
         encoder_rate: Learning rates of the encoder's parameters, as a multiple of the others': 0.1 suits
             pretrained weights.
@@ -82,6 +84,7 @@ class TrainerConfig:
     matrix_rate: Positive = 2.0
     encoder_rate: Positive = 1.0
     warmup_steps: Index = 500
+    cooldown: Annotated[float, Gt(0), Lt(1)] | None = None
     betas: tuple[Part, Part] = (0.95, 0.999)
     weight_decay: NotNegative = 1e-6
     max_grad_norm: Annotated[float, Gt(0), AllowInfNan()] = 1.0

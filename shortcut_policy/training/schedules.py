@@ -1,7 +1,8 @@
-"""Learning rates: a warm-up and a cosine for each phase of a training."""
+"""Learning rates: a warm-up and a decay for each phase of a training."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -32,21 +33,35 @@ def phase_starts(points: Sequence[float], max_steps: int) -> list[int]:
 
 
 def make_schedule(
-    optimizer: Optimizer, warmup_steps: int, steps: int, recorded_on: torch.device | None
+    optimizer: Optimizer,
+    warmup_steps: int,
+    steps: int,
+    recorded_on: torch.device | None,
+    cooldown: float | None = None,
 ) -> LambdaLR:
-    """A linear warm-up to the optimizer's own rate, then a cosine to 0: a function of the update alone.
+    """A linear warm-up to the optimizer's own rate, then a decay to 0: a function of the update alone.
 
     Args:
         optimizer: Its rate is set to that of the first update.
         warmup_steps: Updates of the warm-up.
         steps: Updates of both.
         recorded_on: See `set_rate`.
+        cooldown: None for a cosine; else the rate is constant but for the last part of the updates, so large,
+            in which it falls linearly (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond
+            Fixed Training Durations").
     """
     set_rate(optimizer, optimizer.defaults["lr"], recorded_on)
+    if cooldown is not None:
+        return LambdaLR(optimizer, partial(_trapezoid, warmup=warmup_steps, steps=steps, cooldown=cooldown))
     schedule: LambdaLR = get_scheduler(
         "cosine", optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps
     )
     return schedule
+
+
+def _trapezoid(step: int, warmup: int, steps: int, cooldown: float) -> float:
+    """Part of the full rate at an update."""
+    return max(0.0, min(1.0, step / max(1, warmup), (steps - step) / (cooldown * steps)))
 
 
 def set_rate(optimizer: Optimizer, rate: float, recorded_on: torch.device | None) -> None:

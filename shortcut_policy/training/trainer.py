@@ -312,7 +312,8 @@ class Trainer:
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
         warmup = round(config.warmup_steps * (end - start) / config.max_steps)
         return [
-            make_schedule(optimizer, warmup, end - start, self.recorded_on) for optimizer in self.optimizers
+            make_schedule(optimizer, warmup, end - start, self.recorded_on, config.cooldown)
+            for optimizer in self.optimizers
         ]
 
     def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:

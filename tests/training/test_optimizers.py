@@ -9,6 +9,7 @@ from torch.optim import Muon as TorchMuon
 from shortcut_policy.backbones import ConditionalUnet1D
 from shortcut_policy.training import TrainerConfig
 from shortcut_policy.training.optimizers import ITERATIONS, Muon, make_optimizers, orthogonalise
+from shortcut_policy.training.schedules import make_schedule, present_rate
 
 
 def test_muon_has_the_wide_matrices_and_adamw_everything_else():
@@ -104,3 +105,35 @@ def test_muon_takes_the_same_steps_where_torch_has_no_functions_of_lists(monkeyp
             muon.step()
         ends.append(weights)
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("update", "part"), [(0, 0.0), (5, 0.5), (10, 1.0), (79, 1.0), (80, 1.0), (90, 0.5), (100, 0.0)]
+)
+def test_a_cooldown_is_a_line_after_a_constant_rate(update: int, part: float):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule = make_schedule(optimizer, 10, 100, None, cooldown=0.2)
+    for _ in range(update):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr()[0] == pytest.approx(2.0 * part)
+    assert present_rate(schedule) == pytest.approx(2.0 * part)
+
+
+def test_the_encoder_may_have_another_learning_rate():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.backbone = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    model = Model()
+    for factor, groups in ((1.0, 1), (0.1, 2)):
+        for optimizer in make_optimizers(model, TrainerConfig(encoder_rate=factor)):
+            schedule = make_schedule(optimizer, 1, 10, None)
+            optimizer.step()
+            schedule.step()
+            assert len(optimizer.param_groups) == groups
+            rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+            own = {id(p) for p in model.encoder.parameters()}
+            full = optimizer.defaults["lr"]
+            assert all(rate == pytest.approx(full * (factor if p in own else 1)) for p, rate in rates.items())
