@@ -127,6 +127,7 @@ def test_the_encoder_may_have_another_learning_rate():
             self.encoder, self.backbone = nn.Linear(32, 32), nn.Linear(32, 32)
 
     model = Model()
+    sum(p.square().sum() for p in model.parameters()).backward()
     for factor, groups in ((1.0, 1), (0.1, 2)):
         for optimizer in make_optimizers(model, TrainerConfig(encoder_rate=factor)):
             schedule = make_schedule(optimizer, 1, 10, None)
