@@ -89,7 +89,7 @@ class AbsoluteActions:
         return absolute
 
     def _compute(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        simulation = make_env(self.env_args, "delta", (), 0, False)
+        simulation = make_env(self.env_args, "delta")
         with quiet():
             simulation.reset()
         arms = actions.reshape(len(actions), len(simulation.robots), DELTA_SIZE)
