@@ -12,6 +12,18 @@ ASSETS_DIR = PACKAGE_DIR / "assets"
 CONFIG_DIR = next(d for d in (PACKAGE_DIR / "configs", PACKAGE_DIR.parent / "configs") if d.is_dir())
 
 
+def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
+    """Where what was computed from data once is kept.
+
+    Args:
+        chosen: The folder; if None, that of the environment variable ``SHORTCUT_POLICY_CACHE``, and without
+            it ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``).
+    """
+    chosen = chosen if chosen is not None else os.environ.get("SHORTCUT_POLICY_CACHE")
+    folder = chosen or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "shortcut_policy")
+    return Path(os.path.expandvars(folder)).expanduser()
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` which replaces it only if the block ends without an error."""

@@ -83,6 +83,7 @@ class RobomimicSource:
     Attributes:
         env_args: What the file was recorded in.
         demos: Names of the demonstrations, by number.
+        partly: Keys that only some demonstrations hold -> the first one that does not.
 
     Raises:
         InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
@@ -105,6 +106,7 @@ class RobomimicSource:
         self.demos = self._names(filter_key)
         lengths = [self._length(name) for name in self.demos]
         self.episode_ends = np.cumsum(lengths, dtype=np.int64)
+        self.partly: dict[str, str] = {}
         self._paths = self._common_arrays(lengths)
         self.keys = tuple(sorted(self._paths))
         first = {key: data[self.demos[0]][path] for key, path in self._paths.items()}
@@ -137,6 +139,11 @@ class RobomimicSource:
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
         return plain_attributes(self._data() if demo is None else self._data()[demo])
+
+    def scene(self, episode: int) -> str | None:
+        """The model of a demonstration's scene, mujoco's XML; None if the file has none for robosuite 1.5."""
+        model = self._data()[self.demos[episode]].attrs.get("model_file")
+        return model if self.env_args.version.startswith("1.5") else None
 
     def dataset_of(self, key: str) -> str:
         """Path of a key in the group of a demonstration."""
@@ -201,6 +208,9 @@ class RobomimicSource:
             arrays = list_arrays(self._data()[name])
             if number == 0:
                 common = {path: array.shape[1:] for path, array in arrays.items()}
+            for path in common.keys() ^ arrays.keys():
+                lacking = name if path in common else self.demos[0]
+                self.partly.setdefault(path.removeprefix("obs/"), lacking)
             common = {path: shape for path, shape in common.items() if path in arrays}
             for path, shape in common.items():
                 found = arrays[path].shape

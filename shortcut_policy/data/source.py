@@ -91,6 +91,11 @@ class Field:
     def check(self, source: EpisodeSource) -> None:
         """Raise `InputError` unless the source holds this field: the key, a numeric type and the shape."""
         if self.key not in source.keys:
+            if self.key in (partly := getattr(source, "partly", {})):
+                raise InputError(
+                    f"{partly[self.key]} of {source.path} has no '{self.key}', which other demonstrations "
+                    "hold: drop that demonstration, or choose others with task.source.filter_key"
+                )
             raise InputError(
                 f"{source.path} has no key '{self.key}'; it holds {', '.join(source.keys)}: correct the key "
                 "in the task's config"

@@ -16,7 +16,7 @@ from shortcut_policy.data import RobomimicSource
 from shortcut_policy.data.robomimic_source import ACTIONS
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.paths import atomic_path, cache_folder
 from shortcut_policy.provenance import code_hash, library_versions, short_hash
 
 STATES = "states"
@@ -39,7 +39,7 @@ class AbsoluteActions:
         path: See `RobomimicSource`.
         filter_key: See there.
         objects: See there.
-        cache: Folder; ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``) if None.
+        cache: Folder; see `shortcut_policy.paths.cache_folder`.
         replayed: Demonstrations that are replayed.
 
     Raises:
@@ -63,13 +63,17 @@ class AbsoluteActions:
                 f"{self.path} has no states, which absolute actions are computed from; use the file that the "
                 "observations were extracted from, or actions as they are stored"
             )
-        self._actions = self._load(_cache_folder(cache), replayed)
+        self._actions = self._load(cache_folder(cache), replayed)
         self.shapes = {**self._source.shapes, ACTIONS: self._actions.shape[1:]}
         self.dtypes = {**self._source.dtypes, ACTIONS: self._actions.dtype}
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """See `RobomimicSource.read`."""
         return self._actions[start:stop] if key == ACTIONS else self._source.read(key, start, stop)
+
+    def scene(self, episode: int) -> str | None:
+        """See `RobomimicSource.scene`."""
+        return self._source.scene(episode)
 
     def _load(self, folder: Path, replayed: int) -> np.ndarray:
         rows = int(self.episode_ends[-1])
@@ -152,9 +156,3 @@ def replay(
 def hands(env: RobosuiteEnv) -> list[str]:
     """Keys of the positions of all grippers."""
     return [f"robot{number}_eef_pos" for number in range(len(env.simulation.robots))]
-
-
-def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    if cache is not None:
-        return Path(cache).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "shortcut_policy"

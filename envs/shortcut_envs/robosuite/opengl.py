@@ -18,6 +18,8 @@ def choose_opengl() -> None:
     A variable that is set stays. mujoco reads it when it is imported, and cannot change afterwards, so this
     comes first in every process that imports robosuite.
     """
+    # Mesa without a GPU: more threads save no time, and take it from the other processes.
+    os.environ.setdefault("LP_NUM_THREADS", "1")
     if os.environ.get("MUJOCO_GL") or "mujoco" in sys.modules or sys.platform != "linux":
         return
     for name, is_there in (("egl", _egl_is_there), ("osmesa", _osmesa_is_there)):
