@@ -42,7 +42,7 @@ DrawStates = Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
 
 def open_store(path: str) -> ZarrSource | RobomimicSource:
     """A demonstration store: a robomimic file if its name ends in .hdf5, or a zarr store."""
-    return RobomimicSource(path) if expand(path).suffix in HDF5_SUFFIXES else ZarrSource(path)
+    return RobomimicSource(path, poses=True) if expand(path).suffix in HDF5_SUFFIXES else ZarrSource(path)
 
 
 def chosen_episodes(source: EpisodeSource, episodes: Any) -> list[int]:

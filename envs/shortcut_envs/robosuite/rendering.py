@@ -8,7 +8,7 @@ import numpy as np
 
 from shortcut_envs.robosuite.env import RobosuiteEnv
 from shortcut_policy.data import EpisodeSource
-from shortcut_policy.data.robomimic_source import ENV_ARGS
+from shortcut_policy.data.env_args import ENV_ARGS
 from shortcut_policy.data.robomimic_writer import attributes_of
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
