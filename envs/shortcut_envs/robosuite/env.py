@@ -86,6 +86,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.args, self.actions, self.render_mode, self.render_size = args, actions, render_mode, render_size
         self.max_steps = max_steps
         self._cameras = tuple(cameras)
+        self.metadata = {**self.metadata, "slow": bool(cameras)}
         self._object_state = ObjectState(args.name, CURRENT, f"the environment {args.name}")
         self._images, self._film = Drawing(image_size), Drawing(render_size)
         self.simulation = make_env(args, actions)
