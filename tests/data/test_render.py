@@ -1,6 +1,9 @@
 """Images of demonstrations of states: drawn, continued, refused."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,25 @@ def test_work_that_was_stopped_is_continued_and_the_same_to_the_byte(states, tmp
     monkeypatch.setattr(Squares, "stop", None)
     render(states, SPEC, tmp_path / "whole.zarr")
     assert files(tmp_path / "stopped.zarr") == files(tmp_path / "whole.zarr")
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed():
+    code = (
+        "import os, time; from shortcut_policy.data.collect import pool_of; pool = pool_of(1);"
+        "print(pool.submit(os.getpid).result(), flush=True); pool.submit(time.sleep, 60); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = Path("/proc", process.stdout.readline().strip())
+        assert worker.is_dir()
+        process.kill()
+    for _ in range(50):
+        # A zombie is a process that has ended, and that nobody has asked about.
+        if not worker.is_dir() or ") Z " in (worker / "stat").read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{worker} lives on")
 
 
 def test_other_demonstrations_or_sizes_are_not_mixed(states, tmp_path):
