@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -52,6 +53,25 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def wait_for_lock(path: Path, waiting: str, otherwise: str) -> FileLock:
+    """The lock, as soon as nobody else has it.
+
+    Args:
+        path: See `FileLock`.
+        waiting: Sentence for stderr if somebody has it.
+        otherwise: See there.
+    """
+    said = False
+    while True:
+        try:
+            return FileLock(path, waiting, otherwise)
+        except InputError as busy:
+            if not said:
+                print(busy, file=sys.stderr)
+            said = True
+            time.sleep(0.2)
 
 
 def writer_lock(path: Path) -> FileLock:

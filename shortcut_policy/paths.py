@@ -13,15 +13,15 @@ CONFIG_DIR = next(d for d in (PACKAGE_DIR / "configs", PACKAGE_DIR.parent / "con
 
 
 def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
-    """Where what was computed from data once is kept.
+    """Where what takes long to make is kept for the next time; everything in it may be deleted.
 
-    Args:
-        chosen: The folder; if None, that of the environment variable ``SHORTCUT_POLICY_CACHE``, and without
-            it ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``).
+    ``chosen`` if it is given, or else the environment variable ``SHORTCUT_POLICY_CACHE``, or else
+    ``~/.cache/shortcut_policy`` (or that of ``XDG_CACHE_HOME``).
     """
-    chosen = chosen if chosen is not None else os.environ.get("SHORTCUT_POLICY_CACHE")
-    folder = chosen or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "shortcut_policy")
-    return Path(os.path.expandvars(folder)).expanduser()
+    if chosen is None:
+        usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "shortcut_policy")
+        chosen = os.environ.get("SHORTCUT_POLICY_CACHE") or usual
+    return Path(os.path.expandvars(os.fspath(chosen))).expanduser()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What several tests need: small demonstrations, a small untrained policy, the composed configuration."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from shortcut_policy.data import DemonstrationDataset, EpisodeWriter
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.parts import make_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is left in, or taken from, the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHORTCUT_POLICY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

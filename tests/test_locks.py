@@ -4,12 +4,14 @@ import errno
 import fcntl
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.locks import FileLock
+from shortcut_policy.locks import FileLock, wait_for_lock
 
 
 def lock(path: Path) -> FileLock:
@@ -27,6 +29,15 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with lock(path):
         first.release()
         assert path.exists(), "a lock that was released takes no other away"
+
+
+def test_who_waits_gets_it_when_it_is_released(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    held = lock(tmp_path / ".lock")
+    threading.Timer(0.3, held.release).start()
+    begun = time.monotonic()
+    with wait_for_lock(tmp_path / ".lock", "waiting", "start no second one"):
+        assert 0.2 < time.monotonic() - begun < 5
+    assert capsys.readouterr().err == "waiting\n"
 
 
 def test_it_ends_with_the_process_however_that_ends(tmp_path: Path) -> None:

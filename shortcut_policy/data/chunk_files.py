@@ -1,7 +1,8 @@
 """The chunk files of a zarr array: which there should be, and which of them are missing or damaged.
 
-Zarr reads a chunk file that is not there as the array's fill value, and a blosc chunk that was cut short as
-whatever lies in memory, both in silence. Here both are errors that name the file.
+Zarr reads a chunk file that is not there as the array's fill value, a blosc chunk that was cut short as
+whatever lies in memory, and a JPEG that was cut short as grey, all in silence. Here these are errors that
+name the file.
 """
 
 import itertools
@@ -20,6 +21,8 @@ from shortcut_policy.errors import InputError
 
 BLOSC_HEADER = struct.Struct("<12xI")  # version, flags, sizes; then the number of bytes of the whole chunk
 
+JPEG_END = b"\xff\xd9"
+
 
 def check_chunk_files(path: str, array: zarr.Array, rows: int) -> None:
     """Raise `InputError` unless all files with the first ``rows`` rows are there and as long as they say.
@@ -36,6 +39,8 @@ def check_chunk_files(path: str, array: zarr.Array, rows: int) -> None:
                     f"{array.fill_value}); restore it from a copy of the data, or write the array again with "
                     "write_empty_chunks=True if those rows are meant to be so"
                 )
+            if _is_jpeg(array) and not files.ends(array.path, chunk, JPEG_END):
+                _refuse(path, array, chunk, "it was cut short")
             if not _is_blosc(array):
                 continue
             head = files.head(array.path, chunk)
@@ -73,6 +78,9 @@ class _Directory:
         with open(Path(self.path, array, chunk), "rb") as file:
             return file.read(BLOSC_HEADER.size)
 
+    def ends(self, array: str, chunk: str, end: bytes) -> bool:
+        return Path(self.path, array, chunk).read_bytes().endswith(end)
+
 
 class _Zip:
     def __init__(self, path: str) -> None:
@@ -95,6 +103,9 @@ class _Zip:
                 return file.read(BLOSC_HEADER.size)
         except zipfile.BadZipFile:  # the zip's own checksum
             return b""
+
+    def ends(self, array: str, chunk: str, end: bytes) -> bool:
+        return True  # a member that was cut short fails the zip's own checksum
 
 
 def _grid(array: zarr.Array, start: int, stop: int) -> Iterator[tuple[int, ...]]:
@@ -122,6 +133,11 @@ def _file_shape(array: zarr.Array) -> tuple[int, ...]:
 def _is_blosc(array: zarr.Array) -> bool:
     outermost = array.compressors[-1:]
     return array.shards is None and any(isinstance(codec, Blosc | BloscCodec) for codec in outermost)
+
+
+def _is_jpeg(array: zarr.Array) -> bool:
+    outermost = array.compressors[-1:]
+    return any(getattr(codec, "codec_id", "") == "imagecodecs_jpeg" for codec in outermost)
 
 
 def _refuse(path: str, array: zarr.Array, chunk: str, reason: str) -> NoReturn:

@@ -14,7 +14,7 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS, ActionKind, kind_of_actions
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
-from shortcut_policy.data.source import episode_rows, expand, find_row
+from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import h5py
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
+#: Demonstrations that an error names, at most.
+LISTED = 8
 LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
 
 
@@ -44,7 +46,7 @@ class RobomimicSource:
         env_args: What the file was recorded in.
         demos: Names of the demonstrations, by number.
         action_kind: What ``actions`` holds, see `shortcut_policy.data.action_kind`.
-        partly: Keys that only some demonstrations hold -> the first one that does not.
+        lacking: Key -> sentence, of what only some of the demonstrations hold.
 
     Raises:
         InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
@@ -68,7 +70,6 @@ class RobomimicSource:
         self.demos = self._names(filter_key)
         lengths = [self._length(name) for name in self.demos]
         self.episode_ends = np.cumsum(lengths, dtype=np.int64)
-        self.partly: dict[str, str] = {}
         self._paths = self._common_arrays(lengths)
         self.keys = tuple(sorted(self._paths))
         first = {key: data[self.demos[0]][path] for key, path in self._paths.items()}
@@ -85,6 +86,8 @@ class RobomimicSource:
         Raises:
             InputError: The key is not there, or the file is damaged.
         """
+        if key in self.lacking:
+            raise InputError(self.lacking[key])
         if key not in self.keys:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
         rows = self._stored(key, start, stop)
@@ -92,6 +95,10 @@ class RobomimicSource:
             return rows
         eef = [key.replace(OBJECT, name) for name in EEF] if self._object_state.needs_gripper else []
         return self._object_state(rows, *(self._stored(name, start, stop) for name in eef))
+
+    def stamp(self, key: str) -> list[Any]:
+        """The file, and which of its demonstrations are read how, see `SourceOfFiles`."""
+        return [*file_stamps(self.path), self.demos, self._object_state is not None]
 
     def masks(self) -> dict[str, list[str]]:
         """Filter key -> names of demonstrations."""
@@ -164,16 +171,16 @@ class RobomimicSource:
         return length
 
     def _common_arrays(self, lengths: list[int]) -> dict[str, str]:
-        """Key -> dataset for all that every demonstration holds."""
+        """Key -> dataset for all that every demonstration holds; fills ``lacking``."""
         common: dict[str, tuple[int, ...]] = {}
+        holders: dict[str, set[str]] = {}
         for number, (name, length) in enumerate(zip(self.demos, lengths, strict=True)):
             arrays = list_arrays(self._data()[name])
             if number == 0:
                 common = {path: array.shape[1:] for path, array in arrays.items()}
-            for path in common.keys() ^ arrays.keys():
-                lacking = name if path in common else self.demos[0]
-                self.partly.setdefault(path.removeprefix("obs/"), lacking)
             common = {path: shape for path, shape in common.items() if path in arrays}
+            for path in arrays:
+                holders.setdefault(path, set()).add(name)
             for path, shape in common.items():
                 found = arrays[path].shape
                 if found != (length, *shape):
@@ -181,8 +188,22 @@ class RobomimicSource:
                         f"{path} in {name} of {self.path} has shape {list(found)}, but num_samples={length} "
                         f"and {self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
                     )
+        self.lacking = {
+            path.removeprefix("obs/"): self._missing_in(path, [d for d in self.demos if d not in names])
+            for path, names in holders.items()
+            if path not in common
+        }
         bare = {path: path.removeprefix("obs/") for path in common}
         return {path if name in common else name: path for path, name in bare.items()}
+
+    def _missing_in(self, path: str, demos: list[str]) -> str:
+        listed = ", ".join(demos[:LISTED]) + (
+            f" and {len(demos) - LISTED} more" if len(demos) > LISTED else ""
+        )
+        return (
+            f"{path} is missing in {listed} of the {len(self.demos)} demonstrations of {self.path}: extract "
+            "it there too, or leave these out with a filter_key"
+        )
 
     def _repair(self) -> ObjectState:
         repair = ObjectState(self.env_args.name, self.env_args.version, self.path)

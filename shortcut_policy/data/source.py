@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,12 @@ Normalization = Literal["limits", "gaussian", "identity", "image"]
 
 
 class EpisodeSource(Protocol):
-    """Episodes laid end to end: row i of every key is the same moment, an episode is a range of rows."""
+    """Episodes laid end to end: row i of every key is the same moment, an episode is a range of rows.
+
+    A source may have more, which is used where it is there: ``stamp`` (see `SourceOfFiles`); ``chunk_rows``,
+    key -> number of rows that can only be read together; and ``lacking``, key -> a sentence that says why it
+    is not among the ``keys`` though some of it is stored.
+    """
 
     path: str
     #: The arrays that can be read.
@@ -32,6 +37,31 @@ class EpisodeSource(Protocol):
         ...
 
 
+def file_stamps(path: str, below: str = "") -> list[Any]:
+    """Name, size and time of change of a file, or of all files ``below`` a folder; plain JSON."""
+    root = Path(path)
+    if root.is_dir():
+        root = root / below
+        files = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    else:
+        files = [root]
+    status = ((file, file.stat()) for file in files)
+    return [str(root.resolve()), *([str(f.relative_to(root)), s.st_size, s.st_mtime_ns] for f, s in status)]
+
+
+@runtime_checkable
+class SourceOfFiles(Protocol):
+    """A source whose rows are a function of files and of its arguments."""
+
+    def stamp(self, key: str) -> list[Any] | None:
+        """What decides the rows of a key, as plain JSON: files with sizes and times, and arguments.
+
+        While the stamp of a key is the same, what was made of its rows is used again. None: it cannot be
+        told.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Field:
     """One observation or the action: where it is stored, its shape, how it is scaled for the network.
@@ -42,7 +72,9 @@ class Field:
         columns: Take these columns of the stored last axis, in this order; all of them if None.
         normalize: ``limits`` maps [min, max] of each element to [-1, 1]; ``gaussian`` maps each element to
             mean 0 and standard deviation 1; ``identity`` leaves it alone; ``image`` maps 0..255 to [-1, 1],
-            whatever the data, and keeps the pixels as bytes until the policy sees them.
+            whatever the data, and keeps the pixels as bytes until the policy sees them. Stored images may
+            have their channels first where ``shape`` has them last and the other way round, and be floats in
+            0..1 or 0..255, see `Conversion`.
         unscaled: Elements of the last axis of ``shape`` that are left alone, whatever ``normalize`` does to
             the others: the numbers of a rotation, which lie in [-1, 1] already and mean something together.
     """
@@ -88,14 +120,25 @@ class Field:
         """The field's part of stored rows, (N, *stored shape) -> (N, *shape)."""
         return rows if self.columns is None else rows[..., list(self.columns)]
 
+    def axes(self, stored: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The order of the axes of a stored step in which it has ``shape``, without a look at ``columns``.
+
+        Only the channels of an image, the shorter one of its first and last axis, may be elsewhere than
+        ``shape`` has them. None if there is no such order.
+        """
+        if stored == self.shape:
+            return tuple(range(len(stored)))
+        if self.normalize != "image" or self.columns is not None or not len(stored) == len(self.shape) == 3:
+            return None
+        order = (1, 2, 0) if self.shape[2] <= self.shape[0] else (2, 0, 1)
+        return order if tuple(stored[axis] for axis in order) == self.shape else None
+
     def check(self, source: EpisodeSource) -> None:
         """Raise `InputError` unless the source holds this field: the key, a numeric type and the shape."""
+        lacking: dict[str, str] = getattr(source, "lacking", {})
+        if self.key in lacking:
+            raise InputError(lacking[self.key])
         if self.key not in source.keys:
-            if self.key in (partly := getattr(source, "partly", {})):
-                raise InputError(
-                    f"{partly[self.key]} of {source.path} has no '{self.key}', which other demonstrations "
-                    "hold: drop that demonstration, or choose others with task.source.filter_key"
-                )
             raise InputError(
                 f"{source.path} has no key '{self.key}'; it holds {', '.join(source.keys)}: correct the key "
                 "in the task's config"
@@ -107,14 +150,30 @@ class Field:
             )
         stored = source.shapes[self.key]
         if self.columns is None:
-            fits = stored == self.shape
+            fits = self.axes(stored) is not None
         else:
             fits = stored[:-1] == self.shape[:-1] and bool(stored) and max(self.columns) < stored[-1]
+        if not fits and self.columns is None and self.normalize == "image":
+            self._refuse_channels(source.path, stored)
         if not fits:
             columns = "" if self.columns is None else f" with columns {list(self.columns)}"
             raise InputError(
                 f"key '{self.key}' of {source.path} has shape {list(stored)} per step, but the task expects "
                 f"{list(self.shape)}{columns}; use the data of this task or correct the shape in its config"
+            )
+
+    def _refuse_channels(self, path: str, stored: tuple[int, ...]) -> None:
+        """Raise `InputError` if images have the right size and another number of channels."""
+        if not len(stored) == len(self.shape) == 3:
+            return
+        sizes = [(x[2], x[:2]) if x[2] <= x[0] else (x[0], x[1:]) for x in (stored, self.shape)]
+        (found, size), (wanted, wanted_size) = sizes
+        if size == wanted_size and found != wanted:
+            more = found > wanted and stored[2] <= stored[0]
+            take = f"take some of them (columns: {list(range(wanted))}) or " if more else ""
+            raise InputError(
+                f"key '{self.key}' of {path} holds images with {found} channels, but the task expects "
+                f"{wanted}; {take}give the field {found} channels in the task's config"
             )
 
 
@@ -132,6 +191,15 @@ def find_row(source: EpisodeSource, row: int) -> tuple[int, int]:
 def row_bytes(source: EpisodeSource, key: str) -> int:
     """Bytes of one step of a key as stored."""
     return int(np.prod(source.shapes[key])) * source.dtypes[key].itemsize
+
+
+def whole_chunks(source: EpisodeSource, key: str, start: int, stop: int, most: int) -> Iterator[range]:
+    """Rows ``start`` to ``stop`` in parts of about ``most`` bytes as stored, which end where chunks do."""
+    rows = getattr(source, "chunk_rows", {}).get(key, 1)
+    aligned = min(-(-start // rows) * rows, stop)
+    if start < aligned:
+        yield range(start, aligned)
+    yield from pieces(aligned, stop, row_bytes(source, key), most, rows)
 
 
 def pieces(start: int, stop: int, each: int, most: int, multiple: int = 1) -> Iterator[range]:

@@ -69,7 +69,12 @@ def summary(source: ZarrSource | RobomimicSource) -> Table:
         table.add_row(Text(key), str(source.dtypes[key]), shape, *limits)
     episodes = f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} steps"
     attributes = [f"{name}: {value}" for name, value in sorted(_attributes(source).items())]
-    table.caption = Text("\n".join([f"{episodes}, {source.episode_ends[-1]} in all", *attributes]))
+    lines = [
+        f"{episodes}, {source.episode_ends[-1]} in all",
+        *getattr(source, "lacking", {}).values(),
+        *attributes,
+    ]
+    table.caption = Text("\n".join(lines))
     return table
 
 

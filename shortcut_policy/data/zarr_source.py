@@ -5,28 +5,33 @@ Reads format 2 and 3, a directory or a ``.zip``; a missing or damaged chunk is a
 
 import os
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numcodecs.errors  # type: ignore[import-untyped]
 import numpy as np
 import zarr
+import zarr.errors
 from zarr.storage import LocalStore, ZipStore
 
 from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
-from shortcut_policy.data.source import expand
+from shortcut_policy.data.source import expand, file_stamps
 from shortcut_policy.errors import InputError
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
 ENDS = "meta/episode_ends"
+UNKNOWN_CODEC = (numcodecs.errors.UnknownCodecError, zarr.errors.UnknownCodecError)
 LAYOUT = "a demonstration store is a zarr group with data/<key> arrays and meta/episode_ends"
 
 
 class ZarrSource:
     """Episodes of a zarr store (an `EpisodeSource`); only ``meta/episode_ends`` is read at once.
 
-    Can be pickled and used in forked workers: each process opens the files for itself.
+    Can be pickled and used in forked workers: each process opens the files for itself. A key whose codec is
+    not installed, such as JPEG XL's, is not among the ``keys``, and ``lacking`` says why; the extra
+    ``images`` brings the codecs of imagecodecs.
 
     Args:
         path: Directory or ``.zip`` file; ``~`` and environment variables are expanded. A zip may hold the
@@ -41,6 +46,8 @@ class ZarrSource:
         self.path = str(expand(path))
         self._opened: tuple[int, zarr.Group] | None = None
         self._complete: set[str] = set()
+        #: Key -> why it cannot be read, of keys whose codec is not installed.
+        self.lacking: dict[str, str] = {}
         self.keys = tuple(sorted(self._array_names()))
         self.attributes: dict[str, Any] = dict(self._group().attrs)
         arrays = {key: self._array(f"data/{key}") for key in self.keys}
@@ -48,6 +55,11 @@ class ZarrSource:
         self._check_lengths({key: array.shape[0] if array.ndim else None for key, array in arrays.items()})
         self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
         self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
+        self.chunk_rows = {key: array.chunks[0] for key, array in arrays.items()}
+
+    def stamp(self, key: str) -> list[Any]:
+        """The files that hold a key, see `SourceOfFiles`."""
+        return file_stamps(self.path, f"data/{key}")
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key as stored, (stop - start, *shape).
@@ -55,6 +67,8 @@ class ZarrSource:
         Raises:
             InputError: The key is not there, or a chunk file is missing or cannot be decoded (it is named).
         """
+        if key in self.lacking:
+            raise InputError(self.lacking[key])
         if key not in self.keys:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
         return self._read(f"data/{key}", start, min(stop, int(self.episode_ends[-1])))
@@ -71,15 +85,32 @@ class ZarrSource:
     def _array_names(self) -> list[str]:
         group = self._group()
         try:
-            names = [name for name, _ in group["data"].arrays()]  # type: ignore[union-attr]
+            names = self._known(group)
             ends = group[ENDS]
         except (KeyError, AttributeError):
             found = ", ".join(sorted(name for name, _ in group.members())) or "nothing"
             raise InputError(f"{self.path} lacks data/ or {ENDS} (it holds {found}); {LAYOUT}") from None
         except ValueError as error:
             raise InputError(f"the metadata of {self.path} cannot be read ({_first_line(error)})") from error
+        if not names and self.lacking:
+            raise InputError(next(iter(self.lacking.values())))
         if not names or not isinstance(ends, zarr.Array):
             raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
+        return names
+
+    def _known(self, group: zarr.Group) -> list[str]:
+        """Names of the arrays in data/ but for those whose codec is not installed: they may not be needed."""
+        try:
+            return [name for name, _ in group["data"].arrays()]  # type: ignore[union-attr]
+        except UNKNOWN_CODEC:
+            names = []
+        for name in _folders_in_data(self.path):
+            try:
+                names += [name] if isinstance(group[f"data/{name}"], zarr.Array) else []
+            except KeyError:
+                pass  # a folder of something else
+            except UNKNOWN_CODEC as error:
+                self.lacking[name] = _codec_sentence(name, self.path, error)
         return names
 
     def _array(self, name: str) -> zarr.Array:
@@ -158,6 +189,24 @@ def open_store(path: str) -> zarr.Group:
             f"{path} does not exist; give the path of a zarr directory or .zip of demonstrations"
         )
     raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")
+
+
+def _folders_in_data(path: str) -> list[str]:
+    if Path(path).is_dir():
+        return sorted(folder.name for folder in Path(path, "data").iterdir() if folder.is_dir())
+    root = PurePosixPath(_root_in_zip(path), "data").parts
+    with zipfile.ZipFile(path) as file:
+        members = (PurePosixPath(name).parts for name in file.namelist())
+        inside = (parts[len(root) :] for parts in members if parts[: len(root)] == root)
+        return sorted({parts[0] for parts in inside if len(parts) > 1})
+
+
+def _codec_sentence(key: str, path: str, error: ValueError) -> str:
+    codec = _first_line(error).rpartition(":")[2].strip(" '\"")
+    advice = "install the package that brings it, or store the key with another codec"
+    if codec.startswith("imagecodecs"):
+        advice = "pip install 'shortcut-policy[images]' brings it (imagecodecs and imagecodecs-numcodecs)"
+    return f"key '{key}' of {path} is stored with the codec {codec}, which is not installed: {advice}"
 
 
 def _root_in_zip(path: str) -> str:

@@ -17,6 +17,7 @@ FREE_TO_CHANGE = (
     "trainer.cuda_graph",
     "trainer.threads",
     "trainer._target_",
+    "data.cache",
 )
 #: What a run may change when it goes on: the above, and what it is watched by, tried in and kept as. A larger
 #: ``trainer.max_steps`` is another matter, see `Trainer.resume`.

@@ -115,6 +115,7 @@ class DataConfig:
     val_fraction: Part = 0.02
     max_train_episodes: Count | None = None
     memory_limit_mb: NotNegative = 1024.0
+    cache: str | None = None
 
 
 @dataclass(frozen=True)

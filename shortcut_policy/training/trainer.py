@@ -35,6 +35,7 @@ from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.parts import prepare
 from shortcut_policy.training.precision import computes_bf16
+from shortcut_policy.training.prefetch import Prefetch
 from shortcut_policy.training.processes import any_process, make_accelerator, means
 from shortcut_policy.training.record import check_length, progress_bar, recorded, run_document
 from shortcut_policy.training.run_folder import check_output, only_training
@@ -109,6 +110,7 @@ class Trainer:
         dataset.to(self.device)
         order = seeded_generator("cpu", seed, ORDER).initial_seed()
         self.stream = BatchStream(len(dataset.train), config.batch_size, order, rank, world)
+        self.prefetch = Prefetch(dataset, self.stream, config.max_steps)
         self.phase = 0
         self.phase_starts = [0, *phase_starts(model.objective.teacher_phases, config.max_steps)]
         self.teacher: Model | None = None
@@ -267,7 +269,7 @@ class Trainer:
 
     def _optimize(self, progress: float, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss, clipped gradients and new weights; returns the losses (B,) and scalars to log."""
-        batch = self.dataset.batch(self.dataset.train[rows.to(self.device)])
+        batch = self.prefetch.batch(self.step, rows)
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -306,7 +308,6 @@ class Trainer:
 
     def _phase_schedules(self) -> list[LambdaLR]:
         """Warm-up and cosine over the current phase, each as long as its share of the run."""
-
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
         warmup = round(config.warmup_steps * (end - start) / config.max_steps)

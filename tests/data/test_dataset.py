@@ -212,11 +212,6 @@ def test_pixels_out_of_range(tmp_path: Path, bad: float) -> None:
         dataset(spoil(tmp_path, "image", row=0, value=bad))
 
 
-def test_images_in_0_to_1(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"key 'image' .*images in 0\.\.1; store 0\.\.255"):
-        dataset(store(tmp_path, image=arrays()["image"] / 255))
-
-
 @IN_MEMORY
 def test_corrupt_chunk(tmp_path: Path, memory_limit_mb: float) -> None:
     source = store(tmp_path)
@@ -226,18 +221,14 @@ def test_corrupt_chunk(tmp_path: Path, memory_limit_mb: float) -> None:
     chunk.write_bytes(content)
     with pytest.raises(InputError, match=r"chunk file .*a\.zarr/data/keypoint/0\.0\.0 cannot be decoded"):
         dataset(source, memory_limit_mb=memory_limit_mb)
-    if memory_limit_mb == 0:
-        unverified = {"memory_limit_mb": 0, "verify": False, "obs": {"agent": OBS["agent"]}}
-        assert len(dataset(source, **unverified).train) > 0
 
 
 @IN_MEMORY
-@pytest.mark.parametrize("verify", [True, False])
-def test_missing_chunk(tmp_path: Path, memory_limit_mb: float, verify: bool) -> None:
+def test_missing_chunk(tmp_path: Path, memory_limit_mb: float) -> None:
     source = store(tmp_path)
     (tmp_path / "a.zarr/data/image/0.0.0.0").unlink()
     with pytest.raises(InputError, match=r"chunk file .*a\.zarr/data/image/0\.0\.0\.0 is missing"):
-        dataset(source, memory_limit_mb=memory_limit_mb, verify=verify)
+        dataset(source, memory_limit_mb=memory_limit_mb)
 
 
 @pytest.mark.parametrize(
@@ -317,3 +308,26 @@ def test_a_path_in_place_of_a_source_and_obs_that_are_no_fields(demonstrations):
         DemonstrationDataset(demonstrations, {"state": Field("state", (5,))}, action, **sizes)
     with pytest.raises(InputError, match="must be a mapping of names to fields"):
         DemonstrationDataset(ZarrSource(demonstrations), ["state"], action, **sizes)
+
+
+def test_a_cache_that_is_no_path_gets_a_sentence(whole_store: ZarrSource) -> None:
+    with pytest.raises(InputError, match=r"^5 is given where the path of a file or folder has to be"):
+        dataset(whole_store, cache=5)
+
+
+def test_lazy_fields_are_read_from_files_in_the_cache(whole_store: ZarrSource, tmp_path: Path) -> None:
+    lazy = dataset(whole_store, memory_limit_mb=0, cache=tmp_path)
+    assert not lazy.in_memory and dataset(whole_store).in_memory
+    assert len(list(tmp_path.rglob("*.rows"))) == len(OBS) + 1
+    again = dataset(whole_store, memory_limit_mb=0, cache=tmp_path)
+    assert_same(again.batch(again.train), dataset(whole_store).batch(again.train))
+    for name, value in lazy.fit_normalizer().state_dict().items():
+        assert torch.equal(value, dataset(whole_store).fit_normalizer().state_dict()[name])
+
+
+def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path: Path) -> None:
+    twice = {"a": Field("state", (5,)), "b": Field("state", (5,), normalize="gaussian")}
+    lazy = dataset(whole_store, obs=twice, memory_limit_mb=0, cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.rows"))) == 2
+    seen = lazy.batch(lazy.train)["obs"]
+    assert torch.equal(seen["a"], seen["b"])

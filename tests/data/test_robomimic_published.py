@@ -67,14 +67,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     return record
 
 
-@pytest.fixture(scope="module", autouse=True)
-def absolute_actions(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Keeps the computed actions out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def _episodes(env_name: str) -> list[dict[str, Any]]:
     env, episodes = RobosuiteEnv(env_name), []
     for seed in range(DEMOS):

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from shortcut_policy.commands.convert import run as convert
 from shortcut_policy.commands.train import run as train
 from shortcut_policy.commands.view import run as view
-from shortcut_policy.data import EpisodeWriter, RobomimicSource, ZarrSource
+from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
 from shortcut_policy.data.object_state import LAYOUTS, ObjectState, relative_pose
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
@@ -321,6 +321,23 @@ def version(number: str | None, task: str = "PickPlaceCan") -> Any:
 def test_bad_files_get_a_sentence(file, edit, sentence):
     with pytest.raises(InputError, match=sentence):
         RobomimicSource(change(file, edit))
+
+
+def test_a_camera_that_only_some_demonstrations_have_is_said_by_who_needs_it(file):
+    def edit(opened: h5py.File) -> None:
+        for name in ("demo_0", "demo_1", "demo_2"):
+            opened[f"data/{name}/obs/everywhere"] = np.zeros((len(opened[f"data/{name}/actions"]), 2))
+        opened["data/demo_1/obs/wrist_image"] = np.zeros((LENGTHS[1], 8, 8, 3), np.uint8)
+
+    source = RobomimicSource(change(file, edit))
+    assert "everywhere" in source.keys and "wrist_image" not in source.keys
+    wanted = r"obs/wrist_image is missing in demo_0, demo_2 of the 3 demonstrations of .*with a filter_key"
+    field = Field("wrist_image", (8, 8, 3), normalize="image")
+    for use in (lambda: field.check(source), lambda: source.read("wrist_image", 0, 1)):
+        with pytest.raises(InputError, match=wanted):
+            use()
+    with pytest.raises(InputError, match="has no key 'front_image'"):
+        source.read("front_image", 0, 1)
 
 
 def test_other_mistakes_get_a_sentence(file, tmp_path):

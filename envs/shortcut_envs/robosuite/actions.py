@@ -47,7 +47,7 @@ class AbsoluteActions:
         path: See `RobomimicSource`; or a store that ``scripts/render.py`` made of such a file.
         filter_key: See there; of files only.
         objects: See there.
-        cache: Folder; see `shortcut_policy.paths.cache_folder`.
+        cache: Folder; see `cache_folder` if None.
         replayed: Demonstrations that are replayed.
 
     Raises:
@@ -65,7 +65,8 @@ class AbsoluteActions:
         self._source = _open(path, filter_key, objects)
         self.path, self.keys = self._source.path, self._source.keys
         self.episode_ends = self._source.episode_ends
-        self.env_args, self.partly = self._source.env_args, getattr(self._source, "partly", {})
+        self.env_args, self.lacking = self._source.env_args, self._source.lacking
+        self.chunk_rows: dict[str, int] = getattr(self._source, "chunk_rows", {})
         stored = self._source.read(ACTIONS, 0, int(self.episode_ends[-1]))
         if self._source.action_kind == "displacement":
             self._actions = self._load(stored, cache_folder(cache), replayed)
@@ -77,6 +78,10 @@ class AbsoluteActions:
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """See `RobomimicSource.read`."""
         return self._actions[start:stop] if key == ACTIONS else self._source.read(key, start, stop)
+
+    def stamp(self, key: str) -> list[Any] | None:
+        """See `RobomimicSource.stamp`; none for the actions, which are not in the file."""
+        return None if key == ACTIONS else self._source.stamp(key)
 
     def scene(self, episode: int) -> str | None:
         """See `RobomimicSource.scene`."""

@@ -1,0 +1,125 @@
+"""Stored rows as a field's values: float32 numbers, or bytes for images however they are stored."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.data.source import EpisodeSource, Field, episode_rows, find_row, pieces
+from shortcut_policy.errors import InputError
+
+#: Episodes from which one frame is looked at to tell images in 0..1 from images in 0..255.
+SAMPLED_EPISODES = 64
+#: Pixels that are converted at a time: they stay in the cache of a core from one operation to the next.
+PIXELS = 2**17
+
+
+class Conversion:
+    """Rows of a key as a field wants them, or an `InputError` that names the first row that cannot be used.
+
+    Images are bytes afterwards. Channels are moved to where the field has them; floats in 0..1 are multiplied
+    by 255. Which of the two ranges a key is in is decided from frames of all its episodes, and a frame that
+    is in the other range is refused later. What is changed is said on stderr.
+
+    Args:
+        source: The episodes; a few frames are read if they are images of floats.
+        field: See `Field`; it must fit the source (`Field.check`).
+
+    Attributes:
+        dtype: Of the values, float32 or uint8.
+    """
+
+    def __init__(self, source: EpisodeSource, field: Field) -> None:
+        self.source, self.field = source, field
+        self.is_image = field.normalize == "image"
+        self.dtype = np.dtype(np.uint8 if self.is_image else np.float32)
+        stored = source.shapes[field.key]
+        order = field.axes(stored)
+        self._axes = None if order is None or order == tuple(range(len(stored))) else order
+        self._is_float = source.dtypes[field.key].kind == "f"
+        #: Largest value of a pixel as it is stored.
+        self.top = 1 if self.is_image and self._is_float and self._in_0_to_1() else 255
+
+    @property
+    def changes(self) -> str:
+        """What is changed in the images, for a message; empty if nothing is."""
+        stored, moved = list(self.source.shapes[self.field.key]), self._axes is not None
+        parts = [f"{stored} per step become {list(self.field.shape)}"] if moved else []
+        return " and ".join([*parts, *(["0..1 becomes 0..255"] if self.top == 1 else [])])
+
+    @property
+    def made_of(self) -> list[Any]:
+        """The key, and what decides what becomes of its rows; plain JSON."""
+        columns = None if self.field.columns is None else list(self.field.columns)
+        return [self.field.key, columns, list(self._axes or ()), self.top]
+
+    def __call__(self, block: np.ndarray, start: int) -> np.ndarray:
+        """Values of the rows from ``start`` on, (N, *stored shape) -> (N, *shape), contiguous.
+
+        Raises:
+            InputError: A value is not finite, or no pixel.
+        """
+        values = self.field.take(block)
+        if self._axes is not None:
+            values = values.transpose(0, *(axis + 1 for axis in self._axes))
+        if self.is_image:
+            return self._bytes(values, start)
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        bad = ~np.isfinite(values)
+        if bad.any():
+            where = self._where(start + int(np.argwhere(bad)[0][0]))
+            raise InputError(f"{where} is not a finite number; drop or repair that episode")
+        return values
+
+    def _in_0_to_1(self) -> bool:
+        episodes = len(self.source.episode_ends)
+        largest = 0.0
+        for e in np.unique(np.linspace(0, episodes - 1, min(episodes, SAMPLED_EPISODES)).round()):
+            middle = sum(episode_rows(self.source, int(e))) // 2
+            frame = self.field.take(self.source.read(self.field.key, middle, middle + 1))
+            largest = max(largest, float(np.nanmax(frame, initial=0)))
+            if largest > 1:
+                return False
+        return largest > 0  # black frames alone tell nothing
+
+    def _bytes(self, values: np.ndarray, start: int) -> np.ndarray:
+        if values.dtype == np.uint8:
+            return np.ascontiguousarray(values)
+        pixels = np.empty(values.shape, np.uint8)
+        for part in pieces(0, len(values), int(np.prod(values.shape[1:])), PIXELS):
+            rows = values[part.start : part.stop]
+            self._check_range(rows, start + part.start)
+            if self._is_float:
+                rows = rows * rows.dtype.type(255 // self.top)
+                np.rint(rows, out=rows)
+            pixels[part.start : part.stop] = rows
+        return pixels
+
+    def _check_range(self, rows: np.ndarray, start: int) -> None:
+        low, high = (extreme(rows.reshape(len(rows), -1), axis=1) for extreme in (np.min, np.max))
+        outside = ~((low >= 0) & (high <= 255))  # NaN is outside too
+        if outside.any():
+            where = self._where(start + int(np.argmax(outside)))
+            raise InputError(f"{where} is not a pixel value in 0..255; drop or repair that episode")
+        if not self._is_float:
+            return
+        odd = high > 1 if self.top == 1 else (high > 0) & (high <= 1)
+        if self.top == 255:  # a nearly black frame of whole numbers is one in 0..255
+            odd[odd] = [bool((row % 1).any()) for row in rows[odd]]
+        if odd.any():
+            first = int(np.argmax(odd))
+            raise InputError(
+                f"{self._where(start + first)} has pixels up to {high[first]:.4g}, but the frames of other "
+                f"episodes are in 0..{self.top}; store all of them in 0..255, as uint8"
+            )
+
+    def _where(self, row: int) -> str:
+        episode, step = find_row(self.source, row)
+        return f"key '{self.field.key}' of {self.source.path}, row {row} (episode {episode}, step {step})"
+
+
+def say_changes(conversion: Conversion) -> None:
+    """Say on stderr how images are changed while they are loaded, if they are."""
+    if conversion.changes:
+        key, path = conversion.field.key, conversion.source.path
+        print(f"images of key '{key}' of {path}: {conversion.changes} while they are loaded", file=sys.stderr)
