@@ -58,6 +58,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@echo "  build backend" && $(PIP_INSTALL) hatchling
-	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic]'
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images]'
 	@touch $@
 	@echo "$(VENV) is ready"
