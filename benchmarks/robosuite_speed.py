@@ -30,7 +30,7 @@ def main() -> None:
     print("| task | ours (ms) | robosuite (ms) | factor | same states |\n| :-- | --: | --: | --: | :-- |")
     for task in arguments.tasks:
         ours: RobosuiteEnv = gymnasium.make(f"shortcut_policy/{task}-v0").unwrapped  # type: ignore[assignment]
-        theirs = make_env(ours.args, ours.actions, (), 84, False)
+        theirs = make_env(ours.args, ours.actions)
         times: tuple[list[float], list[float]] = ([], [])
         same = True
         for seed in range(arguments.rounds):

@@ -180,6 +180,14 @@ def collect(config: DictConfig) -> None:
     run(config)
 
 
+@command("render")
+def render(config: DictConfig) -> None:
+    """Draw images of demonstrations of states: ``scripts/render.py task=pusht output=pusht_images.zarr``."""
+    from shortcut_policy.commands.render import run
+
+    run(config)
+
+
 @command("view")
 def view(config: DictConfig) -> None:
     """Show what a demonstration store holds: ``scripts/view.py store=...``."""

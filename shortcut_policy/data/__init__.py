@@ -7,8 +7,9 @@ from shortcut_policy.lazy import lazy_names
 
 if TYPE_CHECKING:
     from shortcut_policy.data.dataset import Batch, DemonstrationDataset
+    from shortcut_policy.data.env_args import EnvArgs
     from shortcut_policy.data.normalizer import Normalizer
-    from shortcut_policy.data.robomimic_source import EnvArgs, RobomimicSource
+    from shortcut_policy.data.robomimic_source import RobomimicSource
     from shortcut_policy.data.source import EpisodeSource, Field
     from shortcut_policy.data.writer import EpisodeWriter
     from shortcut_policy.data.zarr_source import ZarrSource
@@ -32,7 +33,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "Batch": "shortcut_policy.data.dataset",
         "DemonstrationDataset": "shortcut_policy.data.dataset",
-        "EnvArgs": "shortcut_policy.data.robomimic_source",
+        "EnvArgs": "shortcut_policy.data.env_args",
         "EpisodeSource": "shortcut_policy.data.source",
         "EpisodeWriter": "shortcut_policy.data.writer",
         "Field": "shortcut_policy.data.source",

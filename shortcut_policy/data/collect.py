@@ -1,17 +1,21 @@
 """Record demonstrations with a scripted expert."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from shortcut_policy.build import build
-from shortcut_policy.data.robomimic_source import ENV_ARGS, HDF5_SUFFIXES
+from shortcut_policy.data.env_args import ENV_ARGS
+from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
@@ -101,15 +105,31 @@ def _episodes(
     if workers == 1:
         yield from (record(expert_spec, seed, index) for index in indices)
         return
-    make = partial(record, expert_spec, seed)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(make, indices)
+    with pool_of(workers) as pool:
+        yield from pool.map(partial(record, expert_spec, seed), indices)
+
+
+def pool_of(workers: int) -> ProcessPoolExecutor:
+    """So many processes, which end with this one, however it ends."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Without this a worker of a killed process would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
     """Episodes of two experts or seeds in one store could not be made again."""
     path = expand(output)
-    stored = recorded_attributes(path) if path.suffix in HDF5_SUFFIXES else _attributes_of_store(path)
+    stored = recorded_attributes(path) if path.suffix in HDF5_SUFFIXES else attributes_of_store(path)
     if stored is None:
         return
     missing = [key for key in attributes if key not in stored]
@@ -127,7 +147,8 @@ def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
             )
 
 
-def _attributes_of_store(path: Path) -> dict[str, Any] | None:
+def attributes_of_store(path: Path) -> dict[str, Any] | None:
+    """Attributes of a zarr store with whole episodes; None of anything else."""
     try:
         return ZarrSource(path).attributes
     except InputError:

@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from shortcut_policy.data.action_kind import ACTIONS
+from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.object_state import OBJECT
-from shortcut_policy.data.robomimic_source import (
-    ACTIONS,
-    ENV_ARGS,
-    HDF5_SUFFIXES,
-    EnvArgs,
-    RobomimicSource,
-)
+from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
 from shortcut_policy.data.robomimic_writer import write_hdf5
 from shortcut_policy.data.source import episode_rows, expand
 from shortcut_policy.data.writer import EpisodeWriter
@@ -64,7 +60,7 @@ def hdf5_to_zarr(path: Path, output: Path) -> None:
     ``obs.object`` is what the file holds, alone where that cannot be repaired. Masks and attributes become
     the attribute ``robomimic``.
     """
-    stored = RobomimicSource(path, objects="stored")
+    stored = RobomimicSource(path, objects="stored", poses=True)
     names = {key: _array_name(key, stored.dataset_of(key)) for key in stored.keys}
     about = {
         "attributes": stored.attributes(),
@@ -97,7 +93,7 @@ def zarr_to_hdf5(path: Path, output: Path, env_args: str | None, actions: str) -
 def _repaired(path: Path) -> RobomimicSource | None:
     """The file with ``object`` repaired; None, with a line that says why, if that cannot be."""
     try:
-        return RobomimicSource(path)
+        return RobomimicSource(path, poses=True)
     except InputError as error:
         print(f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {error}")
         return None

@@ -5,67 +5,26 @@
 names of episodes.
 """
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.data.object_state import EEF, LAYOUTS, OBJECT, ObjectState
+from shortcut_policy.data.action_kind import ACTIONS, ActionKind, kind_of_actions
+from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
+from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
 from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
+from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
     import h5py
 
-ACTIONS, ENV_ARGS = "actions", "env_args"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 #: Demonstrations that an error names, at most.
 LISTED = 8
 LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
-#: Rounding of actions that were stored in float32.
-TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class EnvArgs:
-    """The environment that a file was recorded in, from the attribute ``env_args``.
-
-    Attributes:
-        name: Of robosuite's environment, such as ``Lift`` or ``PickPlaceCan``.
-        version: Of robosuite.
-        kwargs: Arguments of ``robosuite.make``.
-    """
-
-    name: str
-    version: str
-    kwargs: dict[str, Any]
-
-    @classmethod
-    def parse(cls, text: str | bytes, where: str) -> "EnvArgs":
-        """Read the JSON of ``env_args``.
-
-        Raises:
-            InputError: It is not JSON, or lacks ``env_name``.
-        """
-        try:
-            args = json.loads(text)
-            name, kwargs = args["env_name"], dict(args.get("env_kwargs") or {})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"the env_args of {where} cannot be read ({error!r}): they must be JSON with env_name, "
-                "env_version and env_kwargs"
-            ) from error
-        # robomimic's files say it in either place, the oldest not at all.
-        version = args.get("env_version") or kwargs.pop("env_version", None)
-        if not version:
-            raise InputError(
-                f"the env_args of {where} do not say which robosuite made it (env_version): add it, such as "
-                "1.4.1 or 1.5.1, because the order of the 'object' observation depends on it"
-            )
-        return cls(str(name), str(version), kwargs)
 
 
 class RobomimicSource:
@@ -81,16 +40,18 @@ class RobomimicSource:
         filter_key: Only the demonstrations that ``mask/<filter_key>`` lists, such as ``train``; all if None.
         objects: ``repaired`` gives the observation ``object`` as `ObjectState` makes it, which is what the
             environments of this library give too; ``stored`` leaves it as it is.
+        poses: Read files of robomimic's tasks, too, whose actions are poses, as they are.
 
     Attributes:
         env_args: What the file was recorded in.
         demos: Names of the demonstrations, by number.
+        action_kind: What ``actions`` holds, see `shortcut_policy.data.action_kind`.
         lacking: Key -> sentence, of what only some of the demonstrations hold.
 
     Raises:
         InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
             an unknown filter key, arrays of other lengths, actions that are not finite or, in
-            robomimic's tasks, outside [-1, 1].
+            robomimic's tasks, outside [-1, 1] or poses that were not asked for.
     """
 
     def __init__(
@@ -98,6 +59,7 @@ class RobomimicSource:
         path: str | os.PathLike[str],
         filter_key: str | None = None,
         objects: Literal["repaired", "stored"] = "repaired",
+        poses: bool = False,
     ) -> None:
         if objects not in ("repaired", "stored"):
             raise InputError(f"objects={objects} must be repaired or stored")
@@ -116,7 +78,7 @@ class RobomimicSource:
         self._object_state: ObjectState | None = None
         if objects == "repaired" and OBJECT in self.keys:
             self._object_state = self._repair()
-        self._check_actions()
+        self.action_kind = self._check_actions(poses)
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key, (stop - start, *shape).
@@ -146,6 +108,11 @@ class RobomimicSource:
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
         return plain_attributes(self._data() if demo is None else self._data()[demo])
+
+    def scene(self, episode: int) -> str | None:
+        """The model of a demonstration's scene, mujoco's XML; None if the file has none for robosuite 1.5."""
+        model = self._data()[self.demos[episode]].attrs.get("model_file")
+        return model if self.env_args.version.startswith("1.5") else None
 
     def dataset_of(self, key: str) -> str:
         """Path of a key in the group of a demonstration."""
@@ -256,7 +223,7 @@ class RobomimicSource:
             )
         return repair
 
-    def _check_actions(self) -> None:
+    def _check_actions(self, poses: bool) -> ActionKind:
         actions = self._stored(ACTIONS, 0, int(self.episode_ends[-1]))
         bad = ~np.isfinite(actions)
         if bad.any():
@@ -266,14 +233,13 @@ class RobomimicSource:
                 f"action {step} of {self.demos[e]} of {self.path} is not a finite number; drop or repair "
                 "that demonstration"
             )
-        low, high = float(actions.min()), float(actions.max())
-        # Other environments may take any actions, such as the pixels of Push-T.
-        if self.env_args.name in LAYOUTS and max(-low, high) > 1 + TOLERANCE:
+        kind = kind_of_actions(self, self.env_args)
+        if kind != "displacement" and not poses:
             raise InputError(
-                f"the actions of {self.path} reach from {low:.4g} to {high:.4g}, but those of robosuite's "
-                "controllers lie in [-1, 1]; scale them as they were when they were recorded (absolute "
-                "actions are made from these by the library)"
+                f"the actions of {self.path} are poses, which this task would take for displacements: use "
+                "the *_absolute task (source shortcut_envs.robosuite.actions.AbsoluteActions)"
             )
+        return kind
 
     def _stored(self, key: str, start: int, stop: int) -> np.ndarray:
         stop = min(stop, int(self.episode_ends[-1]))
@@ -293,6 +259,33 @@ class RobomimicSource:
         if not pieces:
             return np.empty((0, *self.shapes[key]), self.dtypes[key])
         return np.concatenate(pieces)
+
+
+class RobomimicStore(ZarrSource):
+    """A zarr store that was made of a robomimic file, with the names of its keys, by ``scripts/render.py``.
+
+    Args:
+        path: See `ZarrSource`.
+
+    Attributes:
+        env_args: What the file was recorded in.
+        action_kind: What ``actions`` holds, see `shortcut_policy.data.action_kind`.
+        demos: Names of the demonstrations, by number.
+
+    Raises:
+        InputError: See `ZarrSource`; or the store does not say what it was recorded in, or has no actions.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        if ENV_ARGS not in self.attributes or len(self.shapes.get(ACTIONS, ())) != 1:
+            raise InputError(
+                f"{self.path} does not say what it was recorded in (attribute {ENV_ARGS}), or has no "
+                "actions: use a robomimic file (.hdf5), or a store that scripts/render.py made of one"
+            )
+        self.env_args = EnvArgs.parse(self.attributes[ENV_ARGS], self.path)
+        self.action_kind = kind_of_actions(self, self.env_args)
+        self.demos = [f"episode {number}" for number in range(len(self.episode_ends))]
 
 
 def open_hdf5(path: str) -> "h5py.File":
@@ -326,12 +319,14 @@ def import_h5py() -> Any:
 
 
 def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
-    """What a file was recorded in, without a look at its demonstrations.
+    """What a file, or a store that was made of one, was recorded in, without a look at its demonstrations.
 
     Raises:
         InputError: No such file, not one of robomimic, or no readable ``env_args``.
     """
     name = str(expand(path))
+    if not name.endswith(HDF5_SUFFIXES):
+        return RobomimicStore(name).env_args
     with open_hdf5(name) as file:
         return _env_args(data_group(file, name), name)
 

@@ -10,9 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.robomimic_source import (
-    ENV_ARGS,
-    EnvArgs,
     data_group,
     import_h5py,
     list_arrays,

@@ -15,6 +15,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from shortcut_policy.data.convert import ROBOMIMIC
+from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
 from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pieces, row_bytes
 from shortcut_policy.data.zarr_source import ZarrSource
@@ -42,7 +43,7 @@ DrawStates = Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
 
 def open_store(path: str) -> ZarrSource | RobomimicSource:
     """A demonstration store: a robomimic file if its name ends in .hdf5, or a zarr store."""
-    return RobomimicSource(path) if expand(path).suffix in HDF5_SUFFIXES else ZarrSource(path)
+    return RobomimicSource(path, poses=True) if expand(path).suffix in HDF5_SUFFIXES else ZarrSource(path)
 
 
 def chosen_episodes(source: EpisodeSource, episodes: Any) -> list[int]:
@@ -135,10 +136,15 @@ def _attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
     """What else a store says of itself, in a line each."""
     if isinstance(source, RobomimicSource):
         masks = [f"{name} ({len(demos)})" for name, demos in sorted(source.masks().items())]
-        env = f"{source.env_args.name}, robosuite {source.env_args.version}"
-        return {"environment": env, "filter keys": ", ".join(masks) or "none"}
-    converted = {ROBOMIMIC: "converted from a file of it"}
-    return {name: converted.get(name, value) for name, value in source.attributes.items()}
+        return {"environment": _named(source.env_args), "filter keys": ", ".join(masks) or "none"}
+    short = {ROBOMIMIC: "converted from a file of it"}
+    if ENV_ARGS in source.attributes:
+        short[ENV_ARGS] = _named(EnvArgs.parse(source.attributes[ENV_ARGS], source.path))
+    return {name: short.get(name, value) for name, value in source.attributes.items()}
+
+
+def _named(env_args: EnvArgs) -> str:
+    return f"{env_args.name}, robosuite {env_args.version}"
 
 
 def _is_numeric(source: EpisodeSource, key: str) -> bool:

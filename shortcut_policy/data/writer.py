@@ -27,6 +27,8 @@ from shortcut_policy.locks import writer_lock
 
 #: Most bytes of a chunk before compression: a small store is a file per key, a window of images a quick read.
 CHUNK_BYTES = 2**20
+#: The same of images, a dozen of 84 x 84: training that reads them from disk takes two neighbours at random.
+IMAGE_CHUNK_BYTES = 2**18
 GROUPS = ("data", "meta")
 #: Readers take a chunk that is not there for a lost one, so chunks of zeros are written too.
 WRITE_ALL_CHUNKS = {"array.write_empty_chunks": True}
@@ -191,7 +193,8 @@ class EpisodeWriter:
     def _create(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._drop_unfinished()
         for key, values in arrays.items():
-            rows = max(1, CHUNK_BYTES // max(1, values[0].nbytes))
+            most = IMAGE_CHUNK_BYTES if values.ndim == 4 and values.dtype == np.uint8 else CHUNK_BYTES
+            rows = max(1, most // max(1, values[0].nbytes))
             self._create_array(f"data/{key}", values.dtype, values.shape[1:], rows)
         self._create_array(ENDS, np.dtype(np.int64), (), 2**12)
 

@@ -34,7 +34,7 @@ class EvaluationConfig:
     batch_size: Count = 50
     env: Mapping[str, Any] | None = None
     num_envs: Count = 50
-    asynchronous: bool = False
+    asynchronous: bool | None = None
     overwrite: bool = False
     device: str = "cpu"
     output: Path = field(default=Path("outputs"))

@@ -68,14 +68,14 @@ class RolloutOptions:
 
     Attributes:
         num_envs: Episodes played side by side.
-        asynchronous: One process an environment.
+        asynchronous: One process an environment; if None, for those that say that they are slow.
         videos: Film the first so many episodes.
         plot: Draw the paths of the first episodes, if the environment says that it has ``paths``.
         overwrite: Evaluate again what is finished.
     """
 
     num_envs: Count = 50
-    asynchronous: bool = False
+    asynchronous: bool | None = None
     videos: Index = 0
     plot: bool = False
     overwrite: bool = False

@@ -17,6 +17,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_batches import Acted, ChunkActor, check_environment
 from shortcut_policy.rollout.episode import ActionChunkEpisode, EpisodeResult
+from shortcut_policy.training.threads import usable_cores
 
 
 def rollout(
@@ -29,7 +30,7 @@ def rollout(
     num_envs: int = 50,
     batch_size: int = 50,
     guidance: float | None = None,
-    asynchronous: bool = False,
+    asynchronous: bool | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     progress: str | None = None,
 ) -> list[EpisodeResult]:
@@ -51,7 +52,9 @@ def rollout(
         num_envs: Episodes played side by side.
         batch_size: Rows of an inference batch.
         guidance: See `Policy.act`.
-        asynchronous: One process an environment, worth it where a step takes much longer than a message.
+        asynchronous: One process an environment, worth it where a step takes much longer than a message. None
+            is for the environment to say: if its ``metadata`` hold ``slow``, there are as many processes as
+            cores, or ``num_envs`` if that is less.
         on_episode: Called with each result as soon as its episode is over.
         progress: Show a progress bar with this title.
 
@@ -66,7 +69,16 @@ def rollout(
     def make_episode() -> gymnasium.Env:
         return ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
 
+    made: list[gymnasium.Env] = []
+    if asynchronous is None:
+        made.append(make_episode())
+        asynchronous = bool(made[0].metadata.get("slow"))
+        if asynchronous:
+            made.pop().close()
+            num_envs = min(num_envs, usable_cores())
     makers = [make_episode] * min(num_envs, len(episode_seeds))
+    if made:
+        makers[0] = made.pop
     envs: VectorEnv
     if asynchronous:
         # A fork would inherit this process's threads and OpenGL, and hang where it draws.

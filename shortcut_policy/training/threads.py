@@ -86,7 +86,7 @@ class Threads:
         self._use(self.most)
         self._left = self._begun = self._hold_until = -math.inf
         self._load: Load | None = None
-        self._cores = cores or _usable_cores()
+        self._cores = cores or usable_cores()
         self._updates = 0
         #: Threads and updates a second before they became fewer.
         self._more: tuple[int, float] | None = None
@@ -143,5 +143,6 @@ class Threads:
             torch.set_num_threads(count)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,5 +1,6 @@
 """The picture, the video and the table of a store, through the script that users call."""
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -157,3 +158,16 @@ def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
     result = script(tmp_path, "store=none.zarr")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert result.stderr.startswith("error: none.zarr does not exist; ")
+
+
+def test_what_a_store_was_recorded_in_takes_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env_args = json.dumps(
+        {"env_name": "Lift", "env_version": "1.5.1", "env_kwargs": {"robots": "Panda"}}, indent=4
+    )
+    with EpisodeWriter(tmp_path / "drawn.zarr", attributes={"env_args": env_args}) as writer:
+        writer.add_episode({"state": np.zeros((4, 3), np.float32)})
+    show(tmp_path / "drawn.zarr", episodes=[])
+    shown = capsys.readouterr().out
+    assert "env_args: Lift, robosuite 1.5.1" in shown and "Panda" not in shown

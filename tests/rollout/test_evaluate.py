@@ -16,6 +16,7 @@ from shortcut_policy.benchmark.rollouts import checkpoint_name
 from shortcut_policy.control import chunk_generator
 from shortcut_policy.errors import InputError
 from shortcut_policy.locks import writer_lock
+from shortcut_policy.rollout import play
 from shortcut_policy.rollout.chunk_batches import ChunkActor
 from shortcut_policy.rollout.evaluate import (
     EvaluationProtocol,
@@ -56,6 +57,30 @@ def test_results_do_not_depend_on_the_number_of_environments(tiny_policy, all_at
 def test_results_do_not_depend_on_processes(tiny_policy, all_at_once):
     found = rollout(tiny_policy, SHORT, SEEDS[:4], steps=2, num_envs=2, asynchronous=True)
     assert found == all_at_once[:4]
+
+
+@pytest.mark.parametrize(("slow", "asked"), [(True, None), (False, None), (True, False), (False, True)])
+def test_an_environment_says_whether_it_is_played_in_processes(
+    tiny_policy, all_at_once, monkeypatch, slow, asked
+):
+    made: list[int] = []
+
+    class Processes(gymnasium.vector.SyncVectorEnv):
+        def __init__(self, makers, context, **options):
+            assert context == "forkserver"  # a fork would hang in OpenGL
+            made.append(len(makers))
+            super().__init__(makers, **options)
+
+    def make() -> gymnasium.Env:
+        env = SHORT()
+        env.unwrapped.metadata = {**env.unwrapped.metadata, "slow": slow}
+        return env
+
+    monkeypatch.setattr(play, "AsyncVectorEnv", Processes)
+    monkeypatch.setattr(play, "usable_cores", lambda: 2)
+    found = rollout(tiny_policy, make, SEEDS[:3], steps=2, num_envs=3, asynchronous=asked)
+    assert found == all_at_once[:3]
+    assert made == ([3] if asked else [2] if slow and asked is None else [])
 
 
 def test_results_follow_the_seeds(tiny_policy, all_at_once):

@@ -20,7 +20,7 @@ from shortcut_envs.pusht.physics import (
     sample_start,
     transform_points,
 )
-from shortcut_envs.pusht.render import dataset_image, smooth_image
+from shortcut_envs.pusht.render import smooth_image, state_image
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
@@ -144,7 +144,7 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self.observation == "keypoints":
             keypoint = transform_points(KEYPOINTS, state.block).astype(np.float32)
             return {"keypoint": keypoint, "agent_pos": agent_pos}
-        image = dataset_image(state.agent, state.block, self.simulator.goal_pose, IMAGE_SIZE)
+        image = state_image(self.simulator.observed_state(), self.simulator.goal_pose, IMAGE_SIZE)
         return {"image": image, "agent_pos": agent_pos}
 
     def _info(self) -> dict[str, Any]:

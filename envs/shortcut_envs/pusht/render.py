@@ -66,6 +66,22 @@ def dataset_image(
     return np.array(image)
 
 
+def state_image(state: np.ndarray, goal_pose: Sequence[float] = GOAL_POSE, size: int = 96) -> np.ndarray:
+    """The scene of an observed or recorded state.
+
+    Args:
+        state: (5,) agent x, y, block x, y in world pixels, angle; rounded to float32, as stores hold it, so
+            that the image of a state is the same to the bit at play and from a recording.
+        goal_pose: See `dataset_image`.
+        size: See there.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    rounded = np.asarray(state, np.float32).astype(np.float64).tolist()
+    return dataset_image(rounded[:2], rounded[2:], goal_pose, size)
+
+
 def smooth_image(
     agent: Sequence[float],
     block_pose: Sequence[float],

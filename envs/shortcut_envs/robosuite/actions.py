@@ -1,4 +1,4 @@
-"""Absolute actions for robomimic's files, which hold displacements."""
+"""Absolute actions for robomimic's files, most of which hold displacements."""
 
 import hashlib
 import os
@@ -13,8 +13,9 @@ from shortcut_envs.robosuite.env import ABSOLUTE_SIZE, DELTA_SIZE, RobosuiteEnv
 from shortcut_envs.robosuite.rotation_6d import to_6d
 from shortcut_envs.robosuite.setup import make_env, quiet
 from shortcut_policy.data import RobomimicSource
-from shortcut_policy.data.robomimic_source import ACTIONS
-from shortcut_policy.data.source import episode_rows
+from shortcut_policy.data.action_kind import ACTIONS, SIZES
+from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicStore
+from shortcut_policy.data.source import episode_rows, expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path, cache_folder
 from shortcut_policy.provenance import code_hash, library_versions, short_hash
@@ -27,23 +28,30 @@ LIBRARIES = ("mujoco", "numpy", "robosuite", "scipy")
 
 
 class AbsoluteActions:
-    """A robomimic file whose ``actions`` are poses, (10,) an arm (an `EpisodeSource`).
+    """Demonstrations of robomimic's tasks whose ``actions`` are poses, (10,) an arm (an `EpisodeSource`).
 
-    Each recorded state is set in robosuite and its controller asked where the recorded displacement leads
-    from there: position in metres, rotation of the gripper's site as six numbers, gripper as recorded (Chi et
-    al. 2023 convert robomimic's data in this way). That takes a minute for 200 demonstrations, once: the
-    result is kept in ``cache``, by a hash of states, actions and environment. When it is made, the first
-    demonstrations are replayed with it and have to follow the recorded path.
+    An arm's ten numbers are position in metres, rotation of the gripper's site as six numbers, and gripper as
+    recorded. What a file holds decides how they come about (`shortcut_policy.data.action_kind`):
+
+    * Displacements: each recorded state is set in robosuite and its controller asked where the displacement
+      leads from there (Chi et al. 2023 convert robomimic's data in this way). That takes a minute for 200
+      demonstrations, once: the result is kept in ``cache``, by a hash of states, actions and environment.
+    * Poses of Diffusion Policy's ``*_abs.hdf5``, (7,) an arm with a rotation vector: the same numbers in
+      another form, without a simulator.
+    * Poses in this form already, in stores of ``scripts/render.py``: as they are.
+
+    When displacements are converted, the first demonstrations are replayed and have to follow the recorded
+    path.
 
     Args:
-        path: See `RobomimicSource`.
-        filter_key: See there.
+        path: See `RobomimicSource`; or a store that ``scripts/render.py`` made of such a file.
+        filter_key: See there; of files only.
         objects: See there.
         cache: Folder; see `cache_folder` if None.
         replayed: Demonstrations that are replayed.
 
     Raises:
-        InputError: The file has no ``states``, or replays leave its path.
+        InputError: The file has displacements and no ``states``, or replays leave its path.
     """
 
     def __init__(
@@ -54,16 +62,16 @@ class AbsoluteActions:
         cache: str | os.PathLike[str] | None = None,
         replayed: int = 3,
     ) -> None:
-        self._source = RobomimicSource(path, filter_key, objects)
+        self._source = _open(path, filter_key, objects)
         self.path, self.keys = self._source.path, self._source.keys
         self.episode_ends = self._source.episode_ends
         self.env_args, self.lacking = self._source.env_args, self._source.lacking
-        if STATES not in self.keys:
-            raise InputError(
-                f"{self.path} has no states, which absolute actions are computed from; use the file that the "
-                "observations were extracted from, or actions as they are stored"
-            )
-        self._actions = self._load(cache_folder(cache), replayed)
+        self.chunk_rows: dict[str, int] = getattr(self._source, "chunk_rows", {})
+        stored = self._source.read(ACTIONS, 0, int(self.episode_ends[-1]))
+        if self._source.action_kind == "displacement":
+            self._actions = self._load(stored, cache_folder(cache), replayed)
+        else:
+            self._actions = poses_of(stored) if self._source.action_kind == "rotation_vector" else stored
         self.shapes = {**self._source.shapes, ACTIONS: self._actions.shape[1:]}
         self.dtypes = {**self._source.dtypes, ACTIONS: self._actions.dtype}
 
@@ -75,9 +83,17 @@ class AbsoluteActions:
         """See `RobomimicSource.stamp`; none for the actions, which are not in the file."""
         return None if key == ACTIONS else self._source.stamp(key)
 
-    def _load(self, folder: Path, replayed: int) -> np.ndarray:
-        rows = int(self.episode_ends[-1])
-        states, actions = (self._source.read(key, 0, rows) for key in (STATES, ACTIONS))
+    def scene(self, episode: int) -> str | None:
+        """See `RobomimicSource.scene`."""
+        return self._source.scene(episode) if isinstance(self._source, RobomimicSource) else None
+
+    def _load(self, actions: np.ndarray, folder: Path, replayed: int) -> np.ndarray:
+        if STATES not in self.keys:
+            raise InputError(
+                f"{self.path} has no states, which absolute actions are computed from; use the file that the "
+                "observations were extracted from, or actions as they are stored"
+            )
+        states = self._source.read(STATES, 0, len(actions))
         settings = short_hash(vars(self.env_args), code_hash(__package__), library_versions(*LIBRARIES))
         digest = hashlib.blake2b(settings.encode(), digest_size=16)
         digest.update(states.tobytes())
@@ -93,7 +109,7 @@ class AbsoluteActions:
         return absolute
 
     def _compute(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        simulation = make_env(self.env_args, "delta", (), 0, False)
+        simulation = make_env(self.env_args, "delta")
         with quiet():
             simulation.reset()
         arms = actions.reshape(len(actions), len(simulation.robots), DELTA_SIZE)
@@ -122,6 +138,17 @@ class AbsoluteActions:
                     "with; use actions as they are stored"
                 )
         env.close()
+
+
+def poses_of(actions: np.ndarray) -> np.ndarray:
+    """Poses with rotations as six numbers, (N, 10) an arm, from those with rotation vectors, (N, 7) an arm.
+
+    A rotation vector is the axis times the angle in radians, of the gripper's site in the world, as
+    robosuite's controllers take it.
+    """
+    arms = actions.astype(np.float64).reshape(-1, SIZES["rotation_vector"])
+    turns = to_6d(Rotation.from_rotvec(arms[:, 3:6]))
+    return np.concatenate([arms[:, :3], turns, arms[:, 6:]], axis=1).reshape(len(actions), -1)
 
 
 def goal_of(robot: Any, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,3 +183,15 @@ def replay(
 def hands(env: RobosuiteEnv) -> list[str]:
     """Keys of the positions of all grippers."""
     return [f"robot{number}_eef_pos" for number in range(len(env.simulation.robots))]
+
+
+def _open(
+    path: str | os.PathLike[str], filter_key: str | None, objects: Any
+) -> RobomimicSource | RobomimicStore:
+    if expand(path).suffix in HDF5_SUFFIXES or not expand(path).is_dir():
+        return RobomimicSource(path, filter_key, objects, poses=True)
+    if filter_key is not None:
+        raise InputError(
+            f"filter_key={filter_key} chooses demonstrations of a file, and {path} is a zarr store"
+        )
+    return RobomimicStore(path)

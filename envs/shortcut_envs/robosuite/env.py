@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_envs.robosuite.drawing import Drawing
 from shortcut_envs.robosuite.rotation_6d import from_6d
 from shortcut_envs.robosuite.setup import Actions, default_args, drop_repeated_forwards, make_env, quiet
 from shortcut_policy.data import EnvArgs
@@ -27,7 +28,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     (10,) a robot with ``absolute``: position in metres, rotation of the gripper's site as six numbers
     (`shortcut_envs.robosuite.rotation_6d`), gripper in [-1, 1], where 1 closes it.
     Observation: the keys asked for, float32; ``object`` as `ObjectState` makes it; ``<camera>_image``
-    (size, size, 3) uint8.
+    (size, size, 3) uint8, of the state and nothing else (see `shortcut_envs.robosuite.drawing`).
     Reward: the task's, 1 when it is solved and 0 else, unless ``env_args`` ask for a shaped one.
     Episode: terminated when the task is solved, truncated after ``max_steps``.
     ``info`` at every reset and step: ``is_success``; ``states``, the simulator's, as files hold them.
@@ -85,14 +86,15 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.args, self.actions, self.render_mode, self.render_size = args, actions, render_mode, render_size
         self.max_steps = max_steps
         self._cameras = tuple(cameras)
+        self.metadata = {**self.metadata, "slow": bool(cameras)}
         self._object_state = ObjectState(args.name, CURRENT, f"the environment {args.name}")
-        self.simulation = make_env(args, actions, self._cameras, image_size, render_mode is not None)
+        self._images, self._film = Drawing(image_size), Drawing(render_size)
+        self.simulation = make_env(args, actions)
         self._robots = len(self.simulation.robots)
         self.render_camera = render_camera or ("frontview" if self._robots > 1 else "agentview")
-        if self.render_camera not in (known := self.simulation.sim.model.camera_names):
-            raise InputError(
-                f"render_camera={render_camera} is none of {args.name}'s cameras: {', '.join(known)}"
-            )
+        for setting, asked in (("cameras", self._cameras), ("render_camera", (self.render_camera,))):
+            self._check_cameras(setting, asked)
+        self.render()
         self._raw = self.simulation._get_observations(force_update=True)
         first = self._all_observations()
         self._keys = tuple(keys) if keys is not None else tuple(sorted(first))
@@ -143,7 +145,7 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         stored = {
             key: np.array(value, np.float64)
             for key, value in self._raw.items()
-            if key.startswith(robots) and not key.endswith(("proprio-state", "_image"))
+            if key.startswith(robots) and not key.endswith("proprio-state")
         }
         return {**stored, OBJECT: np.array(self._raw["object-state"], np.float64)}
 
@@ -151,14 +153,42 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """The scene now, (render_size, render_size, 3) uint8; None without a render mode."""
         if self.render_mode is None:
             return None
-        frame = self.simulation.sim.render(
-            height=self.render_size, width=self.render_size, camera_name=self.render_camera
-        )
-        return np.ascontiguousarray(frame[::-1])
+        return self._film(*self._scene(), [self.render_camera])[0]
+
+    def images_of(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        """What the cameras see of the scene that the last reset made.
+
+        Args:
+            states: (T, D) of the simulator, as ``info["states"]`` and files hold them.
+
+        Returns:
+            ``<camera>_image``: (T, size, size, 3) uint8.
+        """
+        model, now = self._scene()
+        # Time comes first, then positions of the joints.
+        drawn = [self._images(model, one[1 : 1 + len(now)], self._cameras) for one in states]
+        return {
+            f"{camera}_image": np.stack(images)
+            for camera, images in zip(self._cameras, zip(*drawn, strict=True), strict=True)
+        }
 
     def close(self) -> None:
         """Free the simulator."""
+        self._images.close()
+        self._film.close()
         self.simulation.close()
+
+    def _scene(self) -> tuple[Any, np.ndarray]:
+        """mujoco's model and the positions of its joints."""
+        return self.simulation.sim.model._model, self.simulation.sim.data.qpos
+
+    def _check_cameras(self, setting: str, asked: Sequence[str]) -> None:
+        known = self.simulation.sim.model.camera_names
+        wrong = [camera for camera in asked if camera not in known]
+        if wrong:
+            raise InputError(
+                f"{setting}: {wrong[0]} is none of {self.args.name}'s cameras: {', '.join(known)}"
+            )
 
     def _reset_simulation(self, seed: int) -> None:
         # robosuite draws starts from numpy's global generator, which is left as it was.
@@ -204,8 +234,8 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         stored = self.stored_observation()
         stored[OBJECT] = self._object_state(stored[OBJECT], *(stored[name] for name in EEF))
         low_dim = {key: value.astype(np.float32) for key, value in stored.items()}
-        names = [f"{camera}_image" for camera in self._cameras]
-        return low_dim | {name: np.ascontiguousarray(self._raw[name][::-1]) for name in names}
+        images = self._images(*self._scene(), self._cameras) if self._cameras else []
+        return low_dim | {f"{name}_image": image for name, image in zip(self._cameras, images, strict=True)}
 
     def _info(self) -> dict[str, Any]:
         success = self.simulation._check_success()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 
+from shortcut_envs.robosuite.opengl import choose_opengl
 from shortcut_policy.data import EnvArgs
 from shortcut_policy.errors import InputError
 
@@ -52,18 +53,15 @@ OURS = (
 )
 
 
-def make_env(args: EnvArgs, actions: Actions, cameras: tuple[str, ...], size: int, render: bool) -> Any:
-    """An environment of robosuite.
+def make_env(args: EnvArgs, actions: Actions) -> Any:
+    """An environment of robosuite, which draws nothing: see `shortcut_envs.robosuite.drawing`.
 
     Args:
         args: Of the file, of robosuite 1.4 or 1.5.
         actions: Whether its controllers take displacements or poses.
-        cameras: Whose images are observed, ``size`` pixels square.
-        render: Whether it can draw frames.
 
     Raises:
-        InputError: robosuite is missing or does not fit its mujoco, the task or an argument is unknown, or
-            there is no OpenGL to render with.
+        InputError: robosuite is missing or does not fit its mujoco, or the task or an argument is unknown.
     """
     robosuite = import_robosuite()
     kwargs = {key: deepcopy(value) for key, value in args.kwargs.items() if key not in OURS}
@@ -71,7 +69,6 @@ def make_env(args: EnvArgs, actions: Actions, cameras: tuple[str, ...], size: in
         known = ", ".join(sorted(robosuite.ALL_ENVIRONMENTS))
         raise InputError(f"robosuite has no environment '{args.name}'; it has {known}")
     controllers = translate_controllers(args.kwargs.get("controller_configs"), actions)
-    offscreen = bool(cameras) or render
     with quiet():
         try:
             return robosuite.make(
@@ -85,25 +82,15 @@ def make_env(args: EnvArgs, actions: Actions, cameras: tuple[str, ...], size: in
                 },
                 controller_configs=controllers,
                 has_renderer=False,
-                has_offscreen_renderer=offscreen,
-                use_camera_obs=bool(cameras),
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
                 ignore_done=True,
                 use_object_obs=True,
-                **({"camera_names": list(cameras)} if cameras else {}),
-                **({"camera_heights": size, "camera_widths": size} if cameras else {}),
             )
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             raise InputError(
-                f"robosuite cannot make '{args.name}' with the arguments {sorted(kwargs)} and the cameras "
-                f"{list(cameras)} ({error}); compare them with the env_args of a file that works"
-            ) from error
-        except Exception as error:
-            if not offscreen:
-                raise
-            raise InputError(
-                f"rendering failed ({type(error).__name__}: {error}): it needs OpenGL without a screen. On "
-                "Debian and Ubuntu install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6 and set "
-                "MUJOCO_GL=osmesa"
+                f"robosuite cannot make '{args.name}' with the arguments {sorted(kwargs)} ({error}); compare "
+                "them with the env_args of a file that works"
             ) from error
 
 
@@ -136,15 +123,22 @@ def import_robosuite() -> Any:
             f"mujoco {mujoco} does not work with robosuite 1.5: pip install mujoco==3.9.0, the version it "
             "was tested with"
         )
+    choose_opengl()
+    backend = os.environ.get("MUJOCO_GL")
     with quiet():
         try:
             return importlib.import_module("robosuite")
-        except AttributeError as error:
-            backend = os.environ.get("MUJOCO_GL", "")
+        except (AttributeError, ImportError) as error:
+            if backend is None:
+                raise
             raise InputError(
                 f"robosuite cannot be imported with MUJOCO_GL={backend} ({error}): unset it, or install "
                 "that OpenGL"
             ) from error
+        finally:
+            # It sets EGL, there or not, with which no process that this one starts could import mujoco.
+            if backend is None:
+                os.environ.pop("MUJOCO_GL", None)
 
 
 def translate_controllers(configs: Any, actions: Actions) -> Any:

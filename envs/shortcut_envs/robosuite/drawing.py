@@ -1,0 +1,81 @@
+"""Images of a robosuite scene as functions of its model and joint positions alone."""
+
+import atexit
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from shortcut_envs.robosuite.opengl import INSTALL
+from shortcut_policy.errors import InputError
+
+#: Geometry that is for collisions only, which robosuite hides too.
+COLLISION_GROUP = 0
+
+
+class Drawing:
+    """Draws cameras of a model of mujoco.
+
+    robosuite draws in the middle of a step of the simulator, so that its images are milliseconds older than
+    the state, by a time that depends on how the episode began. Here they are those of the state to the bit,
+    at play and from a recording, with the pixels that robosuite draws for it. The simulation is not touched.
+
+    Args:
+        size: Side of the images in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._renderer: Any = None
+        self._data: Any = None
+
+    def __call__(self, model: Any, positions: np.ndarray, cameras: Sequence[str]) -> list[np.ndarray]:
+        """Images (size, size, 3) uint8, one a camera.
+
+        Args:
+            model: mujoco's, which may be another one at each call.
+            positions: (nq,) of its joints.
+            cameras: Names that the model knows.
+
+        Raises:
+            InputError: There is no OpenGL to draw with.
+        """
+        import mujoco  # type: ignore[import-untyped]
+
+        if self._renderer is None or self._renderer.model is not model:
+            self._open(model)
+        self._data.qpos[:] = positions
+        for place in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
+            place(model, self._data)
+        options = mujoco.MjvOption()
+        options.geomgroup[COLLISION_GROUP] = 0
+        images = []
+        for camera in cameras:
+            self._renderer.update_scene(self._data, camera, options)
+            images.append(self._renderer.render())
+        return images
+
+    def close(self) -> None:
+        """Free the memory of the renderer; the next image makes another one."""
+        if self._renderer is not None:
+            atexit.unregister(self._renderer.close)
+            self._renderer.close()
+            self._renderer = None
+
+    def _open(self, model: Any) -> None:
+        import mujoco
+
+        self.close()
+        buffer = model.vis.global_
+        buffer.offwidth, buffer.offheight = (
+            max(side, self.size) for side in (buffer.offwidth, buffer.offheight)
+        )
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                self._renderer = mujoco.Renderer(model, self.size, self.size)
+        except Exception as error:
+            raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+        # One that is left to the end of the program would be freed after OpenGL is, which prints an error.
+        atexit.register(self._renderer.close)
+        self._data = mujoco.MjData(model)

@@ -1,0 +1,54 @@
+"""Which OpenGL mujoco draws with on a machine that may have no screen."""
+
+import ctypes
+import ctypes.util
+import os
+import sys
+
+#: What a program is told that has none.
+INSTALL = (
+    "drawing needs OpenGL without a screen. On Debian and Ubuntu install libegl1 libegl-mesa0 "
+    "libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa"
+)
+
+
+def choose_opengl() -> None:
+    """Set ``MUJOCO_GL`` to EGL or, where that has nothing to draw on, to OSMesa; not where neither is there.
+
+    A variable that is set stays. mujoco reads it when it is imported, and cannot change afterwards, so this
+    comes first in every process that imports robosuite.
+    """
+    # Mesa without a GPU: more threads save no time, and take it from the other processes.
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    if os.environ.get("MUJOCO_GL") or "mujoco" in sys.modules or sys.platform != "linux":
+        return
+    for name, is_there in (("egl", _egl_is_there), ("osmesa", _osmesa_is_there)):
+        # PyOpenGL's own variable, if it is set, binds mujoco too.
+        if os.environ.get("PYOPENGL_PLATFORM", name) == name and is_there():
+            os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = name
+            return
+
+
+def _egl_is_there() -> bool:
+    """Whether EGL is installed and has a device, a GPU or Mesa's processor."""
+    try:
+        egl = ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        return False
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+    if not address:
+        return False
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(
+        address
+    )
+    devices = ctypes.c_int()
+    return bool(query(0, None, ctypes.byref(devices))) and devices.value > 0
+
+
+def _osmesa_is_there() -> bool:
+    try:
+        ctypes.CDLL(ctypes.util.find_library("OSMesa") or "libOSMesa.so.8")
+    except OSError:
+        return False
+    return True
