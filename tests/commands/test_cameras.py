@@ -103,7 +103,7 @@ def test_pretrained_weights_are_where_training_begins(folder: Path, give: Callab
         ("encoder_weights=nowhere.pth", "does not exist"),
         ("encoder.trunk.depth=-1", "depth=-1"),
         ("encoder.trunk.heads=2", "heads"),
-        ("task.obs.front.shape=[96,128,1]", "shape"),
+        ("task.obs.front.shape=[96,128,1]", "3 channels, but the task expects 1"),
     ],
 )
 def test_what_cannot_be_is_said_before_training(
