@@ -35,6 +35,8 @@ class ImageEncoder(nn.Module):
         n_points: Points of the spatial softmax.
         feature_dim: F, features of a picture.
         share_weights: One network for all cameras.
+        picture_steps: Look at the pictures of so many of the observed steps, the newest; at all if None. The
+            other observations count for all steps. One picture takes half the time of two, at play as well.
         tokens: Give a token for each picture and one for the numbers of each step, F wide and laid end to
             end, for a transformer with ``context_tokens`` and ``split_context``; else the numbers as they
             are after the features.
@@ -65,6 +67,7 @@ class ImageEncoder(nn.Module):
         n_points: int = 32,
         feature_dim: int = 64,
         share_weights: bool = False,
+        picture_steps: int | None = None,
         tokens: bool = False,
         frozen: bool = False,
         shift: int = 0,
@@ -101,25 +104,25 @@ class ImageEncoder(nn.Module):
         self.numbers = tuple(name for name in obs_shapes if name not in self.cameras)
         width = sum(prod(obs_shapes[name]) for name in self.numbers)
         self._make_networks(obs_shapes, trunk, pool, n_points, feature_dim, share_weights, frozen)
+        self.picture_steps = n_obs_steps if picture_steps is None else picture_steps
+        check_whole("encoder.picture_steps", self.picture_steps, 1, n_obs_steps)
+        seen = self.picture_steps * len(self.cameras)
         self.embed_numbers = nn.Linear(width, feature_dim) if tokens and width else None
-        self.cond_tokens = n_obs_steps * (len(self.cameras) + (width > 0)) if tokens else 0
-        beside = 0 if tokens else n_obs_steps * width
-        self.cond_dim = self.cond_tokens * feature_dim or (
-            n_obs_steps * len(self.cameras) * feature_dim + beside
-        )
+        self.cond_tokens = seen + n_obs_steps * (width > 0) if tokens else 0
+        self.cond_dim = self.cond_tokens * feature_dim or seen * feature_dim + n_obs_steps * width
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Normalised observations, name -> (B, T, *shape), to the condition (B, cond_dim).
 
         Pictures are larger than the crop, and then their middle counts, or of its size.
         """
-        seen = {name: self._features(name, obs[name]) for name in self.cameras}
+        seen = {name: self._features(name, self._newest(obs[name])) for name in self.cameras}
         if not self.cond_tokens:
             return torch.cat([x.flatten(1) for x in (*seen.values(), *map(obs.__getitem__, self.numbers))], 1)
         tokens = list(seen.values())
         if self.embed_numbers is not None:
             tokens.append(self.embed_numbers(torch.cat([obs[name].flatten(2) for name in self.numbers], -1)))
-        return rearrange(torch.stack(tokens, dim=2), "b t n f -> b (t n f)")
+        return torch.cat(tokens, dim=1).flatten(1)
 
     def augment(self, obs: Mapping[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """The observations with another crop and other colours of each row's pictures, for training.
@@ -128,7 +131,10 @@ class ImageEncoder(nn.Module):
             obs: name -> (B, T, *shape), pictures in 0..255; they may be bytes.
             draws: The only source of random numbers, the same for any number of processes.
         """
-        return {**obs, **{name: self._augmented(name, obs[name], draws) for name in self.cameras}}
+        return {
+            **obs,
+            **{name: self._augmented(name, self._newest(obs[name]), draws) for name in self.cameras},
+        }
 
     def points(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where the spatial softmax of each camera looks: name -> (B, T, K, 2), x and y in pixels.
@@ -181,6 +187,10 @@ class ImageEncoder(nn.Module):
             if name not in self.networks:
                 own = trunk(in_channels=channels[camera]).requires_grad_(not frozen)
                 self.networks[name] = nn.Sequential(own, *_head(own, pool, n_points, feature_dim))
+
+    def _newest(self, value: Tensor) -> Tensor:
+        """The steps whose pictures are looked at, (B, picture_steps, *shape)."""
+        return value[:, -self.picture_steps :]
 
     def _features(self, name: str, value: Tensor) -> Tensor:
         """(B, T, *shape) to (B, T, F)."""

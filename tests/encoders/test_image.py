@@ -209,6 +209,20 @@ def test_points_are_in_pixels_of_the_picture():
     )
 
 
+def test_older_pictures_can_be_left_out():
+    made, obs = encoder(picture_steps=1), as_seen(observations())
+    assert made.cond_dim == 2 * 64 + 2 * 5
+    other = {name: x.clone() for name, x in obs.items()}
+    other["camera"][:, 0] = 0
+    assert torch.equal(made(other), made(obs))
+    other["camera"][:, 1] = 0
+    assert not torch.equal(made(other), made(obs))
+    assert made.augment(observations(), draws())["camera"].shape == (4, 1, 20, 20, 3)
+    assert encoder(picture_steps=1, tokens=True).cond_tokens == 2 + 2
+    with pytest.raises(InputError, match="picture_steps=3"):
+        encoder(picture_steps=3)
+
+
 def test_tokens_are_what_a_transformer_attends_to():
     tokens = encoder(tokens=True)
     assert tokens.cond_tokens == 2 * 3 and tokens.cond_dim == 6 * 64
