@@ -83,6 +83,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
     * Observations are stacks of the last ``n_obs_steps``; at the start the first one is repeated, as the
       windows of the training data are padded.
     * An action is a chunk (n_action_steps, A), played open loop. A chunk is cut where the episode ends.
+    * Of a chunk the policy looks at the last ``n_obs_steps`` observations: an environment with an attribute
+      ``draws`` is told to leave the pictures of the others out.
     * The best score, success and length are latched and returned in ``info``. ``step`` never reports
       termination: a finished episode ignores further actions until the next `reset`, so a vector
       environment without autoreset plays every episode exactly once, however long its neighbours take.
@@ -97,6 +99,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, n_obs_steps: int, n_action_steps: int) -> None:
         super().__init__(FrameStackObservation(env, n_obs_steps))
         self.action_space = batch_space(env.action_space, n_action_steps)
+        self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
         #: Length of the longest episode, None if the environment does not say.
         self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
 
@@ -104,6 +107,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start the next episode."""
+        self._draw(True)
         self._observation, _ = self.env.reset(seed=seed, options=options)
         self._finished, self._success = False, False
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
@@ -112,11 +116,17 @@ class ActionChunkEpisode(gymnasium.Wrapper):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play a chunk (n_action_steps, A); the reward is the sum over its steps."""
         before = self._total_reward
-        for single in action:
+        for number, single in enumerate(action, start=1):
             if self._finished:
                 break
+            self._draw(number > len(action) - self._n_obs_steps)
             self._play(single)
         return self._observation, self._total_reward - before, False, False, self._latched()
+
+    def _draw(self, looked_at: bool) -> None:
+        """Spare an environment that says whether it ``draws`` the pictures that no policy looks at."""
+        if hasattr(self.env.unwrapped, "draws"):
+            self.env.unwrapped.draws = looked_at or bool(self._filming and self._filming())
 
     def _play(self, action: np.ndarray) -> None:
         self._observation, reward, terminated, truncated, info = self.env.step(action)

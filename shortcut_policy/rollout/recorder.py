@@ -40,6 +40,10 @@ class EpisodeRecorder(gymnasium.Wrapper):
         self._folder, self._video_seeds, self._path_seeds = folder, video_seeds, path_seeds
         self._writer: Any = None
 
+    def filming(self) -> bool:
+        """Whether every step of this episode is shown."""
+        return self._writer is not None
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

@@ -86,6 +86,9 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         check_whole("render_size", render_size, 1)
         check_whole("max_steps", max_steps, 1)
         self.observation = observation
+        #: Whether pictures are drawn; while not, that of observations stays as it was (`ActionChunkEpisode`).
+        self.draws = True
+        self._picture: np.ndarray | None = None
         self.observation_space = space
         self.action_space = spaces.Box(0.0, WORKSPACE, (2,), np.float32)
         self.simulator = PushTSimulator(finite_vector("Push-T goal_pose", goal_pose, "x, y, angle"))
@@ -144,8 +147,9 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self.observation == "keypoints":
             keypoint = transform_points(KEYPOINTS, state.block).astype(np.float32)
             return {"keypoint": keypoint, "agent_pos": agent_pos}
-        image = state_image(self.simulator.observed_state(), self.simulator.goal_pose, IMAGE_SIZE)
-        return {"image": image, "agent_pos": agent_pos}
+        if self.draws or self._picture is None:
+            self._picture = state_image(self.simulator.observed_state(), self.simulator.goal_pose, IMAGE_SIZE)
+        return {"image": self._picture.copy(), "agent_pos": agent_pos}
 
     def _info(self) -> dict[str, Any]:
         coverage = self.simulator.coverage()

@@ -89,6 +89,9 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.metadata = {**self.metadata, "slow": bool(cameras)}
         self._object_state = ObjectState(args.name, CURRENT, f"the environment {args.name}")
         self._images, self._film = Drawing(image_size), Drawing(render_size)
+        #: Whether cameras are drawn; while not, their observations stay as they were (`ActionChunkEpisode`).
+        self.draws = True
+        self._pictures: dict[str, np.ndarray] = {}
         self.simulation = make_env(args, actions)
         self._robots = len(self.simulation.robots)
         self.render_camera = render_camera or ("frontview" if self._robots > 1 else "agentview")
@@ -234,8 +237,11 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         stored = self.stored_observation()
         stored[OBJECT] = self._object_state(stored[OBJECT], *(stored[name] for name in EEF))
         low_dim = {key: value.astype(np.float32) for key, value in stored.items()}
-        images = self._images(*self._scene(), self._cameras) if self._cameras else []
-        return low_dim | {f"{name}_image": image for name, image in zip(self._cameras, images, strict=True)}
+        if self._cameras and (self.draws or not self._pictures):
+            images = self._images(*self._scene(), self._cameras)
+            names = (f"{camera}_image" for camera in self._cameras)
+            self._pictures = dict(zip(names, images, strict=True))
+        return low_dim | {name: picture.copy() for name, picture in self._pictures.items()}
 
     def _info(self) -> dict[str, Any]:
         success = self.simulation._check_success()

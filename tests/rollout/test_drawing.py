@@ -1,0 +1,66 @@
+"""Pictures that no policy looks at are not drawn, and that changes nothing."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from shortcut_envs.pusht import env as pusht
+from shortcut_policy.rollout.episode import ActionChunkEpisode
+from shortcut_policy.rollout.recorder import EpisodeRecorder
+
+N_OBS_STEPS, N_ACTION_STEPS = 2, 8
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each picture of the observation."""
+    calls: list[int] = []
+    draw = pusht.state_image
+
+    def counted(*given):
+        calls.append(1)
+        return draw(*given)
+
+    monkeypatch.setattr(pusht, "state_image", counted)
+    return calls
+
+
+def chunks() -> np.ndarray:
+    return np.random.default_rng(0).uniform(100, 400, (3, N_ACTION_STEPS, 2)).astype(np.float32)
+
+
+def make(**settings) -> gymnasium.Env:
+    return gymnasium.make("shortcut_envs:shortcut_policy/PushTImage-v0", **settings)
+
+
+def test_only_what_is_looked_at_is_drawn_and_it_is_the_same(drawn: list[int]):
+    episode, plain = ActionChunkEpisode(make(), N_OBS_STEPS, N_ACTION_STEPS), make()
+    for seed in (0, 1):
+        drawn.clear()
+        seen, _ = episode.reset(seed=seed)
+        stacked = [seen]
+        for chunk in chunks():
+            seen, *_ = episode.step(chunk)
+            stacked.append(seen)
+        assert len(drawn) == 1 + 3 * N_OBS_STEPS
+        first, _ = plain.reset(seed=seed)
+        frames = [first["image"]] * N_OBS_STEPS
+        assert np.array_equal(stacked[0]["image"], np.stack(frames))
+        for chunk, found in zip(chunks(), stacked[1:], strict=True):
+            frames += [plain.step(action)[0]["image"] for action in chunk]
+            assert np.array_equal(found["image"], np.stack(frames[-N_OBS_STEPS:]))
+
+
+def test_a_film_shows_every_step(drawn: list[int], tmp_path):
+    def sight(obs, height):
+        return np.broadcast_to(obs["image"].mean(dtype=int).astype(np.uint8), (height, height, 3))
+
+    recorder = EpisodeRecorder(make(render_mode="rgb_array"), tmp_path, [0], [], sight)
+    episode = ActionChunkEpisode(recorder, N_OBS_STEPS, N_ACTION_STEPS)
+    for seed, pictures in ((0, 1 + N_ACTION_STEPS), (1, 1 + N_OBS_STEPS)):
+        drawn.clear()
+        episode.reset(seed=seed)
+        episode.step(chunks()[0])
+        assert len(drawn) == pictures
+        recorder.close()
+        recorder._writer = None
