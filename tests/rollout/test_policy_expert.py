@@ -39,11 +39,11 @@ def test_only_successes_are_kept_and_a_seed_decides_their_bytes(expert, monkeypa
 
 def test_the_bundled_episodes_are_the_shipped_policy_s_successes():
     source = bundled("pusht_policy")
-    shipped = PolicyExpert(CONFIG_DIR.parent / "pretrained" / "pusht", steps=4)
+    shipped = PolicyExpert(CONFIG_DIR.parent / "pretrained" / "pusht", steps=16)
     assert {**shipped.attributes, "seed": 0} == source.attributes
-    assert len(source.episode_ends) == 240
+    assert len(source.episode_ends) == 320
     simulator = PushTSimulator()
-    for episode in (0, 100, 239):
+    for episode in (0, 100, 319):
         start, stop = episode_rows(source, episode)
         states, actions = (source.read(key, start, stop).astype(float) for key in ("state", "action"))
         simulator.set_state(PushTState.at_rest(states[0]))
