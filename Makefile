@@ -18,7 +18,7 @@ help: ## Show the targets
 
 install: $(READY) ## Create .venv and nothing more
 
-demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (12 minutes)
+demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out, write the report (13 minutes)
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
 
 # Without those that are marked as slow: the first thing to run, and often.

@@ -411,7 +411,7 @@ def test_demo_compares_equal_budgets():
     config = configuration("demo", "training_seed=3", "shortcut_updates=30", "diffusion_updates=50")
     entries = benchmark.read_benchmark(config).entries
     assert [list(entry.overrides) for entry in entries] == [
-        ["objective=shortcut", "trainer.max_steps=30"],
+        ["objective=shortcut", "objective.bootstrap_from=0.6", "trainer.max_steps=30"],
         ["objective=diffusion", "trainer.max_steps=50"],
     ]
     assert all(list(entry.seeds) == [3] for entry in entries)

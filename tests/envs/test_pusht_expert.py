@@ -209,7 +209,7 @@ def test_demonstrations_of_another_kind_are_not_continued(
 
 
 def test_a_store_without_an_episode_binds_nobody(tmp_path: Path) -> None:
-    EpisodeWriter(tmp_path / "demos.zarr", attributes={**Walk.attributes, "seed": 1})
+    EpisodeWriter(tmp_path / "demos.zarr", attributes={**Walk.attributes, "seed": 1}).close()
     run(config_of(tmp_path / "demos.zarr", episodes=1))
     assert ZarrSource(tmp_path / "demos.zarr").attributes == {**Walk.attributes, "seed": 0}
 
