@@ -23,18 +23,17 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMMANDS = (
-    *(
-        "train",
-        "rollout",
-        "benchmark",
-        "collect",
-        "convert",
-        "download",
-        "view",
-        "sample",
-        "benchmark-images",
-    ),
-    *("encode-latents",),
+    "train",
+    "rollout",
+    "benchmark",
+    "collect",
+    "convert",
+    "download",
+    "render",
+    "view",
+    "sample",
+    "benchmark-images",
+    "encode-latents",
 )
 
 
@@ -129,7 +128,14 @@ def test_wheel_metadata(metadata: Message) -> None:
     assert metadata["Name"] == "shortcut-policy"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "docs", "robomimic", "slurm"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "dev",
+        "docs",
+        "images",
+        "robomimic",
+        "slurm",
+        "timm",
+    }
 
 
 # Each test below starts a Python that imports torch, which takes the time: hence few, with much in each.
