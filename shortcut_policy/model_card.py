@@ -8,10 +8,10 @@ import yaml
 
 from shortcut_policy.build import build
 from shortcut_policy.data import Field
+from shortcut_policy.data.fields import ACTION
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import allowed_steps
 
-ACTION = "action"
 STEP_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 #: How a field is scaled, in words.
 SCALED = {

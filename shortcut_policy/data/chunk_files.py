@@ -79,7 +79,9 @@ class _Directory:
             return file.read(BLOSC_HEADER.size)
 
     def ends(self, array: str, chunk: str, end: bytes) -> bool:
-        return Path(self.path, array, chunk).read_bytes().endswith(end)
+        with open(Path(self.path, array, chunk), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
+            return file.read() == end
 
 
 class _Zip:

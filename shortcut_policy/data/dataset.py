@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import data
 
 from shortcut_policy.data.conversion import Conversion, say_changes
+from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.frame_file import FrameFile, Rows, frame_file
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
 from shortcut_policy.data.source import EpisodeSource, Field, expand, pieces, row_bytes, whole_chunks
@@ -23,7 +24,6 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
 from shortcut_policy.settings import Count, Index, NotNegative, check_fields
 
-ACTION = "action"
 #: Bytes of stored data that are read at a time when a whole key is gone through.
 BLOCK_BYTES = 2**24
 #: Zarr decodes in many threads, each of which keeps the memory of its last chunk.

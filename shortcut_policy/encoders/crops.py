@@ -61,9 +61,14 @@ def random_crop(x: Tensor, size: Sequence[int], shift: int, draws: RowDraws) -> 
     return rearrange(parts, "b t h (w c) -> b t h w c", c=c)
 
 
+def crop_margins(picture: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """Pixels above and left of the middle part of a picture, both given as height and width."""
+    return (picture[0] - size[0]) // 2, (picture[1] - size[1]) // 2
+
+
 def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
     """The middle of pictures (..., H, W, C), a view (..., *size, C)."""
-    top, left = ((n - part) // 2 for n, part in zip(x.shape[-3:-1], size, strict=True))
+    top, left = crop_margins(x.shape[-3:-1], size)
     return x[..., top : top + size[0], left : left + size[1], :]
 
 

@@ -1,6 +1,7 @@
 """Encoder of cameras, beside the numbers of the other observations."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import cast
 
@@ -8,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from shortcut_policy.encoders.crops import RowDraws, centre_crop, change_colours, random_crop
+from shortcut_policy.encoders.crops import RowDraws, centre_crop, change_colours, crop_margins, random_crop
 from shortcut_policy.encoders.spatial_softmax import SpatialSoftmax
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_choice, check_number, check_whole
@@ -88,8 +89,7 @@ class ImageEncoder(nn.Module):
             ("contrast", contrast, 1),
             ("hue", hue, 0.5),
         ):
-            in_range = lambda x, most=most: 0 <= x <= most  # noqa: E731
-            check_number(f"encoder.{name}", number, in_range, f"from 0 to {most}")
+            check_number(f"encoder.{name}", number, partial(_up_to, most), f"from 0 to {most}")
         self.cameras = tuple(name for name, shape in obs_shapes.items() if len(shape) == 3)
         if not self.cameras:
             raise InputError(
@@ -155,7 +155,8 @@ class ImageEncoder(nn.Module):
             # A place of the map stands for a square of the crop; its middle is where the point is.
             counts = torch.tensor([maps.shape[-1], maps.shape[-2]], device=maps.device)
             crop = torch.tensor(self.sizes[name][::-1], device=maps.device)
-            margin = (torch.tensor([pictures.shape[-2], pictures.shape[-3]], device=maps.device) - crop) // 2
+            top, left = crop_margins(pictures.shape[-3:-1], self.sizes[name])
+            margin = torch.tensor([left, top], device=maps.device)
             places = (pool(maps) + 1) / 2 * (counts - 1) + 0.5
             points = margin + places * crop / counts - 0.5
             found[name] = points.unflatten(0, obs[name].shape[:2])
@@ -216,6 +217,10 @@ class ImageEncoder(nn.Module):
     def _picture(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Height, width and channels."""
         return (*shape[1:], shape[0]) if self.channels_first[name] else shape
+
+
+def _up_to(most: float, number: float) -> bool:
+    return 0 <= number <= most
 
 
 def _head(trunk: nn.Module, pool: str, n_points: int, feature_dim: int) -> list[nn.Module]:

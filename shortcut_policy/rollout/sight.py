@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from shortcut_policy.encoders import ImageEncoder
+from shortcut_policy.encoders.crops import crop_margins
 from shortcut_policy.encoders.spatial_softmax import SpatialSoftmax
 from shortcut_policy.policy import Policy
 
@@ -67,7 +68,7 @@ class Sight:
         draw = ImageDraw.Draw(canvas)
         if self.encoder is not None:
             rows, columns = self.encoder.sizes[name]
-            top, left = ((n - part) // 2 for n, part in zip(picture.shape, (rows, columns), strict=False))
+            top, left = crop_margins(picture.shape[:2], (rows, columns))
             corners = [left, top, left + columns, top + rows]
             draw.rectangle([round(corner * scale) for corner in corners], outline=(90, 90, 90))
         found = np.empty((0, 2)) if points is None else points

@@ -307,7 +307,7 @@ class Trainer:
         return teacher
 
     def _phase_schedules(self) -> list[LambdaLR]:
-        """Warm-up and cosine over the current phase, each as long as its share of the run."""
+        """Warm-up and decay over the current phase, each as long as its share of the run."""
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
         warmup = round(config.warmup_steps * (end - start) / config.max_steps)

@@ -11,7 +11,7 @@ from shortcut_envs.pusht.demonstrations import PushTRenderer, rendered
 from shortcut_envs.pusht.env import PushTEnv
 from shortcut_policy.data import EpisodeWriter, Field, ZarrSource
 from shortcut_policy.errors import InputError
-from shortcut_policy.locks import writer_lock
+from shortcut_policy.locks import FileLock
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,12 @@ def test_they_are_drawn_once(played, tmp_path, monkeypatch):
         rendered(path=path, size=17)
 
 
-def test_a_second_process_waits_for_the_first(played, tmp_path, monkeypatch):
+def test_a_second_process_waits_for_the_first(played, tmp_path, capsys):
     path, _ = played
-    monkeypatch.setattr(demonstrations, "WAIT", 0.01)
     store = Path(rendered(path=path, size=16, cache=tmp_path).path)
     away = store.rename(tmp_path / "away.zarr")
     found: list[ZarrSource] = []
-    with writer_lock(store):
+    with FileLock(store.with_suffix(".lock"), "busy", "nothing"):
         second = threading.Thread(target=lambda: found.append(rendered(path=path, size=16, cache=tmp_path)))
         second.start()
         second.join(0.1)
@@ -70,6 +69,7 @@ def test_a_second_process_waits_for_the_first(played, tmp_path, monkeypatch):
         away.rename(store)
     second.join(10)
     assert [one.path for one in found] == [str(store)]
+    assert "another process is drawing the images" in capsys.readouterr().err
 
 
 def test_what_a_stopped_process_left_is_continued(played, tmp_path, monkeypatch, capsys):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ from shortcut_policy.data import EpisodeSource, ZarrSource, bundled
 from shortcut_policy.data.render import digest, render
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
-from shortcut_policy.locks import writer_lock
+from shortcut_policy.locks import wait_for_lock
 from shortcut_policy.paths import cache_folder
 from shortcut_policy.settings import check_whole
 
 STATE, IMAGE = "state", "img"
-#: Seconds between two looks at whether another process has finished.
-WAIT = 0.5
 
 
 class PushTRenderer:
@@ -78,13 +75,13 @@ def rendered(
     spec = {"_target_": f"{__name__}.{PushTRenderer.__name__}", "size": size}
     PushTRenderer(size).prepare(source)
     store = cache_folder(cache) / f"pusht_{digest(source, spec)}.zarr"
-    while not store.exists():
-        try:
-            lock = writer_lock(store)
-        except InputError:
-            time.sleep(WAIT)
-            continue
-        with lock:
+    if not store.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with wait_for_lock(
+            store.with_suffix(".lock"),
+            f"another process is drawing the images of {source.path} into {store}; waiting for it",
+            f"let no second program draw the images of {source.path}",
+        ):
             if not store.exists():
                 _draw(source, spec, store)
     return ZarrSource(store)
