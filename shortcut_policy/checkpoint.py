@@ -83,18 +83,31 @@ def save_model(model: Model, folder: str | Path) -> None:
         InputError: The policy has no specification, so that it could not be loaded again, or this or the
             metadata hold what JSON cannot.
     """
+    description = _describe(model)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / WEIGHTS) as temporary:
+        write_weights(model, str(temporary))
+    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=2))
+
+
+def write_description(model: Model, path: Path) -> None:
+    """The JSON part of a checkpoint alone.
+
+    Raises:
+        InputError: See `save_model`.
+    """
+    write_atomic(path, json.dumps(_describe(model), indent=2))
+
+
+def _describe(model: Model) -> dict[str, Any]:
     if not model.spec:
         raise InputError(
             "this policy has no specification, without which it could not be loaded again: build it with "
             "Policy.from_spec"
         )
     spec, metadata = plain_json(model.spec), plain_json(model.metadata, "metadata")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as temporary:
-        write_weights(model, str(temporary))
-    description = {"format": FORMAT, "policy": spec, "metadata": metadata, "versions": package_versions()}
-    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=2))
+    return {"format": FORMAT, "policy": spec, "metadata": metadata, "versions": package_versions()}
 
 
 def package_versions() -> dict[str, str]:

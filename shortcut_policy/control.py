@@ -224,6 +224,17 @@ def check_picture(name: str, picture: Tensor) -> None:
         )
 
 
+def check_finite(actions: Tensor, obs: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` unless all actions are finite numbers; ``obs`` is what they were chosen for."""
+    if not actions.isfinite().all():
+        largest = {name: f"{value.abs().max().item():.3g}" for name, value in obs.items()}
+        raise InputError(
+            "the policy has no finite action for these observations, whose largest numbers are "
+            f"{', '.join(f'{name} {size}' for name, size in largest.items())}: check their units, or "
+            "take another checkpoint"
+        )
+
+
 def check_names(expected: Collection[str], obs: Any) -> None:
     """Raise `InputError` unless ``obs`` is a mapping with at least the ``expected`` names."""
     if not isinstance(obs, Mapping):

@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.backbones import evaluate
 from shortcut_policy.checkpoint import save_model
-from shortcut_policy.control import StepwiseControl, as_numbers, check_names, check_picture
+from shortcut_policy.control import StepwiseControl, as_numbers, check_finite, check_names, check_picture
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.fields import ACTION, read_fields, read_sizes
 from shortcut_policy.encoders.crops import Augmenting
 from shortcut_policy.errors import InputError
+from shortcut_policy.hub import is_remote
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
 from shortcut_policy.plain import plain_json
 from shortcut_policy.pretrained import Pretrained
 from shortcut_policy.recipes import specification, training_default
+from shortcut_policy.runtimes.export import Runtime, compile_graph, is_export, load_runtime, read_export
 from shortcut_policy.settings import LARGEST_SEED, check_number, check_whole
 
 
@@ -48,6 +50,7 @@ class Policy(StepwiseControl, Pretrained):
         normalizer: Scaling between environment and network units; buffers of this module.
         spec: The specification that it was built from, as stored in a checkpoint.
         metadata: What is known of a trained policy: method, task, dataset, updates, commit and so on.
+        runtime: Computes the actions in place of the modules, which are empty then; see `compile`.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Policy(StepwiseControl, Pretrained):
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
         self._step_times = StepTimes()
+        self.runtime: Runtime | None = None
 
     @classmethod
     def build(
@@ -245,6 +249,8 @@ class Policy(StepwiseControl, Pretrained):
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
         steps = check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
+        if self.runtime is not None:
+            return self._run(self.runtime, tensors, steps, generator, guidance)
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
 
@@ -257,14 +263,65 @@ class Policy(StepwiseControl, Pretrained):
         else:
             found = sample_auto(draw, self.objective, Auto() if steps == "auto" else steps)
         x = self.normalizer.unnormalize(ACTION, found.x).float()
-        if not x.isfinite().all():
-            largest = {name: f"{value.abs().max().item():.3g}" for name, value in tensors.items()}
-            raise InputError(
-                "the policy has no finite action for these observations, whose largest numbers are "
-                f"{', '.join(f'{name} {size}' for name, size in largest.items())}: check their units, or "
-                "take another checkpoint"
-            )
+        check_finite(x, tensors)
         return found._replace(x=x)
+
+    def compile(  # type: ignore[override]  # nn.Module.compile has another purpose
+        self,
+        runtime: str = "onnx",
+        *,
+        steps: int = 1,
+        precision: str | None = None,
+        guidance: float | None = None,
+    ) -> "Policy":
+        """This policy with its inference in a runtime, several times as fast on a CPU; this one stays as it is.
+
+        What comes back acts like this one with ``steps`` sampling steps: the same noise, the same actions up
+        to rounding, which is checked before. To keep it on disk, see ``scripts/export.py``.
+
+        Args:
+            runtime: ``onnx``, ``openvino``, ``aoti`` (the fastest, compiles for some minutes) or
+                ``inductor``, as ``docs/fast_act.md`` compares them.
+            steps: K, the only number of sampling steps that it takes.
+            precision: ``fp32``, or ``bf16`` but for ``onnx``.
+            guidance: See `act`.
+
+        Raises:
+            InputError: The runtime is not installed, the policy cannot be made a graph, or its actions in the
+                runtime differ.
+
+        Example:
+            >>> fast = load_policy("pretrained/pusht").compile("onnx")
+            >>> fast.act(obs)
+        """
+        compiled = _without_weights(self.spec, self.metadata)
+        compiled.runtime = compile_graph(self, runtime, steps, precision, guidance)
+        return compiled
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, or the runtime computes."""
+        return super().device if self.runtime is None else torch.device("cpu")
+
+    def _run(
+        self,
+        runtime: Runtime,
+        obs: Mapping[str, Tensor],
+        steps: int | Auto,
+        generator: Generators,
+        guidance: float | None,
+    ) -> Sample:
+        if steps != runtime.steps or guidance not in (None, runtime.guidance):
+            raise InputError(
+                f"this export takes steps={runtime.steps} and guidance={runtime.guidance} alone, not "
+                f"steps={steps} and guidance={guidance}: export the policy again with those"
+            )
+        rows = len(next(iter(obs.values())))
+        noise = self.noise(rows, (self.horizon, self.action_dim), generator)
+        _, chunk = runtime.call(obs, noise)
+        check_finite(chunk, obs)
+        cost = self.objective.network_evaluations(runtime.steps)
+        return Sample(chunk, torch.full((rows,), cost), gap=None)
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
@@ -368,17 +425,26 @@ def load_policy(
     """Load a trained policy, ready to act: `Policy.from_pretrained` in short.
 
     Args:
-        path: A checkpoint folder; a run folder, whose newest checkpoint is taken; or ``hf://user/name``.
-        device: Where to put it.
+        path: A checkpoint folder; a run folder, whose newest checkpoint is taken; ``hf://user/name``; or what
+            ``scripts/export.py`` has written.
+        device: Where to put it; exports run on the CPU.
         trust: Modules of yours whose classes the checkpoint may name, such as ``["my_module"]``; the classes
-            of this library, ``torch.nn`` and gymnasium's environments need none.
+            of this library, ``torch.nn`` and gymnasium's environments need none. ``native`` for exports of
+            the formats aoti and torch_export, whose files run code.
 
     Raises:
         InputError: There is no checkpoint or no such device, or its files are damaged or do not fit each
             other, or what they hold makes images; or it names code that is not trusted, and then none of that
             has run.
     """
-    return Policy.from_pretrained(path, device, trust)
+    if is_remote(path) or not is_export(path):
+        return Policy.from_pretrained(path, device, trust)
+    if torch.device(device).type != "cpu":
+        raise InputError(f"device={device}: the export {path} runs on the CPU; load the checkpoint there")
+    manifest, description = read_export(path, trust)
+    policy = _without_weights(description["policy"], description["metadata"])
+    policy.runtime = load_runtime(path, manifest, policy)
+    return policy
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:
@@ -389,3 +455,11 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
             something of itself that JSON cannot hold.
     """
     save_model(policy, folder)
+
+
+def _without_weights(spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> Policy:
+    """A policy for a runtime that has the weights: its own take no memory."""
+    with torch.random.fork_rng():
+        policy = Policy.from_spec(spec).eval()
+    policy.metadata = dict(metadata)
+    return policy.to("meta")

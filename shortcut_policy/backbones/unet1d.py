@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
@@ -64,8 +63,7 @@ class ConditionalUnet1D(nn.Module):
         self.middle = nn.ModuleList([ResidualBlock(channels, channels, **shared) for _ in range(2)])
         for width in reversed(down_dims[:-1]):
             blocks = [ResidualBlock(2 * channels, width, **shared), ResidualBlock(width, width, **shared)]
-            upsample = nn.ConvTranspose2d(width, width, (1, 4), stride=(1, 2), padding=(0, 1))
-            self.up.append(nn.ModuleList([*blocks, upsample]))
+            self.up.append(nn.ModuleList([*blocks, _Upsampling(width)]))
             channels = width
         self.head = nn.Sequential(
             _Convolution(channels, channels, kernel_size),
@@ -84,26 +82,44 @@ class ConditionalUnet1D(nn.Module):
             d: (B,) in [0, 1].
             cond: (B, C).
         """
-        film = F.silu(torch.cat([self.embed_t(t) + self.embed_d(d), cond], dim=-1))
-        h = rearrange(x, "b t a -> b a 1 t").contiguous(memory_format=torch.channels_last)
-        skips = []
+        modulations = iter(self._modulations(self.embed_t(t) + self.embed_d(d), cond))
+        h, skips = x, []
         for stage in self.down:
             first, second, *downsample = cast(nn.ModuleList, stage)
-            h = second(first(h, film), film)
+            h = second(first(h, next(modulations)), next(modulations))
             skips.append(h)
             for layer in downsample:
                 h = layer(h)
         for block in self.middle:
-            h = block(h, film)
+            h = block(h, next(modulations))
         for stage in self.up:
             first, second, upsample = cast(nn.ModuleList, stage)
-            h = torch.cat([h, skips.pop()], dim=1)
-            h = upsample(second(first(h, film), film))
-        return rearrange(self.head(h), "b a 1 t -> b t a").to(x.dtype)
+            h = torch.cat([h, skips.pop()], dim=-1)
+            h = upsample(second(first(h, next(modulations)), next(modulations)))
+        return self.head(h).to(x.dtype)
+
+    def _modulations(self, step: Tensor, cond: Tensor) -> Sequence[Tensor]:
+        """What each block gets, in the order in which they come: (B, 2 out) each.
+
+        Args:
+            step: Embedding of t and d, (B, E); in an exported graph (1, E), a constant like all that is made
+                of it alone, and then one product with the condition is left for all blocks.
+            cond: (B, C).
+        """
+        blocks = [stage[i] for stage in self.down for i in (0, 1)] + list(self.middle)
+        blocks += [stage[i] for stage in self.up for i in (0, 1)]
+        layers = [cast(ResidualBlock, block).film for block in blocks]
+        if not torch.compiler.is_exporting() or len(step) > 1:
+            film = F.silu(torch.cat([step, cond], dim=-1))
+            return [layer(film) for layer in layers]
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        known = F.linear(F.silu(step), weight[:, : step.shape[1]], bias)
+        of_all = known + F.linear(F.silu(cond), weight[:, step.shape[1] :])
+        return of_all.split([layer.out_features for layer in layers], dim=1)
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, norm, SiLU, FiLM; convolution, norm, SiLU; residual: (B, in, 1, T) to (B, out, 1, T)."""
+    """Convolution, norm, SiLU, FiLM; convolution, norm, SiLU; residual: (B, T, in) to (B, T, out)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, cond_dim: int, kernel_size: int, n_groups: int
@@ -117,32 +133,44 @@ class ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.residual = nn.Identity() if same else _Convolution(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        """Modulate by ``film`` (B, cond_dim), which has passed its nonlinearity."""
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """With scale and bias from ``modulation`` (B, 2 out), which `film` makes of the condition."""
         h = F.silu(self.norm_1(self.convolve_1(x)))
-        scale, bias = rearrange(self.film(film), "b (two c) -> two b c 1 1", two=2)
+        scale, bias = modulation.unsqueeze(1).chunk(2, dim=-1)
         h = torch.addcmul(bias, h, 1 + scale)
         h = F.silu(self.norm_2(self.convolve_2(h)))
         return h + self.residual(x)
 
 
 class _GroupNorm(nn.GroupNorm):
-    """With a forward-mode derivative: PyTorch's takes a view of its input that channels-last ones refuse."""
+    """Group normalisation of (B, T, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if forward_ad.unpack_dual(x).tangent is None else x.contiguous())
+        if torch.compiler.is_exporting():
+            return self._in_place(x)
+        channels = _to_channels(x)
+        # PyTorch's forward-mode derivative takes a view of its input that channels-last ones refuse.
+        dual = forward_ad.unpack_dual(x).tangent is not None
+        return _to_steps(super().forward(channels.contiguous() if dual else channels))
+
+    def _in_place(self, x: Tensor) -> Tensor:
+        """The same in operations that runtimes do without another layout."""
+        grouped = x.unflatten(2, (self.num_groups, -1))
+        centred = grouped - grouped.mean((1, 3), keepdim=True)
+        scaled = centred * torch.rsqrt(centred.square().mean((1, 3), keepdim=True) + self.eps)
+        return scaled.flatten(2) * self.weight + self.bias
 
 
 class _Convolution(nn.Linear):
-    """Convolution over time, (B, in, 1, T) to (B, out, 1, T / stride); its weight is the matrix (out, k in).
+    """Convolution over time, (B, T, in) to (B, T / stride, out); its weight is the matrix (out, k in).
 
-    As a matrix it is what Muon orthogonalises (`make_optimizers`). Where a CPU trains it in bfloat16 and it
-    is wide, it is computed as one, too: oneDNN's backward pass of a wide convolution over a short time takes
-    several times as long as that of a product with all windows of the input
-    (``benchmarks/training_step.py``).
+    As a matrix it is what Muon orthogonalises (`make_optimizers`). It is computed as one, too, in exported
+    graphs, and where a CPU trains it in bfloat16 and it is wide: a convolution over so short a time takes
+    longer there than a product with all windows of the input (``benchmarks/training_step.py``,
+    ``benchmarks/act.py``).
     """
 
-    #: Input channels from which the product is faster.
+    #: Input channels from which the product is faster in training.
     WIDE = 128
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
@@ -152,14 +180,52 @@ class _Convolution(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Padded with zeros to keep T."""
         size, stride, margin = self.kernel_size, self.stride, self.kernel_size // 2
+        if not torch.compiler.is_exporting() and not self._trains_as_product(x):
+            # The matrix seen as (out, in, 1, k) has the layout of channels-last weights: nothing is copied.
+            weight = self.weight.view(-1, size, self.in_channels).transpose(1, 2).unsqueeze(2)
+            return _to_steps(F.conv2d(_to_channels(x), weight, self.bias, (1, stride), (0, margin)))
+        return super().forward(x if size == 1 else _windows(x, size, margin, stride))
+
+    def _trains_as_product(self, x: Tensor) -> bool:
         wide = self.in_channels >= self.WIDE and torch.is_grad_enabled()
-        if not wide or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            weight = rearrange(self.weight, "o (k i) -> o i 1 k", k=size)
-            return F.conv2d(x, weight, self.bias, (1, stride), (0, margin))
-        h = F.pad(rearrange(x, "b c 1 t -> b t c"), (0, 0, margin, margin))
-        last = h.shape[1] - size
-        windows = torch.cat([h[:, i : i + last + 1 : stride] for i in range(size)], dim=-1)
-        return rearrange(super().forward(windows), "b t o -> b o 1 t")
+        return wide and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+class _Upsampling(nn.ConvTranspose2d):
+    """Twice the time, (B, T, C) to (B, 2 T, C), by a transposed convolution with a kernel of 4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, (1, 4), stride=(1, 2), padding=(0, 1))
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """As products in exported graphs: even steps see the step before and its own, odd ones that after."""
+        if not torch.compiler.is_exporting():
+            return _to_steps(super().forward(_to_channels(x), output_size))
+        w_0, w_1, w_2, w_3 = self.weight[:, :, 0].unbind(2)
+        h = F.pad(x, (0, 0, 1, 1))
+        before, own, after = h[:, :-2], h[:, 1:-1], h[:, 2:]
+        even = torch.cat([before, own], -1) @ torch.cat([w_3, w_1])
+        odd = torch.cat([own, after], -1) @ torch.cat([w_2, w_0])
+        if self.bias is not None:
+            even, odd = even + self.bias, odd + self.bias
+        return torch.stack([even, odd], 2).flatten(1, 2)
+
+
+def _to_channels(x: Tensor) -> Tensor:
+    """(B, T, C) to (B, C, 1, T), whose memory format is channels-last: nothing moves."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def _to_steps(x: Tensor) -> Tensor:
+    """(B, C, 1, T) to (B, T, C)."""
+    return x.squeeze(2).transpose(1, 2)
+
+
+def _windows(x: Tensor, size: int, margin: int, stride: int) -> Tensor:
+    """All windows of ``size`` steps of (B, T, C), padded with zeros, side by side: (B, T / stride, size C)."""
+    padded = F.pad(x, (0, 0, margin, margin))
+    last = padded.shape[1] - size
+    return torch.cat([padded[:, i : i + last + 1 : stride] for i in range(size)], dim=-1)
 
 
 def _check(horizon: int, down_dims: Sequence[int], kernel_size: int, n_groups: int) -> None:

@@ -19,7 +19,7 @@ from shortcut_policy.objectives.base import (
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, interpolate
-from shortcut_policy.objectives.step_map import StepMap, expand_like
+from shortcut_policy.objectives.step_map import StepMap, expand_like, same_time
 from shortcut_policy.settings import check_choice
 
 
@@ -111,5 +111,5 @@ def consistency_target(
 
 def _jump_from(t: float, x: Tensor) -> tuple[Tensor, Tensor]:
     """Time and step size of the jump to the end, each (B,)."""
-    time = torch.full(x.shape[:1], t, dtype=x.dtype, device=x.device)
+    time = same_time(t, x)
     return time, 1 - time

@@ -12,7 +12,7 @@ from shortcut_policy.objectives.base import (
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.step_map import StepMap
+from shortcut_policy.objectives.step_map import StepMap, same_time
 from shortcut_policy.settings import check_choice
 
 #: Which levels DDIM visits, by diffusers' names.
@@ -91,7 +91,7 @@ class Diffusion(Objective):
         # Where the number of levels is no multiple of the steps, rounding can make diffusers list one more.
         levels = scheduler.timesteps[:steps].tolist()
         for level, after in zip(levels, [*levels[1:], -1], strict=True):
-            predicted = self._predict(net, x, torch.full(x.shape[:1], level, device=x.device), cond)
+            predicted = self._predict(net, x, same_time(level, x).long(), cond)
             if ancestral:
                 x = self.ddpm.step(predicted, level, x, generator=generator).prev_sample
             else:

@@ -13,7 +13,7 @@ from shortcut_policy.objectives.base import (
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import interpolate
-from shortcut_policy.objectives.step_map import StepMap
+from shortcut_policy.objectives.step_map import StepMap, same_time
 
 
 class MIP(Objective):
@@ -52,11 +52,11 @@ class MIP(Objective):
         self, net: StepMap, noise: Tensor, cond: Tensor, steps: int, generator: Generators = None
     ) -> Tensor:
         """The estimate, refined if ``steps`` is 2; the values of ``noise`` (B, ...) are not used."""
-        t = torch.zeros(len(noise), dtype=noise.dtype, device=noise.device)
+        t = same_time(0.0, noise)
         estimate = net(torch.zeros_like(noise), t, 1 - t, cond)
         if steps == 1:
             return estimate
-        t = torch.full_like(t, self.refine_time)
+        t = same_time(self.refine_time, noise)
         return net(self.refine_time * estimate, t, 1 - t, cond)
 
     def check_steps(self, steps: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives.step_map import StepMap, expand_like
+from shortcut_policy.objectives.step_map import StepMap, expand_like, same_time
 
 
 class GaussianPath(ABC):
@@ -95,7 +95,6 @@ def euler(net: StepMap, x: Tensor, cond: Tensor, steps: int, d: float) -> Tensor
         x: Noise, (B, ...).
         d: The step size that the network is told: 1/steps for a step-conditioned network, 0 for a flow.
     """
-    told = torch.full(x.shape[:1], d, dtype=x.dtype, device=x.device)
     for i in range(steps):
-        x = x + net(x, torch.full_like(told, i / steps), told, cond) / steps
+        x = x + net(x, same_time(i / steps, x), same_time(d, x), cond) / steps
     return x

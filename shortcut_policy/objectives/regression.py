@@ -11,7 +11,7 @@ from shortcut_policy.objectives.base import (
     check_step_range,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
-from shortcut_policy.objectives.step_map import StepMap
+from shortcut_policy.objectives.step_map import StepMap, same_time
 
 
 class Regression(Objective):
@@ -44,5 +44,5 @@ class Regression(Objective):
 
     @staticmethod
     def _predict(net: StepMap, zeros: Tensor, cond: Tensor) -> Tensor:
-        t = torch.zeros(len(zeros), dtype=zeros.dtype, device=zeros.device)
+        t = same_time(0.0, zeros)
         return net(zeros, t, torch.ones_like(t), cond)

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -14,6 +15,17 @@ class StepMap(Protocol):
         ``t`` and ``d`` are float32 even where ``x`` and the parameters of a network were cast to fewer bits.
         """
         ...
+
+
+def same_time(value: float, x: Tensor) -> Tensor:
+    """One time or step size for all rows of ``x`` (B, ...), as samplers hand it to a network: (B,).
+
+    While a policy is exported it is (1,), a constant, so that a runtime computes once and for all what
+    depends on nothing else. A network of yours has to broadcast it over the rows then.
+    """
+    if torch.compiler.is_exporting():
+        return torch.tensor([value], dtype=x.dtype, device=x.device)
+    return torch.full((len(x),), value, dtype=x.dtype, device=x.device)
 
 
 def row_mean(x: Tensor) -> Tensor:

@@ -1,0 +1,261 @@
+"""The folder of an exported policy: the graph, ``manifest.json``, the policy's description, an example."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.checkpoint import (
+    DESCRIPTION,
+    package_versions,
+    read_description,
+    remove_folder,
+    write_description,
+)
+from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import weights_hash
+from shortcut_policy.paths import write_atomic
+from shortcut_policy.runtimes.example import example_script
+from shortcut_policy.runtimes.formats import Call, Programs, find_format
+from shortcut_policy.runtimes.graph import NOISE, Acting, ActGraph, make_program
+from shortcut_policy.runtimes.parity import TOLERANCES, check_parity
+from shortcut_policy.settings import check_choice
+from shortcut_policy.trust import trusted_modules
+
+MANIFEST, EXAMPLE = "manifest.json", "example.py"
+FORMAT_VERSION = 1
+#: What ``trust`` has to name before code of the processor or Python objects of an export are loaded.
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A loaded graph.
+
+    Attributes:
+        format: Its name.
+        precision: What it computes in.
+        steps: K, sampling steps, the only number that it takes.
+        guidance: What it follows the observation with, see `Policy.act`.
+        call: Observations and noise to executed actions and chunk.
+    """
+
+    format: str
+    precision: str
+    steps: int
+    guidance: float | None
+    call: Call
+
+
+def compile_graph(policy: Any, format: str, steps: int, precision: str | None, guidance: float | None) -> Runtime:
+    """The graph of a policy, loaded, its parity checked on observations in the range of the training data.
+
+    Raises:
+        InputError: See `write_export`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given = _write_graph(policy, Path(folder), format, steps, precision, guidance)
+        call = _load_graph(Path(folder), format, policy, given)
+        check_parity(policy, ActGraph(policy, steps, guidance), call, None, TOLERANCES[given])
+    return Runtime(format, given, steps, guidance, call)
+
+
+def write_export(
+    policy: Any,
+    folder: str | Path,
+    *,
+    format: str = "onnx",
+    steps: int = 1,
+    precision: str | None = None,
+    guidance: float | None = None,
+    observations: Mapping[str, Tensor] | None = None,
+    recorded: str | None = None,
+    tolerance: float | None = None,
+    rate_hz: float | None = None,
+) -> dict[str, Any]:
+    """Write a folder that `load_policy` and other programs load; nothing is there if parity is missed.
+
+    Args:
+        policy: A trained one, on the CPU in float32.
+        folder: Must not hold anything yet, but for an earlier export, which is replaced.
+        format: See `formats.FORMATS`.
+        steps: K, sampling steps.
+        precision: ``fp32``, or ``bf16`` where the format has it.
+        guidance: See `Policy.act`.
+        observations: name -> (N, n_obs_steps, *shape), recorded ones, on which parity is checked; drawn in
+            the range of the training data if None.
+        recorded: Where they come from, for the manifest.
+        tolerance: Largest difference between the actions of the graph and the policy's, as a part of the
+            range that the network's actions are scaled to; by default that of the precision.
+        rate_hz: Control steps a second, for the manifest.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: The policy cannot be exported so, the folder is in use, or parity is missed.
+    """
+    folder = Path(folder)
+    _check_place(folder)
+    started = time.perf_counter()
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    remove_folder(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        precision = _write_graph(policy, temporary, format, steps, precision, guidance)
+        call = _load_graph(temporary, format, policy, precision)
+        tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+        parity = check_parity(policy, ActGraph(policy, steps, guidance), call, observations, tolerance)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "format": format,
+            "precision": precision,
+            "steps": steps,
+            "network_evaluations": policy.objective.network_evaluations(steps),
+            "guidance": guidance,
+            **_interface(policy, rate_hz),
+            "task": policy.metadata.get("task", {}).get("name"),
+            "weights": weights_hash(policy),
+            "versions": _versions(format),
+            "parity": {"observations": recorded or "drawn in the range of the training data", **parity},
+            "export_seconds": round(time.perf_counter() - started, 1),
+        }
+        write_description(policy, temporary / DESCRIPTION)
+        write_atomic(temporary / EXAMPLE, example_script(manifest, find_format(format).example()))
+        write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        remove_folder(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def is_export(path: str | Path) -> bool:
+    """Whether a folder is what `write_export` has written."""
+    return Path(path).expanduser().joinpath(MANIFEST).is_file()
+
+
+def read_export(
+    path: str | Path, trust: Any = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and the description of the policy, before any of it is loaded.
+
+    Raises:
+        InputError: A file cannot be read, or the format is native and ``trust`` does not name it.
+    """
+    folder = Path(path).expanduser()
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise InputError(
+                f"{folder / MANIFEST} has format version {manifest['format_version']}, this version reads "
+                f"{FORMAT_VERSION}: export it again"
+            )
+        native = find_format(manifest["format"]).native
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / MANIFEST} cannot be read ({error}): export it again") from error
+    trusted = trusted_modules(trust)
+    if native and NATIVE not in trusted:
+        raise InputError(
+            f"{folder} is of the format {manifest['format']}, whose files run code when they are loaded: say "
+            f"trust=[{NATIVE}] if you know who made it, or export it as onnx or openvino, which are data"
+        )
+    return manifest, read_description(folder, [name for name in trusted if name != NATIVE])
+
+
+def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Acting) -> Runtime:
+    """The graph of an export, for the policy that it was made of."""
+    format, precision = manifest["format"], manifest["precision"]
+    call = _load_graph(Path(path).expanduser(), format, policy, precision)
+    return Runtime(format, precision, manifest["steps"], manifest["guidance"], call)
+
+
+def _write_graph(
+    policy: Any, folder: Path, format: str, steps: int, precision: str | None, guidance: float | None
+) -> str:
+    """The precision that was taken."""
+    found = find_format(format)
+    precision = found.precisions[0] if precision is None else precision
+    check_choice(f"precision of {format}", precision, found.precisions)
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in policy.parameters()):
+        raise InputError("a policy is exported from float32 weights on the CPU: load it so, without casting")
+    with _inference(policy):
+        names = tuple(policy.obs_shapes)
+        programs = Programs(names, lambda rows: make_program(policy, steps, guidance, rows))
+        found.write(programs, folder, precision)
+    return precision
+
+
+@contextmanager
+def _inference(policy: Any) -> Iterator[None]:
+    was = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(was)
+
+
+def _load_graph(folder: Path, format: str, policy: Acting, precision: str) -> Call:
+    return find_format(format).load(folder, tuple(policy.obs_shapes), precision, torch.get_num_threads())
+
+
+def _check_place(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_export(folder))):
+        raise InputError(f"output={folder} holds something else than an export: name a new folder")
+
+
+def _interface(policy: Any, rate_hz: float | None) -> dict[str, Any]:
+    """Names, shapes and meaning of what goes in and comes out."""
+    inputs = [
+        {
+            "name": name,
+            "shape": ["batch", policy.n_obs_steps, *shape],
+            "dtype": "uint8" if name in policy.cameras else "float32",
+            "units": "pixels in 0..255, red, green, blue" if name in policy.cameras else "the environment's",
+        }
+        for name, shape in policy.obs_shapes.items()
+    ]
+    inputs.append(
+        {
+            "name": NOISE,
+            "shape": ["batch", policy.horizon, policy.action_dim],
+            "dtype": "float32",
+            "units": "standard normal, drawn anew for each call",
+        }
+    )
+    units = {"dtype": "float32", "units": "the environment's"}
+    return {
+        "inputs": inputs,
+        "outputs": [
+            {"name": "action", "shape": ["batch", policy.n_action_steps, policy.action_dim], **units},
+            {"name": "chunk", "shape": ["batch", policy.horizon, policy.action_dim], **units},
+        ],
+        "normalisation": "inside the graph",
+        "horizon": policy.horizon,
+        "n_obs_steps": policy.n_obs_steps,
+        "n_action_steps": policy.n_action_steps,
+        "first_action": policy.n_obs_steps - 1,
+        "rate_hz": rate_hz,
+    }
+
+
+def _versions(format: str) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}.get(format, ())
+    found = package_versions()
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,81 @@
+"""ONNX, run by ONNX Runtime; its files are data."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.runtimes.formats import Call, Format, Programs, import_runtime
+from shortcut_policy.runtimes.graph import CHUNK, NOISE
+
+FILE = "policy.onnx"
+
+
+class OnnxFormat(Format):
+    """``policy.onnx``: one file with the weights in it, for ONNX Runtime and whatever else reads ONNX."""
+
+    def write(self, programs: Programs, folder: Path, precision: str) -> None:
+        """With the batch as the first axis of all inputs and outputs."""
+        import_runtime("onnxscript")
+        with _quiet():
+            graph = torch.onnx.export(
+                programs.make(None),
+                dynamo=True,
+                input_names=[*programs.names, NOISE],
+                output_names=["action", CHUNK],
+                verbose=False,
+            )
+            assert graph is not None
+            graph.save(str(folder / FILE), external_data=False)
+
+    def load(self, folder: Path, names: tuple[str, ...], precision: str, threads: int) -> Call:
+        """On the CPU."""
+        runtime: Any = import_runtime("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        try:
+            session = runtime.InferenceSession(
+                str(folder / FILE), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions have no common class of their own
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{folder / FILE} cannot be loaded ({reason:.200}): export it again"
+            ) from error
+
+        def call(obs: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
+            feed = {name: obs[name].numpy() for name in names}
+            action, chunk = session.run(None, {**feed, NOISE: noise.numpy()})
+            return torch.from_numpy(action), torch.from_numpy(chunk)
+
+        return call
+
+    @staticmethod
+    def example() -> str:
+        """With ONNX Runtime."""
+        return (
+            "import onnxruntime\n"
+            f'session = onnxruntime.InferenceSession("{FILE}", providers=["CPUExecutionProvider"])\n'
+            'action, chunk = session.run(None, {**obs, "noise": noise})\n'
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on packages that it does not need."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
