@@ -1,0 +1,43 @@
+"""The command that serves a policy: ``scripts/serve.py checkpoint=...``."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from shortcut_policy.commands.configuration import read
+from shortcut_policy.policy import load_policy
+from shortcut_policy.serving.server import PolicyServer, ServerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(ServerSettings):
+    """``configs/serve.yaml``.
+
+    Attributes:
+        checkpoint: See `load_policy`,
+        device: as well,
+        trust: as well.
+    """
+
+    checkpoint: str
+    device: str = "cpu"
+    trust: str | Sequence[str] | None = None
+
+
+def run(config: DictConfig) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        InputError: A setting is wrong, or see `load_policy` and `PolicyServer`.
+    """
+    settings = read(config, ServeConfig)
+    policy = load_policy(settings.checkpoint, settings.device, settings.trust)
+    # Before the server has threads: they inherit the mask, and the signals wait for this one.
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    with PolicyServer(policy, settings) as server:
+        print(f"{settings.checkpoint} is served at {server.url}", flush=True)
+        signal.sigwait(ends)
+    print("the server has ended", flush=True)

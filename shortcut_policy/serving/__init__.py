@@ -1,0 +1,1 @@
+"""A policy behind a socket: websockets, msgpack, many clients at a time."""
