@@ -40,4 +40,3 @@ def run(config: DictConfig) -> None:
     with PolicyServer(policy, settings) as server:
         print(f"{settings.checkpoint} is served at {server.url}", flush=True)
         signal.sigwait(ends)
-    print("the server has ended", flush=True)
