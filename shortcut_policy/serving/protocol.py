@@ -108,7 +108,7 @@ def unpack(message: bytes) -> Any:
         )
     except InputError:
         raise
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"the message is no msgpack that can be read here ({reason:.120})") from error
 

@@ -107,6 +107,7 @@ class Connection:
 
     def _connected(self) -> ClientConnection:
         try:
+            # Entered and never left as a context: it lives as long as the server does.
             self._socket = connect(
                 self._url,
                 compression=None,
@@ -114,7 +115,7 @@ class Connection:
                 open_timeout=self._timeout,
                 close_timeout=1.0,
                 **self._arguments,
-            )
+            ).__enter__()
             first = self._socket.recv(timeout=self._timeout)
         except InvalidURI as error:
             raise ClientError(f"{self._url} is no address ({error}): give ws://host:port") from error
