@@ -11,23 +11,20 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from serve_openpi_record import Record
+from serve_process import ROOT, served
 
 from shortcut_policy import load_policy
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 from shortcut_policy.rollout.evaluate import environment_maker
 
-ROOT = Path(__file__).resolve().parents[1]
 #: The client, what it imports without saying so, and what Push-T needs, in the versions of this library.
 PACKAGES = ("openpi-client==0.1.2", "numpy<2", "typing_extensions")
 SIMULATION = ("gymnasium", "pymunk", "shapely", "pillow", "annotated-types")
@@ -42,21 +39,6 @@ def client_python(folder: Path) -> Path:
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *PACKAGES, *wanted], check=True)
     return folder / "bin" / "python"
-
-
-@contextmanager
-def server(checkpoint: str, *settings: str) -> Iterator[str]:
-    """A server in a process of its own; yields its address."""
-    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), f"checkpoint={checkpoint}", "port=0"]
-    with subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if " is served at " not in line:
-                raise SystemExit("the server did not start, see above")
-            yield line.split()[-1]
-        finally:
-            process.terminate()
 
 
 def in_process(checkpoint: str, episodes: int) -> list[dict]:
@@ -104,9 +86,9 @@ def main() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}"}
     with tempfile.TemporaryDirectory() as folder:
         python = arguments.python or client_python(Path(folder))
-        with server(arguments.checkpoint) as url:
+        with served(arguments.checkpoint) as server:
             side = Path(__file__).with_name("serve_openpi_side.py")
-            command = [python, side, url, str(FIRST_SEED), str(arguments.episodes)]
+            command = [python, side, server.url, str(FIRST_SEED), str(arguments.episodes)]
             played = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     told = json.loads(played.stdout.splitlines()[-1])
     ways = {name: compared(rows, reference) for name, rows in told["ways"].items()}
