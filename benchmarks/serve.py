@@ -25,6 +25,7 @@ from serve_process import Server, served
 from shortcut_client import ClientError, ShortcutClient
 from shortcut_policy import Field, Policy, load_policy, save_policy
 from shortcut_policy.control import chunk_generator
+from shortcut_policy.data import Normalizer
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 from shortcut_policy.rollout.latency import device_name
@@ -45,11 +46,14 @@ def observation(policy: Policy, random: np.random.Generator) -> Observation:
 
 
 def image_policy(folder: Path) -> Path:
-    """An untrained policy of one 96 x 96 image and one step of history: weights do not change the time."""
+    """An untrained policy of one 96 x 96 image, one step of history: weights do not change the time."""
     obs = {"image": Field("image", (96, 96, 3), normalize="image")}
     action = Field("action", (2,), normalize="identity")
     sizes = {"horizon": 8, "n_obs_steps": 1, "n_action_steps": 8}
-    save_policy(Policy.build(obs, action, **sizes, encoder="image_light", backbone="unet_small"), folder)
+    policy = Policy.build(obs, action, **sizes, encoder="image_light", backbone="unet_small")
+    # Neither of the two is scaled by statistics.
+    policy.normalizer.load_state_dict(Normalizer({**obs, "action": action}, {}).state_dict())
+    save_policy(policy, folder)
     return folder
 
 
@@ -147,9 +151,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", default="pretrained/pusht")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each row")
-    parser.add_argument(
-        "--crowd-seconds", type=float, help="of the rows with most clients; 60 for the record"
-    )
+    parser.add_argument("--crowd-seconds", type=float, help="of the rows of most clients; for the record 60")
     parser.add_argument("--output", type=Path, default=Path("results/serve/results.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
