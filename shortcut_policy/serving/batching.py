@@ -1,13 +1,13 @@
-"""One thread that infers, for all clients, so that nobody's actions depend on who else asks."""
+"""One inference at a time, for all clients, so that nobody's actions depend on who else asks."""
 
-import threading
+import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from shortcut_policy.adaptive import Steps
 from shortcut_policy.control import chunk_generator
@@ -17,6 +17,29 @@ from shortcut_policy.serving.sessions import Answer, Noise, Question, Sampling
 
 #: Batches before the first client, and batches in which rows are compared.
 WARM_UP, TRIALS = 3, 3
+#: A batch that takes less is computed in the thread of the sockets: to hand it to another one and back costs
+#: a fifth of a millisecond. Clients notice nothing else, for they wait for the batch before theirs anyway.
+QUICK_SECONDS = 0.02
+#: Rounds of the loop that a message takes from the socket to the queue.
+ROUNDS = 3
+
+Found = tuple[np.ndarray, int, float | None]
+
+
+class Job(NamedTuple):
+    """A question in the queue.
+
+    Attributes:
+        question: The question.
+        answer: Gets the `Answer`, or why there is none.
+        wanted: Whether anybody waits for it still.
+        since: When it came, by `time.perf_counter`.
+    """
+
+    question: Question
+    answer: "asyncio.Future[Answer]"
+    wanted: Callable[[], bool]
+    since: float
 
 
 class Batcher:
@@ -28,13 +51,15 @@ class Batcher:
     A client gets the same bits alone and among others. With one row they are those of `Policy.act` for a
     batch of one.
 
-    A batch is not waited for: it takes the questions that came while the one before was computed.
+    A batch is not waited for: it takes the questions that came while the one before was computed. All methods
+    are for one event loop.
 
     Args:
         policy: The policy.
         batch_size: Rows of every batch. A lone client pays for all of them.
         steps: Sampling steps of the warm-up.
         observe: Called after each batch with questions in it, seconds it took, seconds that each had waited.
+        quick_seconds: A warm batch that takes longer goes to a thread, so that the loop goes on meanwhile.
     """
 
     def __init__(
@@ -43,132 +68,159 @@ class Batcher:
         batch_size: int,
         steps: Steps,
         observe: Callable[[int, float, Sequence[float]], None] = lambda rows, seconds, waited: None,
+        quick_seconds: float = QUICK_SECONDS,
     ) -> None:
         self._policy, self._batch_size, self._steps, self._observe = policy, batch_size, steps, observe
-        self._queue: deque[tuple[Question, float]] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._warm: Future[None] = Future()
+        self._queue: list[Job] = []
+        self._quick, self._quick_seconds = False, quick_seconds
+        self._thread = ThreadPoolExecutor(1, "inference")
+        self._worker: asyncio.Task[None] | None = None
         #: Rows that are used.
         self.places: list[int] = [0]
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
-    def start(self) -> None:
-        """Warm up, in the thread that will compute: what libraries prepare, they prepare for a thread.
+    async def start(self) -> None:
+        """Warm up and begin.
 
         Raises:
             InputError: The policy cannot act.
         """
-        self._thread.start()
-        self._warm.result()
-
-    def submit(self, question: Question) -> "Future[Answer]":
-        """Put a question into the queue; cancel the future to take it back."""
-        with self._changed:
-            if self._closed:
-                question.answer.set_exception(InputError("the server is going down: ask again later"))
-            else:
-                self._queue.append((question, time.perf_counter()))
-                self._changed.notify()
-        return question.answer
-
-    def close(self) -> None:
-        """Answer no more; returns when the batch in work is done. Questions in the queue are cancelled."""
-        with self._changed:
-            self._closed = True
-            left = [question for question, _ in self._queue]
-            self._queue.clear()
-            self._changed.notify()
-        for question in left:
-            question.answer.cancel()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
+        loop = asyncio.get_running_loop()
+        # What libraries prepare, they prepare for each thread.
+        self._quick = await loop.run_in_executor(self._thread, self._warm_up) < self._quick_seconds
+        if self._quick:
             self._warm_up()
-        except BaseException as error:
-            self._warm.set_exception(error)
-            return
-        self._warm.set_result(None)
-        while batch := self._next():
-            self._answer(*zip(*batch, strict=True))
+        self._asked = asyncio.Event()
+        self._worker = loop.create_task(self._work())
 
-    def _next(self) -> list[tuple[Question, float]]:
-        """The oldest question with later ones of its kind, as many as there are places; none at the end."""
-        with self._changed:
-            while not self._closed:
-                taken: list[tuple[Question, float]] = []
-                others: deque[tuple[Question, float]] = deque()
-                while self._queue and len(taken) < len(self.places):
-                    question, since = self._queue.popleft()
-                    if taken and question.kind != taken[0][0].kind:
-                        others.append((question, since))
-                    elif question.answer.set_running_or_notify_cancel():
-                        taken.append((question, since))
-                self._queue.extendleft(reversed(others))
-                if taken:
-                    return taken
-                self._changed.wait()
-        return []
+    async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> Answer:
+        """The answer to a question.
 
-    def _answer(self, questions: Sequence[Question], since: Sequence[float]) -> None:
+        Args:
+            question: The question.
+            wanted: Whether anybody waits for the answer still, asked when its turn comes.
+
+        Raises:
+            asyncio.CancelledError: It was not wanted any more.
+            InputError: The policy has no finite action for it, or the server is going down.
+        """
+        if self._worker is None:
+            raise _going_down()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append(Job(question, answer, wanted, time.perf_counter()))
+        self._asked.set()
+        return await answer
+
+    async def close(self) -> None:
+        """Finish the batch in work; questions that wait are told that the server goes down."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._asked.set()
+            await worker
+        for job in self._queue:
+            if not job.answer.done():
+                job.answer.set_exception(_going_down())
+        self._thread.shutdown()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._worker is not None:
+            await self._asked.wait()
+            self._asked.clear()
+            while self._worker is not None and (batch := self._next()):
+                if self._quick:
+                    answers = self._answers(batch)
+                else:
+                    answers = await loop.run_in_executor(self._thread, self._answers, batch)
+                _give(batch, answers)
+                # Answers go out, and who asked meanwhile joins the next batch.
+                for _ in range(ROUNDS):
+                    await asyncio.sleep(0)
+
+    def _next(self) -> list[Job]:
+        """The oldest question with later ones of its kind, as many as there are places."""
+        batch: list[Job] = []
+        others: list[Job] = []
+        for job in self._queue:
+            if not job.wanted():
+                job.answer.cancel()
+            elif len(batch) < len(self.places) and (not batch or job.question.kind == batch[0].question.kind):
+                batch.append(job)
+            else:
+                others.append(job)
+        self._queue = others
+        return batch
+
+    def _answers(self, batch: Sequence[Job]) -> list[Answer | Exception]:
+        """What each question of a batch gets."""
         start = time.perf_counter()
-        outcomes: list[tuple[Tensor, int, float | None]] | None
         try:
-            outcomes = self._infer(questions)
+            found = self._infer([job.question for job in batch])
         except Exception as error:
-            outcomes = None
-            if len(questions) == 1:
-                questions[0].answer.set_exception(error)
-        if outcomes is None:
             # One of them was the reason: the others must not pay for it.
-            for question, began in zip(questions, since, strict=True) if len(questions) > 1 else ():
-                self._answer([question], [began])
-            return
+            return [error] if len(batch) == 1 else [self._answers([job])[0] for job in batch]
         seconds = time.perf_counter() - start
-        self._observe(len(questions), seconds, [start - began for began in since])
-        for question, began, (actions, evaluations, gap) in zip(questions, since, outcomes, strict=True):
-            waited, took = 1000 * (start - began), 1000 * seconds
-            question.answer.set_result(Answer(actions.numpy(), evaluations, gap, waited, took))
+        waited = [start - job.since for job in batch]
+        self._observe(len(batch), seconds, waited)
+        return [
+            Answer(actions, evaluations, gap, 1000 * wait, 1000 * seconds)
+            for wait, (actions, evaluations, gap) in zip(waited, found, strict=True)
+        ]
 
-    def _infer(self, questions: Sequence[Question]) -> list[tuple[Tensor, int, float | None]]:
+    def _infer(self, questions: Sequence[Question]) -> list[Found]:
         """Actions, evaluations and gap of each question."""
         # The padding repeats the first, to stay in range.
         rows = [questions[0]] * self._batch_size
-        for place, question in zip(self.places, questions, strict=False):
-            rows[place] = question
-        obs = {name: torch.stack([row.obs[name] for row in rows]) for name in self._policy.obs_shapes}
         generators = [torch.Generator()] * self._batch_size
         for place, question in zip(self.places, questions, strict=False):
-            generators[place] = chunk_generator(*question.noise)
+            rows[place], generators[place] = question, chunk_generator(*question.noise)
+        names = self._policy.obs_shapes
+        obs = {name: torch.from_numpy(np.stack([row.obs[name] for row in rows])) for name in names}
         steps, guidance = questions[0].sampling
         found = self._policy.predict_with_cost(obs, steps, generators, guidance)
-        actions = self._policy.executed(found.x).cpu()
+        actions = self._policy.executed(found.x).cpu().numpy()
         evaluations = found.evaluations.tolist()
         gaps = [None] * self._batch_size if found.gap is None else found.gap.tolist()
         used = self.places[: len(questions)]
-        return [(actions[place].clone(), evaluations[place], gaps[place]) for place in used]
+        return [(actions[place].copy(), evaluations[place], gaps[place]) for place in used]
 
-    def _warm_up(self) -> None:
-        generator = torch.Generator().manual_seed(0)
+    def _warm_up(self) -> float:
+        """Find the rows that can be used; seconds of the last batch."""
+        random = np.random.default_rng(0)
         for _ in range(WARM_UP):
-            self._infer([self._trial(generator)])
+            begun = time.perf_counter()
+            self._infer([self._trial(random)])
+            seconds = time.perf_counter() - begun
         places = set(range(self._batch_size))
         for _ in range(TRIALS if self._batch_size > 1 else 0):
             self.places = list(range(self._batch_size))
-            first, *others = self._infer([self._trial(generator)] * self._batch_size)
-            places -= {row for row, other in enumerate(others, 1) if not torch.equal(other[0], first[0])}
+            (first, *_), *others = self._infer([self._trial(random)] * self._batch_size)
+            places -= {row for row, other in enumerate(others, 1) if not np.array_equal(other[0], first)}
         self.places = sorted(places)
+        return seconds
 
-    def _trial(self, generator: torch.Generator) -> Question:
+    def _trial(self, random: np.random.Generator) -> Question:
         """A history somewhere in the range of the training data."""
         obs = {}
         for name, shape in self._policy.obs_shapes.items():
             size = (self._policy.n_obs_steps, *shape)
             if name in self._policy.cameras:
-                obs[name] = torch.randint(256, size, dtype=torch.uint8, generator=generator)
+                obs[name] = random.integers(0, 256, size, np.uint8)
             else:
-                inside = (2 * torch.rand(size, generator=generator) - 1).to(self._policy.device)
-                obs[name] = self._policy.normalizer.unnormalize(name, inside).cpu()
+                inside = torch.from_numpy(random.uniform(-1, 1, size).astype(np.float32))
+                there = self._policy.normalizer.unnormalize(name, inside.to(self._policy.device))
+                obs[name] = there.cpu().numpy()
         return Question(obs, Noise(0, 0, 0), Sampling(self._steps, None))
+
+
+def _give(batch: Sequence[Job], answers: Sequence[Answer | Exception]) -> None:
+    for job, answer in zip(batch, answers, strict=True):
+        if job.answer.done():  # cancelled with the task that waited
+            continue
+        if isinstance(answer, Exception):
+            job.answer.set_exception(answer)
+        else:
+            job.answer.set_result(answer)
+
+
+def _going_down() -> InputError:
+    return InputError("the server is going down: ask again later")

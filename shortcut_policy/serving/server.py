@@ -1,4 +1,4 @@
-"""The server: sockets in one thread, inference in another."""
+"""The server: who may connect, what a client is told, what is answered."""
 
 import asyncio
 import hmac
@@ -19,6 +19,7 @@ from typing import Any, Self
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.errors import InputError
@@ -134,12 +135,10 @@ class PolicyServer:
         Raises:
             InputError: The policy cannot act, or the address cannot be used.
         """
-        self._batcher.start()
         self._thread.start()
         try:
             self._listening.result()
         except OSError as error:
-            self._batcher.close()
             raise InputError(
                 f"host={self._settings.host} port={self._settings.port} cannot be listened at "
                 f"({error.strerror or error}): give another"
@@ -147,7 +146,6 @@ class PolicyServer:
 
     def stop(self) -> None:
         """Close all connections, so that clients look for the next server, and return when that is done."""
-        self._batcher.close()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ended.set)
             self._thread.join()
@@ -180,10 +178,12 @@ class PolicyServer:
             logger=logging.getLogger(f"{__name__}.websockets"),
         )
         try:
+            await self._batcher.start()
             async with listening as server:
                 self._listening.set_result(next(iter(server.sockets)).getsockname()[1])
                 await self._ended.wait()
-        except OSError as error:
+                await self._batcher.close()
+        except Exception as error:
             if self._listening.done():
                 raise
             self._listening.set_exception(error)
@@ -213,26 +213,24 @@ class PolicyServer:
     async def _serve_client(self, connection: ServerConnection) -> None:
         self._clients += 1
         self._metrics.clients.set(self._clients)
-        client = _Client(connection, self._settings.send_timeout)
-        settings = self._settings
-        session = Session(self._policy, self._steps, settings.max_steps, settings.seed)
+        session = Session(self._policy, self._steps, self._settings.max_steps, self._settings.seed)
+        client = _Client(connection, session, self._settings.send_timeout)
         try:
             await client.send(self._metadata)
             async for message in connection:
-                await client.send(await self._reply(client, session, message))
+                await client.send(await self._reply(client, message))
         except (ConnectionClosed, TimeoutError, asyncio.CancelledError):
             pass
         finally:
-            client.gone()
             self._clients -= 1
             self._metrics.clients.set(self._clients)
 
-    async def _reply(self, client: "_Client", session: Session, message: bytes | str) -> bytes | str:
+    async def _reply(self, client: "_Client", message: bytes | str) -> bytes | str:
         """The answer to a message: bytes, or one sentence."""
         began = time.perf_counter()
         try:
             obs, options = read_request(message)
-            answer = await client.wait(self._batcher.submit(session.ask(obs, options)))
+            answer = await self._batcher.ask(client.session.ask(obs, options), client.is_there)
         except InputError as error:
             self._metrics.requests.labels("refused").inc()
             return str(error)
@@ -248,12 +246,11 @@ class PolicyServer:
 
 
 class _Client:
-    """A connection: what it waits for is cancelled when it is lost, and it may not wait for its reader."""
+    """A connection with its session: it may not wait for its reader, nor be answered when it is lost."""
 
-    def __init__(self, connection: ServerConnection, send_timeout: float) -> None:
+    def __init__(self, connection: ServerConnection, session: Session, send_timeout: float) -> None:
         self._connection, self._send_timeout = connection, send_timeout
-        self._waiting: Future[Answer] | None = None
-        self._watch = asyncio.create_task(self._cancel_when_lost())
+        self.session = session
 
     async def send(self, message: bytes | str) -> None:
         try:
@@ -264,17 +261,8 @@ class _Client:
             self._connection.transport.abort()
             raise
 
-    async def wait(self, future: "Future[Answer]") -> Answer:
-        self._waiting = future
-        return await asyncio.wrap_future(future)
-
-    def gone(self) -> None:
-        self._watch.cancel()
-
-    async def _cancel_when_lost(self) -> None:
-        await self._connection.wait_closed()
-        if self._waiting is not None:
-            self._waiting.cancel()
+    def is_there(self) -> bool:
+        return self._connection.state is State.OPEN
 
 
 def largest_message(policy: Policy) -> int:

@@ -1,13 +1,11 @@
 """What a server remembers of one client, and how it turns a request into a question to the policy."""
 
 from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.control import as_numbers, check_names, check_picture
@@ -52,19 +50,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A history that waits for its action chunk.
+    """A history that wants an action chunk.
 
     Attributes:
-        obs: name -> (n_obs_steps, *shape).
+        obs: name -> (n_obs_steps, *shape), bytes or float32.
         noise: Where its noise comes from.
         sampling: How it is sampled.
-        answer: Gets the `Answer`, or why there is none.
     """
 
-    obs: dict[str, Tensor]
+    obs: dict[str, np.ndarray]
     noise: Noise
     sampling: Sampling
-    answer: "Future[Answer]" = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -85,7 +81,7 @@ class Session:
     def __init__(self, policy: Policy, steps: Steps, largest_steps: int, seed: int) -> None:
         self._policy, self._steps, self._largest_steps, self._seed = policy, steps, largest_steps, seed
         self._episode, self._chunk = 0, 0
-        self._history: dict[str, Tensor] | None = None
+        self._history: dict[str, np.ndarray] | None = None
 
     def ask(self, obs: Mapping[str, Any], options: Options) -> Question:
         """The question of a request; what is refused leaves the session where it was.
@@ -116,7 +112,7 @@ class Session:
             self._policy.objective.sampling_cond(torch.zeros(1, 1), options.guidance)
         return Sampling(steps, options.guidance)
 
-    def _place(self, options: Options) -> tuple[int, int, dict[str, Tensor] | None]:
+    def _place(self, options: Options) -> tuple[int, int, dict[str, np.ndarray] | None]:
         """Number of the episode, of the chunk in it, and the history if the episode goes on."""
         begun = self._history is not None
         following = self._episode + 1 if options.reset and begun else self._episode
@@ -125,35 +121,41 @@ class Session:
         chunk = (self._chunk if goes_on else 0) if options.chunk is None else options.chunk
         return episode, chunk, self._history if goes_on else None
 
-    def _with_history(self, obs: dict[str, Tensor], last: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    def _with_history(
+        self, obs: dict[str, np.ndarray], last: dict[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
         count = self._policy.n_obs_steps
         if all(value.ndim > len(self._policy.obs_shapes[name]) for name, value in obs.items()):
             return obs
         if last is None:
-            return {name: torch.stack([value] * count) for name, value in obs.items()}
-        return {name: torch.cat([last[name][1:], value[None].to(last[name])]) for name, value in obs.items()}
+            return {name: np.stack([value] * count) for name, value in obs.items()}
+        return {name: np.stack([*last[name][1:], value]) for name, value in obs.items()}
 
 
-def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The policy's observations as tensors, bytes or float32, all of one step or all histories."""
+def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The policy's observations, bytes or float32, all of one step or all histories."""
     check_names(policy.obs_shapes, obs)
-    tensors = {name: as_numbers(name, obs[name]) for name in policy.obs_shapes}
-    tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
-    lengths = set()
+    checked, lengths = {}, set()
     for name, shape in policy.obs_shapes.items():
-        found, history = tuple(tensors[name].shape), (policy.n_obs_steps, *shape)
+        # NumPy's checks: small as the arrays are, torch's take several times as long.
+        value = as_numbers(name, obs[name]).numpy()
+        found, history = value.shape, (policy.n_obs_steps, *shape)
         if found not in (tuple(shape), history):
             raise InputError(
                 f"observation '{name}' has shape {list(found)}, expected {list(shape)}, one step, or "
                 f"{list(history)}, the last {policy.n_obs_steps} steps with the oldest first"
             )
         lengths.add(found == history)
-        if not tensors[name].isfinite().all():
-            raise InputError(f"observation '{name}' holds NaN or infinity, on which no action can rest")
-        if name in policy.cameras:
-            check_picture(name, tensors[name])
+        if value.dtype != np.uint8:
+            with np.errstate(over="ignore"):
+                value = value.astype(np.float32, copy=False)
+            if not np.isfinite(value).all():
+                raise InputError(f"observation '{name}' holds NaN or infinity, on which no action can rest")
+            if name in policy.cameras:
+                check_picture(name, torch.from_numpy(value))
+        checked[name] = value
     if len(lengths) > 1:
         raise InputError(
             "some observations are of one step and others whole histories: send one or the other"
         )
-    return tensors
+    return checked

@@ -31,8 +31,8 @@ def get(server, path, **headers):
 
 
 def slowed(server, seconds):
-    """Let each batch take so long more."""
-    infer = server._batcher._infer
+    """Let each batch take so long more, in the thread of slow batches."""
+    infer, server._batcher._quick = server._batcher._infer, False
 
     def slow(questions):
         time.sleep(seconds)
