@@ -41,7 +41,7 @@ robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 lint: $(READY) ## Check style, format, types and who imports whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks
+	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks packages/client/shortcut_client
 	@PYTHONPATH=.:envs:studies $(BIN)/lint-imports --no-logo
 
 clean: ## Remove the environment, caches and builds; trained runs stay
@@ -58,6 +58,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@echo "  build backend" && $(PIP_INSTALL) hatchling
-	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images]'
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images,serve]'
 	@touch $@
 	@echo "$(VENV) is ready"

@@ -30,6 +30,7 @@ COMMANDS = (
     "convert",
     "download",
     "render",
+    "serve",
     "view",
     "sample",
     "benchmark-images",
@@ -133,6 +134,7 @@ def test_wheel_metadata(metadata: Message) -> None:
         "docs",
         "images",
         "robomimic",
+        "serve",
         "slurm",
         "timm",
     }

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 #: Upper ends of the classes of a duration, in seconds.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -20,7 +19,7 @@ class ServerMetrics:
         turned_away: Connections that were not accepted, by ``reason``: key, full.
     """
 
-    CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+    CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -192,8 +192,7 @@ class PolicyServer:
         """Answer what is no websocket, and turn away who may not come in."""
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
-        given = request.headers.get("Authorization", "")
-        if self._key and not hmac.compare_digest(given.encode(), f"Api-Key {self._key}".encode()):
+        if self._key is not None and not _knows(self._key, request):
             self._metrics.turned_away.labels("key").inc()
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "this server wants a header 'Authorization: Api-Key ...'\n"
@@ -302,6 +301,12 @@ def _key(file: Path | None) -> str | None:
     if not key:
         raise InputError(f"api_key_file={file} is empty: write the key into it, one line")
     return key
+
+
+def _knows(key: str, request: Request) -> bool:
+    # Whoever calls may send anything: bytes that are no UTF-8, or the header twice.
+    given = [value.encode("utf-8", "surrogateescape") for value in request.headers.get_all("Authorization")]
+    return len(given) == 1 and hmac.compare_digest(given[0], f"Api-Key {key}".encode())
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """The server as clients meet it: answers, refusals, lost connections, restarts."""
 
 import asyncio
+import importlib.util
 import json
 import socket
 import ssl
@@ -17,6 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as raw_connect
 
+import shortcut_policy.serving
 from shortcut_client import RequestRefused, ServerUnavailable, ShortcutClient
 from shortcut_policy.errors import InputError
 from shortcut_policy.serving.protocol import REQUEST, pack, unpack
@@ -240,6 +242,10 @@ def test_the_key_is_needed_for_all_but_health(serve, connect, tmp_path: Path):
     for wrong in (None, "other", "sécret"):
         with pytest.raises(RequestRefused, match="give its api_key"):
             connect(server, api_key=wrong)
+    twice = [("Authorization", "Api-Key secret"), ("Authorization", "Api-Key other")]
+    with pytest.raises(InvalidStatus) as caught:
+        raw_connect(server.url, additional_headers=twice).__enter__()
+    assert caught.value.response.status_code == 401
     assert get(server, "/healthz")[0] == "OK\n"
     with pytest.raises(HTTPError, match="401"):
         get(server, "/metrics")
@@ -296,6 +302,12 @@ def test_an_empty_key_is_none_at_all(tiny_policy, tmp_path: Path):
     (tmp_path / "key").write_text("\n")
     with pytest.raises(InputError, match="is empty"):
         PolicyServer(tiny_policy, ServerSettings(api_key_file=tmp_path / "key"))
+
+
+def test_what_serving_needs_is_told(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", {"msgpack": 1}.get)
+    with pytest.raises(InputError, match=r"prometheus_client, .* pip install 'shortcut-policy\[serve\]'"):
+        importlib.reload(shortcut_policy.serving)
 
 
 def test_an_address_in_use_is_one_sentence(serve, tiny_policy):
