@@ -1,8 +1,11 @@
 """The command that serves a policy: ``scripts/serve.py checkpoint=...``."""
 
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from signal import SIGINT, SIGTERM
 
 from omegaconf import DictConfig
 
@@ -34,9 +37,20 @@ def run(config: DictConfig) -> None:
     """
     settings = read(config, ServeConfig)
     policy = load_policy(settings.checkpoint, settings.device, settings.trust)
-    # Before the server has threads: they inherit the mask, and the signals wait for this one.
-    ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    with PolicyServer(policy, settings) as server:
+    with PolicyServer(policy, settings) as server, _ending() as ended:
         print(f"{settings.checkpoint} is served at {server.url}", flush=True)
-        signal.sigwait(ends)
+        # By the second, because a signal that another thread gets does not wake this one.
+        while not ended.wait(1.0):
+            pass
+
+
+@contextmanager
+def _ending() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, in place of ending the process."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (SIGINT, SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
