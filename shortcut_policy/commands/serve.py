@@ -1,5 +1,6 @@
 """The command that serves a policy: ``scripts/serve.py checkpoint=...``."""
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,9 @@ def run(config: DictConfig) -> None:
     """
     settings = read(config, ServeConfig)
     policy = load_policy(settings.checkpoint, settings.device, settings.trust)
+    # What is there now stays to the end: looking through it for garbage would only make some client wait.
+    gc.collect()
+    gc.freeze()
     with PolicyServer(policy, settings) as server, _ending() as ended:
         print(f"{settings.checkpoint} is served at {server.url}", flush=True)
         # By the second, because a signal that another thread gets does not wake this one.
