@@ -8,7 +8,9 @@ answered, or as robots of 10 control steps a second ask, once a chunk. The serve
 """
 
 import argparse
+import asyncio
 import json
+import os
 import tempfile
 import threading
 import time
@@ -24,13 +26,16 @@ from serve_process import Server, served
 
 from shortcut_client import ClientError, ShortcutClient
 from shortcut_policy import Field, Policy, load_policy, save_policy
+from shortcut_policy.adaptive import time_calls
 from shortcut_policy.control import chunk_generator
 from shortcut_policy.data import Normalizer
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 from shortcut_policy.rollout.latency import device_name
+from shortcut_policy.serving.batching import Batcher
 
 CLIENTS, BATCHES, RATE_HZ = (1, 8, 50), (1, 8), 10
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 50)
 WARM_UP, CALLS = 50, 1000
 Observation = dict[str, np.ndarray]
 
@@ -124,6 +129,26 @@ def load(server: Server, policy: Policy, clients: int, seconds: float, period: f
     }
 
 
+def batches(checkpoint: str) -> list[dict[str, Any]]:
+    """What a batch costs, whoever is in it, and how many of its rows round alike."""
+    policy, rows = load_policy(checkpoint), []
+    obs = observation(policy, np.random.default_rng(0))
+    for size in BATCH_SIZES:
+        batch = {name: np.stack([value] * size) for name, value in obs.items()}
+        generators = [chunk_generator(0, 0, 0) for _ in range(size)]
+        times = time_calls(lambda: policy.act(batch, 1, generators), 30)  # noqa: B023 (called here)
+        places = asyncio.run(_places(policy, size))
+        rows.append({"batch_size": size, "p50_ms": round(float(np.median(times)), 2), "rows_used": places})
+    return rows
+
+
+async def _places(policy: Policy, size: int) -> int:
+    batcher = Batcher(policy, size, 1)
+    await batcher.start()
+    await batcher.close()
+    return len(batcher.places)
+
+
 def loads(checkpoint: str, seconds: Callable[[int], float]) -> list[dict[str, Any]]:
     """Every number of clients, at once and in the pace of robots, for each size of batch."""
     policy, rows = load_policy(checkpoint), []
@@ -155,10 +180,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/serve/results.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    before = [round(load, 2) for load in os.getloadavg()]
     with tempfile.TemporaryDirectory() as folder:
         cases = {"state": arguments.checkpoint, "one 96x96 image": image_policy(Path(folder))}
         overheads = [overhead(name, checkpoint) for name, checkpoint in cases.items()]
     show(overheads, "overhead")
+    costs = batches(arguments.checkpoint)
+    show(costs, "batches")
     crowd = arguments.crowd_seconds or arguments.seconds
     rows = loads(
         arguments.checkpoint, lambda clients: crowd if clients == max(CLIENTS) else arguments.seconds
@@ -167,6 +195,8 @@ def main() -> None:
     content = {
         "rows": rows,
         "overhead": overheads,
+        "batches": costs,
+        "load_average_before": before,
         "device": device_name(torch.device("cpu")),
         "threads": 1,
         "versions": library_versions("torch", "numpy", "websockets", "msgpack"),

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -99,6 +100,27 @@ def test_rows_that_round_differently_are_not_used(tiny_policy, monkeypatch):
         return batcher.places
 
     assert with_batcher(tiny_policy, 4, places)[0] == [0, 1, 3]
+
+
+def test_rows_are_compared_inside_the_network(tiny_policy, monkeypatch):
+    """Another rounding shows in few of the actions, and only now and then."""
+    policy = deepcopy(tiny_policy)
+    policy.probe = torch.nn.Identity()
+    real = policy.predict_with_cost
+
+    def uneven_inside(obs, *arguments):
+        hidden = torch.ones(4, 3)
+        hidden[1, 2] = hidden[1, 2].nextafter(torch.tensor(2.0))
+        policy.probe(hidden)
+        return real(obs, *arguments)
+
+    monkeypatch.setattr(policy, "predict_with_cost", uneven_inside)
+
+    async def places(batcher):
+        return batcher.places
+
+    assert with_batcher(policy, 4, places)[0] == [0, 2, 3]
+    assert not policy.probe._forward_hooks
 
 
 @pytest.mark.parametrize("where", [IN_LOOP, IN_THREAD])
