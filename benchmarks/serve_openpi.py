@@ -37,7 +37,9 @@ def client_python(folder: Path) -> Path:
     pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
     wanted = [line for line in pinned if line.split("==")[0] in SIMULATION]
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *PACKAGES, *wanted], check=True)
+    # What is on this process's path is not in the new environment.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*pip, *PACKAGES, *wanted], check=True, env=alone)
     return folder / "bin" / "python"
 
 
