@@ -107,7 +107,12 @@ class Batcher:
             raise _going_down()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append(Job(question, answer, wanted, time.perf_counter()))
-        self._asked.set()
+        if self._quick and self._batch_size == 1:
+            # Nobody could join: to wait for the worker's turn would be for nothing.
+            batch = self._next()
+            _give(batch, self._answers(batch) if batch else [])
+        else:
+            self._asked.set()
         return await answer
 
     async def close(self) -> None:
