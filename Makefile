@@ -41,7 +41,7 @@ robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 lint: $(READY) ## Check style, format, types and who imports whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks
+	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks packages/client/shortcut_client
 	@PYTHONPATH=.:envs:studies $(BIN)/lint-imports --no-logo
 
 clean: ## Remove the environment, caches and builds; trained runs stay
@@ -51,13 +51,14 @@ clean: ## Remove the environment, caches and builds; trained runs stay
 # The pinned torch comes first and alone, so that no other package can choose a different one. The package itself
 # needs the build backend in the environment: nothing is fetched for its build, now or later. An environment that
 # exists is brought up to date in place: without a network too, as long as no version changed.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml packages/client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, \
 	$(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
 	@echo "Preparing $(VENV) with the versions of constraints.txt (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@echo "  build backend" && $(PIP_INSTALL) hatchling
-	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images]'
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images,serve]'
+	@echo "  shortcut_client" && $(PIP_INSTALL) --no-build-isolation --editable packages/client
 	@touch $@
 	@echo "$(VENV) is ready"

@@ -22,6 +22,7 @@ HEAVY = {
         "jinja2",
     ),
     *("matplotlib", "numcodecs", "omegaconf", "pandas", "pydantic", "rich", "scipy", "shapely", "sklearn"),
+    *("msgpack", "prometheus_client", "websockets"),
     *("statsmodels", "sympy", "torchmetrics", "tqdm", "wandb", "zarr"),
 }
 PROGRAM = """

@@ -30,6 +30,7 @@ COMMANDS = (
     "convert",
     "download",
     "render",
+    "serve",
     "view",
     "sample",
     "benchmark-images",
@@ -133,6 +134,7 @@ def test_wheel_metadata(metadata: Message) -> None:
         "docs",
         "images",
         "robomimic",
+        "serve",
         "slurm",
         "timm",
     }
@@ -195,6 +197,17 @@ def test_every_import_is_a_declared_dependency(folder: str) -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in requirements()}
     needed = {canonicalize_name(projects.get(module, module)) for module in imported(ROOT / folder)}
     assert needed <= declared
+
+
+def test_the_client_imports_what_it_declares_and_nothing_of_ours() -> None:
+    client = ROOT / "packages" / "client"
+    declared = tomllib.loads((client / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {Requirement(text).name for text in declared}
+    assert imported(client / "shortcut_client") - {"shortcut_client"} == names
+    text = "".join(path.read_text() for path in (client / "shortcut_client").glob("*.py"))
+    assert not re.search(r"^\s*(from|import) (torch|shortcut_policy)", text, re.MULTILINE)
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier.contains(pins()[requirement.name])
 
 
 def pins() -> dict[str, str]:

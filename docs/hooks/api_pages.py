@@ -15,6 +15,7 @@ ROOMS = {
     "encoders": ("Encoders", "What turns observations, or classes, into the condition of a network."),
     "training": ("Training", "One loop for every objective, backbone and task."),
     "rollout": ("Rollout", "Playing a policy in its environment."),
+    "serving": ("Serving", "A policy behind a socket; [Server](../server.md) shows how to use it."),
     "benchmark": ("Benchmark", "The harness that compares methods."),
     "images": ("Images", "Image generation with the same objectives and trainer."),
     "commands": ("Commands", "What a script of `scripts/` calls; [Commands](../commands.md) lists them."),

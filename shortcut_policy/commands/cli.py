@@ -188,6 +188,14 @@ def render(config: DictConfig) -> None:
     run(config)
 
 
+@command("serve")
+def serve(config: DictConfig) -> None:
+    """Serve a policy over the network: ``scripts/serve.py checkpoint=... port=8000``."""
+    from shortcut_policy.commands.serve import run
+
+    run(config)
+
+
 @command("view")
 def view(config: DictConfig) -> None:
     """Show what a demonstration store holds: ``scripts/view.py store=...``."""

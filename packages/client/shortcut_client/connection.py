@@ -1,0 +1,154 @@
+"""A connection that is made again when it is lost."""
+
+import contextlib
+import ssl as tls
+import time
+from socket import SHUT_RDWR
+from typing import Any, Optional, Union
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.sync.client import ClientConnection, connect
+
+from shortcut_client.errors import ClientError, RequestRefused, ServerUnavailable
+from shortcut_client.messages import unpack
+
+#: Seconds before the second try; each waits twice as long as the one before.
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
+#: The server closes with this code what is larger than it takes.
+TOO_LARGE = 1009
+TURNED_AWAY = (401, 403)
+
+
+class Connection:
+    """Sends a message and returns the answer, over as many connections as it takes.
+
+    Args:
+        url: ``ws://host:port`` or ``wss://host:port``.
+        api_key: Sent with each connection.
+        ssl: Context of TLS; None for that of the system if the address wants one.
+        timeout: Seconds in which a connection has to be made and a message to be answered.
+        patience: Seconds after which a server that cannot be reached is given up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: Optional[str],
+        ssl: Optional[tls.SSLContext],
+        timeout: float,
+        patience: float,
+    ) -> None:
+        if not url.startswith("wss://" if ssl else ("ws://", "wss://")):
+            raise ClientError(f"{url} must be {'wss' if ssl else 'ws'}://host:port, as the server prints it")
+        self._url, self._timeout, self._patience = url, timeout, patience
+        self._arguments: dict[str, Any] = {"ssl": ssl} if ssl else {}
+        if api_key is not None:
+            self._arguments["additional_headers"] = {"Authorization": f"Api-Key {api_key}"}
+        self._socket: Optional[ClientConnection] = None
+        #: What the server said of its policy when it was last connected.
+        self.metadata: dict[str, Any] = {}
+
+    def open(self) -> None:
+        """Connect, if it is not connected."""
+        self._until(time.monotonic() + self._patience, None)
+
+    def ask(self, message: bytes) -> bytes:
+        """The answer to a message.
+
+        A lost connection is made again, and the message sent again: a request changes nothing outside of the
+        session, which is new then. An answer that is late is not waited for any longer, and never taken for
+        that to a later question.
+
+        Raises:
+            RequestRefused: The server says why.
+            ServerUnavailable: There is no server, or no answer in time.
+        """
+        answer = self._until(time.monotonic() + self._patience, message)
+        if isinstance(answer, str):
+            raise RequestRefused(answer)
+        return answer
+
+    def close(self) -> None:
+        """Hang up."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
+
+    def _until(self, deadline: float, message: Optional[bytes]) -> Union[bytes, str]:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                return self._once(message)
+            except (OSError, InvalidHandshake, ConnectionClosed) as error:
+                self._drop()
+                _check_worth_trying(error, self._url)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ServerUnavailable(
+                        f"no policy server at {self._url} for {self._patience:g} s ({_reason(error)})"
+                    ) from error
+                time.sleep(min(wait, left))
+                wait = min(2 * wait, LONGEST_WAIT)
+
+    def _once(self, message: Optional[bytes]) -> Union[bytes, str]:
+        socket = self._socket or self._connected()
+        if message is None:
+            return b""
+        try:
+            socket.send(message)
+            return socket.recv(timeout=self._timeout)
+        except TimeoutError as error:
+            self._drop()
+            raise ServerUnavailable(f"{self._url} gave no answer in {self._timeout:g} s") from error
+        except BaseException:
+            # Ctrl-C too: the next question must not get this one's answer.
+            self._drop()
+            raise
+
+    def _connected(self) -> ClientConnection:
+        try:
+            # Entered and never left as a context: it lives as long as the server does.
+            self._socket = connect(
+                self._url,
+                compression=None,
+                max_size=None,
+                open_timeout=self._timeout,
+                close_timeout=1.0,
+                **self._arguments,
+            ).__enter__()
+            first = self._socket.recv(timeout=self._timeout)
+        except InvalidURI as error:
+            raise ClientError(f"{self._url} is no address ({error}): give ws://host:port") from error
+        metadata = unpack(first) if isinstance(first, bytes) else None
+        if not isinstance(metadata, dict):
+            self._drop()
+            raise ClientError(f"{self._url} is no policy server: it sent no metadata")
+        self.metadata = metadata
+        return self._socket
+
+    def _drop(self) -> None:
+        """Forget the connection without a farewell, for which nobody may be there."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(SHUT_RDWR)
+            socket.close()
+
+
+def _check_worth_trying(error: Exception, url: str) -> None:
+    """Raise what trying again does not change."""
+    if isinstance(error, InvalidStatus) and error.response.status_code in TURNED_AWAY:
+        raise RequestRefused(f"{url} turned us away ({_reason(error)}): give its api_key") from error
+    if isinstance(error, tls.SSLCertVerificationError):
+        raise RequestRefused(
+            f"the certificate of {url} is not trusted ({error.verify_message}): give an ssl context that does"
+        ) from error
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == TOO_LARGE:
+        raise RequestRefused(f"the observation is larger than {url} takes") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, InvalidStatus):
+        body = (error.response.body or b"").decode(errors="replace").strip()
+        return body or f"status {error.response.status_code}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,220 @@
+"""The client against a server of a few lines, which does what a test wants; needs no shortcut_policy.
+
+Where the real server is, tests/serving has the two together.
+"""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+
+import numpy as np
+import pytest
+from websockets.sync.server import serve
+
+from shortcut_client import ClientError, RequestRefused, ServerUnavailable, ShortcutClient
+from shortcut_client.messages import pack, unpack
+
+METADATA = {"obs": {"place": {"shape": [2]}}, "n_obs_steps": 2, "n_action_steps": 3}
+CHUNK = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+
+class Fake:
+    """Answers with `CHUNK` and keeps what it was asked, unless ``script`` sees to a request."""
+
+    def __init__(self, script=lambda connection, number: False, metadata=METADATA, port=0):
+        self.asked, self.connections, self._open = [], 0, []
+        self._script, self._metadata = script, metadata
+        self._server = serve(self._talk, "127.0.0.1", port, close_timeout=0.2)
+        self.port = self._server.socket.getsockname()[1]
+        self.url = f"ws://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def _talk(self, connection):
+        self.connections += 1
+        self._open.append(connection)
+        with contextlib.suppress(Exception):
+            connection.send(pack(self._metadata))
+            for message in connection:
+                self.asked.append(unpack(message))
+                if not self._script(connection, len(self.asked)):
+                    connection.send(pack({"actions": CHUNK}))
+
+    def stop(self):
+        self._server.shutdown()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                hang_up(connection)
+        self._thread.join()
+
+
+@pytest.fixture
+def fake():
+    made = []
+
+    def make(*arguments, **settings):
+        made.append(Fake(*arguments, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def connect():
+    with contextlib.ExitStack() as opened:
+
+        def open_client(server, **settings):
+            client = ShortcutClient(server.url, **{"timeout": 2.0, "patience": 2.0, **settings})
+            return opened.enter_context(client)
+
+        yield open_client
+
+
+def hang_up(connection, number=0):
+    connection.socket.shutdown(socket.SHUT_RDWR)
+    return True
+
+
+def test_one_request_a_chunk_with_the_whole_history(fake, connect):
+    server = fake()
+    client = connect(server)
+    client.reset(seed=7, episode=4)
+    place = np.zeros(2)
+    for step in range(4):
+        place[:] = step  # the caller's array is used again
+        action = client.select_action({"place": place, "other": "not sent"})
+        assert np.array_equal(action, CHUNK[step % 3])
+        action[:] = -1
+    first, second = server.asked
+    assert np.array_equal(first["place"], [[0, 0], [0, 0]])
+    assert np.array_equal(second["place"], [[2, 2], [3, 3]])
+    assert first["__request__"] == {"seed": 7, "episode": 4, "chunk": 0}
+    assert second["__request__"] == {"seed": 7, "episode": 4, "chunk": 1}
+
+
+def test_episodes_are_counted(fake, connect):
+    server = fake()
+    client = connect(server)
+    client.select_action({"place": [0, 0]})
+    client.reset(steps=4)
+    client.select_action({"place": [0, 0]})
+    assert [asked["__request__"] for asked in server.asked] == [
+        {"episode": 0, "chunk": 0},
+        {"steps": 4, "episode": 1, "chunk": 0},
+    ]
+
+
+def test_what_is_refused_is_not_kept(fake, connect):
+    server = fake(lambda connection, number: number == 2 and (connection.send("not so") or True))
+    client = connect(server)
+    for wrong, sentence in [
+        ({}, "place is missing"),
+        ({"place": [0, 0, 0]}, r"shape \[3\], expected \[2\]"),
+        ({"place": [0, np.inf]}, "NaN or infinity"),
+    ]:
+        with pytest.raises(RequestRefused, match=sentence):
+            client.select_action(wrong)
+    for step in range(3):
+        client.select_action({"place": [step, step]})
+    with pytest.raises(RequestRefused, match=r"^not so$"):
+        client.select_action({"place": [8, 8]})
+    client.select_action({"place": [9, 9]})
+    assert np.array_equal(server.asked[-1]["place"], [[2, 2], [9, 9]])
+    assert server.asked[-1]["__request__"]["chunk"] == 1
+    with pytest.raises(RequestRefused, match="numbers only"):
+        client.infer({"place": np.array(["a"])})
+    with pytest.raises(RequestRefused, match="cannot be sent"):
+        client.infer({"place": object()})
+
+
+def test_a_connection_lost_in_a_request_is_made_again(fake, connect):
+    server = fake(lambda connection, number: number <= 2 and hang_up(connection))
+    assert np.array_equal(connect(server).infer({"place": [0, 0]})["actions"], CHUNK)
+    assert (len(server.asked), server.connections) == (3, 3)
+
+
+def test_a_server_that_comes_back_is_found(fake, connect):
+    server = fake()
+    client = connect(server, patience=10.0)
+    server.stop()
+    back = threading.Timer(0.4, lambda: fake(port=server.port))
+    back.start()
+    assert np.array_equal(client.infer({"place": [0, 0]})["actions"], CHUNK)
+    back.join()
+
+
+def test_a_server_that_stays_away_is_given_up_in_time(fake, connect):
+    server = fake()
+    client = connect(server, patience=0.3)
+    server.stop()
+    begun = time.monotonic()
+    with pytest.raises(ServerUnavailable, match=r"no policy server at ws://.* for 0.3 s"):
+        client.infer({"place": [0, 0]})
+    assert 0.25 < time.monotonic() - begun < 1.5
+    with pytest.raises(ServerUnavailable):
+        ShortcutClient(server.url, patience=0.0)
+
+
+def test_a_late_answer_is_not_waited_for_and_never_taken_for_the_next(fake, connect):
+    def late(connection, number):
+        if number == 1:
+            time.sleep(0.5)
+            with contextlib.suppress(Exception):
+                connection.send(pack({"actions": CHUNK + 100}))
+        return number == 1
+
+    client = connect(fake(late), timeout=0.2)
+    begun = time.monotonic()
+    with pytest.raises(ServerUnavailable, match=r"no answer in 0\.2 s"):
+        client.infer({"place": [0, 0]})
+    assert time.monotonic() - begun < 0.45
+    time.sleep(0.5)
+    assert np.array_equal(client.infer({"place": [0, 0]})["actions"], CHUNK)
+
+
+def test_an_interrupt_leaves_no_answer_behind(fake, connect, monkeypatch):
+    server = fake()
+    client = connect(server)
+    socket_now = client._connection._socket
+
+    def interrupted(timeout=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket_now, "recv", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.infer({"place": [0, 0]})
+    client.infer({"place": [1, 1]})
+    assert server.connections == 2
+
+
+def test_other_servers_are_told_apart(fake, connect):
+    with pytest.raises(ClientError, match="no policy server"):
+        connect(fake(metadata=[1]))
+    garbage = fake(lambda connection, number: connection.send(b"\xc1") or True)
+    with pytest.raises(ClientError, match="cannot be read"):
+        connect(garbage).infer({"place": [0, 0]})
+    empty = fake(lambda connection, number: connection.send(pack({})) or True)
+    with pytest.raises(ClientError, match="no actions"):
+        connect(empty).infer({"place": [0, 0]})
+
+
+@pytest.mark.parametrize("array", [{"dtype": "|O", "shape": [1]}, {"dtype": "<f4", "shape": [9]}, {}])
+def test_arrays_that_are_none_are_not_read(array):
+    content = {b"__ndarray__": True, b"data": b"12345678", **{key.encode(): array[key] for key in array}}
+    with pytest.raises(ClientError, match="cannot be read"):
+        unpack(pack({"x": content}))
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://127.0.0.1:8000", "ws://"])
+def test_addresses_are_checked(url):
+    with pytest.raises(ClientError, match="ws://host:port"):
+        ShortcutClient(url, patience=0.0)
+
+
+def test_a_context_of_tls_wants_an_address_of_tls():
+    with pytest.raises(ClientError, match="wss://host:port"):
+        ShortcutClient("ws://127.0.0.1:8000", ssl=ssl.create_default_context(), patience=0.0)
