@@ -82,6 +82,7 @@ class StepwiseControl(ABC):
     cameras: frozenset[str]
     n_obs_steps: int
     objective: Objective
+    device: torch.device
     _episode: Episode | None = None
 
     @abstractmethod
@@ -175,6 +176,30 @@ class StepwiseControl(ABC):
         episode.played += 1
         action: np.ndarray = episode.chunk[episode.played - 1].copy()
         return action
+
+    def check_histories(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """A batch of histories, name -> (B, n_obs_steps, *shape), as tensors on the policy's device.
+
+        Raises:
+            InputError: One is missing, has another shape, is no number, or holds NaN or infinity.
+        """
+        check_names(self.obs_shapes, obs)
+        tensors = {name: as_numbers(name, obs[name]).to(self.device) for name in self.obs_shapes}
+        # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.
+        tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
+        for name, shape in self.obs_shapes.items():
+            expected = (self.n_obs_steps, *shape)
+            if tuple(tensors[name].shape[1:]) != expected:
+                raise InputError(
+                    f"observation '{name}' has shape {tuple(tensors[name].shape)}, expected (B, "
+                    f"{', '.join(map(str, expected))}): batch, n_obs_steps, then one step's shape"
+                )
+        for name in self.cameras:
+            check_picture(name, tensors[name])
+        if not torch.stack([x.isfinite().all() for x in tensors.values()]).all():
+            bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
+            raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
+        return tensors
 
     def _one_step(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Copies of the observations of one step, checked."""

@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
 from shortcut_policy.backbones import evaluate
 from shortcut_policy.checkpoint import save_model
-from shortcut_policy.control import StepwiseControl, as_numbers, check_finite, check_names, check_picture
+from shortcut_policy.control import StepwiseControl, check_finite
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.fields import ACTION, read_fields, read_sizes
 from shortcut_policy.encoders.crops import Augmenting
 from shortcut_policy.errors import InputError
-from shortcut_policy.hub import is_remote
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
 from shortcut_policy.objectives.base import Generators
 from shortcut_policy.plain import plain_json
 from shortcut_policy.pretrained import Pretrained
 from shortcut_policy.recipes import specification, training_default
-from shortcut_policy.runtimes.export import Runtime, compile_graph, is_export, load_runtime, read_export
+from shortcut_policy.runtimes.compiled import Compiled
+from shortcut_policy.runtimes.export import is_export
 from shortcut_policy.settings import LARGEST_SEED, check_number, check_whole
 
 
-class Policy(StepwiseControl, Pretrained):
+class Policy(StepwiseControl, Compiled, Pretrained):
     """Acts on observations in environment units, and computes its own training loss.
 
     Args:
@@ -50,7 +50,6 @@ class Policy(StepwiseControl, Pretrained):
         normalizer: Scaling between environment and network units; buffers of this module.
         spec: The specification that it was built from, as stored in a checkpoint.
         metadata: What is known of a trained policy: method, task, dataset, updates, commit and so on.
-        runtime: Computes the actions in place of the modules, which are empty then; see `compile`.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class Policy(StepwiseControl, Pretrained):
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
         self._step_times = StepTimes()
-        self.runtime: Runtime | None = None
 
     @classmethod
     def build(
@@ -248,9 +246,9 @@ class Policy(StepwiseControl, Pretrained):
     ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
         steps = check_steps(self.objective, steps)
-        tensors = self._check_obs(obs)
+        tensors = self.check_histories(obs)
         if self.runtime is not None:
-            return self._run(self.runtime, tensors, steps, generator, guidance)
+            return self.run_compiled(tensors, steps, generator, guidance)
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
 
@@ -265,63 +263,6 @@ class Policy(StepwiseControl, Pretrained):
         x = self.normalizer.unnormalize(ACTION, found.x).float()
         check_finite(x, tensors)
         return found._replace(x=x)
-
-    def compile(  # type: ignore[override]  # nn.Module.compile has another purpose
-        self,
-        runtime: str = "onnx",
-        *,
-        steps: int = 1,
-        precision: str | None = None,
-        guidance: float | None = None,
-    ) -> "Policy":
-        """This policy with its inference in a runtime, several times as fast on a CPU; this one stays as it is.
-
-        What comes back acts like this one with ``steps`` sampling steps: the same noise, the same actions up
-        to rounding, which is checked before. To keep it on disk, see ``scripts/export.py``.
-
-        Args:
-            runtime: ``onnx``, ``openvino``, ``aoti`` (the fastest, compiles for some minutes) or
-                ``inductor``, as ``docs/fast_act.md`` compares them.
-            steps: K, the only number of sampling steps that it takes.
-            precision: ``fp32``, or ``bf16`` but for ``onnx``.
-            guidance: See `act`.
-
-        Raises:
-            InputError: The runtime is not installed, the policy cannot be made a graph, or its actions in the
-                runtime differ.
-
-        Example:
-            >>> fast = load_policy("pretrained/pusht").compile("onnx")
-            >>> fast.act(obs)
-        """
-        compiled = _without_weights(self.spec, self.metadata)
-        compiled.runtime = compile_graph(self, runtime, steps, precision, guidance)
-        return compiled
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are, or the runtime computes."""
-        return super().device if self.runtime is None else torch.device("cpu")
-
-    def _run(
-        self,
-        runtime: Runtime,
-        obs: Mapping[str, Tensor],
-        steps: int | Auto,
-        generator: Generators,
-        guidance: float | None,
-    ) -> Sample:
-        if steps != runtime.steps or guidance not in (None, runtime.guidance):
-            raise InputError(
-                f"this export takes steps={runtime.steps} and guidance={runtime.guidance} alone, not "
-                f"steps={steps} and guidance={guidance}: export the policy again with those"
-            )
-        rows = len(next(iter(obs.values())))
-        noise = self.noise(rows, (self.horizon, self.action_dim), generator)
-        _, chunk = runtime.call(obs, noise)
-        check_finite(chunk, obs)
-        cost = self.objective.network_evaluations(runtime.steps)
-        return Sample(chunk, torch.full((rows,), cost), gap=None)
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
@@ -389,7 +330,7 @@ class Policy(StepwiseControl, Pretrained):
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""
-        rows = len(self._check_obs(obs)[next(iter(self.obs_shapes))])
+        rows = len(self.check_histories(obs)[next(iter(self.obs_shapes))])
         # Timing must not touch the caller's random numbers.
         generator = torch.Generator().manual_seed(0)
         return self._step_times.most_within(
@@ -398,25 +339,6 @@ class Policy(StepwiseControl, Pretrained):
             lambda steps: self.act(obs, steps, generator).cpu(),
             setting=f"batch size {rows} on {self.device}",
         )
-
-    def _check_obs(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
-        check_names(self.obs_shapes, obs)
-        tensors = {name: as_numbers(name, obs[name]).to(self.device) for name in self.obs_shapes}
-        # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.
-        tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
-        for name, shape in self.obs_shapes.items():
-            expected = (self.n_obs_steps, *shape)
-            if tuple(tensors[name].shape[1:]) != expected:
-                raise InputError(
-                    f"observation '{name}' has shape {tuple(tensors[name].shape)}, expected (B, "
-                    f"{', '.join(map(str, expected))}): batch, n_obs_steps, then one step's shape"
-                )
-        for name in self.cameras:
-            check_picture(name, tensors[name])
-        if not torch.stack([x.isfinite().all() for x in tensors.values()]).all():
-            bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
-            raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
-        return tensors
 
 
 def load_policy(
@@ -437,14 +359,7 @@ def load_policy(
             other, or what they hold makes images; or it names code that is not trusted, and then none of that
             has run.
     """
-    if is_remote(path) or not is_export(path):
-        return Policy.from_pretrained(path, device, trust)
-    if torch.device(device).type != "cpu":
-        raise InputError(f"device={device}: the export {path} runs on the CPU; load the checkpoint there")
-    manifest, description = read_export(path, trust)
-    policy = _without_weights(description["policy"], description["metadata"])
-    policy.runtime = load_runtime(path, manifest, policy)
-    return policy
+    return (Policy.from_export if is_export(path) else Policy.from_pretrained)(path, device, trust)
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:
@@ -455,11 +370,3 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
             something of itself that JSON cannot hold.
     """
     save_model(policy, folder)
-
-
-def _without_weights(spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> Policy:
-    """A policy for a runtime that has the weights: its own take no memory."""
-    with torch.random.fork_rng():
-        policy = Policy.from_spec(spec).eval()
-    policy.metadata = dict(metadata)
-    return policy.to("meta")

@@ -30,6 +30,7 @@ COMMANDS = (
     "convert",
     "download",
     "render",
+    "export",
     "serve",
     "view",
     "sample",
@@ -132,6 +133,7 @@ def test_wheel_metadata(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "dev",
         "docs",
+        "export",
         "images",
         "robomimic",
         "serve",

@@ -105,9 +105,9 @@ def test_bf16_stays_close_to_fp32():
 @pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
 def test_a_wide_convolution_is_the_same_as_a_product_of_matrices(kernel_size, stride):
     layer = _Convolution(_Convolution.WIDE, 8, kernel_size, stride)
-    x = torch.randn(3, _Convolution.WIDE, 1, 16).to(memory_format=torch.channels_last).requires_grad_()
-    weight = rearrange(layer.weight.detach(), "o (k i) -> o i 1 k", k=kernel_size)
-    expected = F.conv2d(x, weight, layer.bias, (1, stride), (0, kernel_size // 2))
+    x = torch.randn(3, 16, _Convolution.WIDE).requires_grad_()
+    weight = rearrange(layer.weight.detach(), "o (k i) -> o i k", k=kernel_size)
+    expected = F.conv1d(x.transpose(1, 2), weight, layer.bias, stride, kernel_size // 2).transpose(1, 2)
     torch.testing.assert_close(layer(x), expected)
     (wanted,) = torch.autograd.grad(expected.square().sum(), x)
     with torch.autocast("cpu", torch.bfloat16):

@@ -14,6 +14,7 @@ ROOMS = {
     "backbones": ("Backbones", "Networks that predict a step map."),
     "encoders": ("Encoders", "What turns observations, or classes, into the condition of a network."),
     "training": ("Training", "One loop for every objective, backbone and task."),
+    "runtimes": ("Runtimes", "Policies as graphs; [Acting fast](../fast_act.md) compares what runs them."),
     "rollout": ("Rollout", "Playing a policy in its environment."),
     "serving": ("Serving", "A policy behind a socket; [Server](../server.md) shows how to use it."),
     "benchmark": ("Benchmark", "The harness that compares methods."),

@@ -55,6 +55,6 @@ class Mlp(nn.Module):
             cond: (B, C).
         """
         flat = rearrange(x, "b t a -> b (t a)")
-        step = (self.embed_t(t) + self.embed_d(d)).expand(len(x), -1)
+        step = (self.embed_t(t) + self.embed_d(d)).expand(x.shape[0], -1)
         out = self.layers(torch.cat([flat, step, cond], dim=-1))
         return rearrange(out, "b (t a) -> b t a", t=x.shape[1]).to(x.dtype)

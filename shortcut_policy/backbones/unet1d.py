@@ -106,13 +106,16 @@ class ConditionalUnet1D(nn.Module):
                 of it alone, and then one product with the condition is left for all blocks.
             cond: (B, C).
         """
-        blocks = [stage[i] for stage in self.down for i in (0, 1)] + list(self.middle)
-        blocks += [stage[i] for stage in self.up for i in (0, 1)]
+        stages = [*self.down, self.middle, *self.up]
+        blocks = [block for stage in stages for block in list(cast(nn.ModuleList, stage))[:2]]
         layers = [cast(ResidualBlock, block).film for block in blocks]
         if not torch.compiler.is_exporting() or len(step) > 1:
             film = F.silu(torch.cat([step, cond], dim=-1))
             return [layer(film) for layer in layers]
-        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        weight, bias = (
+            torch.cat([layer.weight for layer in layers]),
+            torch.cat([layer.bias for layer in layers]),
+        )
         known = F.linear(F.silu(step), weight[:, : step.shape[1]], bias)
         of_all = known + F.linear(F.silu(cond), weight[:, step.shape[1] :])
         return of_all.split([layer.out_features for layer in layers], dim=1)
@@ -222,7 +225,7 @@ def _to_steps(x: Tensor) -> Tensor:
 
 
 def _windows(x: Tensor, size: int, margin: int, stride: int) -> Tensor:
-    """All windows of ``size`` steps of (B, T, C), padded with zeros, side by side: (B, T / stride, size C)."""
+    """Windows of ``size`` steps of (B, T, C), padded with zeros, side by side: (B, T / stride, size C)."""
     padded = F.pad(x, (0, 0, margin, margin))
     last = padded.shape[1] - size
     return torch.cat([padded[:, i : i + last + 1 : stride] for i in range(size)], dim=-1)

@@ -188,6 +188,14 @@ def render(config: DictConfig) -> None:
     run(config)
 
 
+@command("export")
+def export(config: DictConfig) -> None:
+    """Write a policy as a graph of another runtime: ``scripts/export.py checkpoint=... output=...``."""
+    from shortcut_policy.commands.export import run
+
+    run(config)
+
+
 @command("serve")
 def serve(config: DictConfig) -> None:
     """Serve a policy over the network: ``scripts/serve.py checkpoint=... port=8000``."""

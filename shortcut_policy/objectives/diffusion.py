@@ -60,6 +60,7 @@ class Diffusion(Objective):
             "prediction_type": "epsilon",
         }
         self.train_steps, self.error, self.bounded = train_steps, row_error(error), clip_sample
+        self._known_levels: dict[int, list[int]] = {}
         try:
             self.ddpm = DDPMScheduler(**shared, variance_type="fixed_small")
             self.ddim = DDIMScheduler(**shared, set_alpha_to_one=True, timestep_spacing=timestep_spacing)
@@ -85,11 +86,13 @@ class Diffusion(Objective):
     ) -> Tensor:
         """DDPM at ``train_steps`` steps, its noise drawn from ``generator``; DDIM, without any, below."""
         ancestral = steps == self.train_steps
-        scheduler = self.ddpm if ancestral else self.ddim
-        scheduler.set_timesteps(steps)
-        x = noise * scheduler.init_noise_sigma
-        # Where the number of levels is no multiple of the steps, rounding can make diffusers list one more.
-        levels = scheduler.timesteps[:steps].tolist()
+        if ancestral and torch.compiler.is_exporting():
+            raise InputError(
+                f"steps={steps} of diffusion draws random numbers between its steps, which no seed would reach "
+                "in a graph: export fewer steps, which are DDIM's and draw none"
+            )
+        x = noise * (self.ddpm if ancestral else self.ddim).init_noise_sigma
+        levels = self._levels(steps)
         for level, after in zip(levels, [*levels[1:], -1], strict=True):
             predicted = self._predict(net, x, same_time(level, x).long(), cond)
             if ancestral:
@@ -101,10 +104,21 @@ class Diffusion(Objective):
     def check_steps(self, steps: int) -> None:
         """Any whole number of steps up to the number of noise levels."""
         check_step_range(steps, self.train_steps, f"a diffusion policy of {self.train_steps} noise levels")
+        # Found here once, because no number can be read from a tensor while a graph is made.
+        self._levels(steps)
 
     def network_evaluations(self, steps: int) -> int:
         """One a step."""
         return steps
+
+    def _levels(self, steps: int) -> list[int]:
+        """The noise levels that so many steps visit, the noisiest first."""
+        if steps not in self._known_levels:
+            scheduler = self.ddpm if steps == self.train_steps else self.ddim
+            scheduler.set_timesteps(steps)
+            # Where the number of levels is no multiple of the steps, rounding can make diffusers list one more.
+            self._known_levels[steps] = scheduler.timesteps[:steps].tolist()
+        return self._known_levels[steps]
 
     def _ddim_step(self, predicted: Tensor, x: Tensor, level: int, after: int) -> Tensor:
         """From one noise level to a cleaner one, -1 for the data (Song et al. 2021, equation 12, eta = 0).

@@ -94,6 +94,6 @@ class Guidance:
                 f"guidance={scale} cannot be sampled: the policy was trained with scales of {known}; choose "
                 "one of those, or train with another objective.guidance.scale"
             )
-        rows = torch.ones(len(cond), dtype=torch.bool, device=cond.device)
+        rows = torch.ones(cond.shape[0], dtype=torch.bool, device=cond.device)
         scales = torch.full_like(rows, self.low if scale is None else scale, dtype=cond.dtype)
         return self.condition(cond, rows, scales)

@@ -16,7 +16,7 @@ obs = {{name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in shapes.it
 noise = np.random.default_rng(0).standard_normal((1, *shapes["noise"][0])).astype(np.float32)
 
 {run}
-# action holds the next {n_action_steps} actions, (1, {n_action_steps}, {action_dim}); chunk all that were predicted.
+# action: the next {n_action_steps} actions, (1, {n_action_steps}, {action_dim}); chunk: all of them.
 print(np.asarray(action).round(3))
 '''
 

@@ -22,10 +22,11 @@ from shortcut_policy.checkpoint import (
 )
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
+from shortcut_policy.hub import is_remote
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.runtimes.example import example_script
 from shortcut_policy.runtimes.formats import Call, Programs, find_format
-from shortcut_policy.runtimes.graph import NOISE, Acting, ActGraph, make_program
+from shortcut_policy.runtimes.graph import NOISE, ActGraph, Acting, make_program
 from shortcut_policy.runtimes.parity import TOLERANCES, check_parity
 from shortcut_policy.settings import check_choice
 from shortcut_policy.trust import trusted_modules
@@ -55,7 +56,9 @@ class Runtime:
     call: Call
 
 
-def compile_graph(policy: Any, format: str, steps: int, precision: str | None, guidance: float | None) -> Runtime:
+def compile_graph(
+    policy: Any, format: str, steps: int, precision: str | None, guidance: float | None
+) -> Runtime:
     """The graph of a policy, loaded, its parity checked on observations in the range of the training data.
 
     Raises:
@@ -140,12 +143,10 @@ def write_export(
 
 def is_export(path: str | Path) -> bool:
     """Whether a folder is what `write_export` has written."""
-    return Path(path).expanduser().joinpath(MANIFEST).is_file()
+    return not is_remote(path) and Path(path).expanduser().joinpath(MANIFEST).is_file()
 
 
-def read_export(
-    path: str | Path, trust: Any = ()
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifest and the description of the policy, before any of it is loaded.
 
     Raises:
@@ -171,7 +172,7 @@ def read_export(
     return manifest, read_description(folder, [name for name in trusted if name != NATIVE])
 
 
-def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Acting) -> Runtime:
+def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Any) -> Runtime:
     """The graph of an export, for the policy that it was made of."""
     format, precision = manifest["format"], manifest["precision"]
     call = _load_graph(Path(path).expanduser(), format, policy, precision)

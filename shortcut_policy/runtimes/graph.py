@@ -1,7 +1,7 @@
 """A policy's inference as one graph: normaliser, encoder, sampling steps, un-normaliser, executed slice."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -39,10 +39,6 @@ class Acting(Protocol):
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk that is executed."""
-        ...
-
-    def parameters(self) -> "Sequence[nn.Parameter]":
-        """All weights."""
         ...
 
 

@@ -46,9 +46,7 @@ class OnnxFormat(Format):
             )
         except Exception as error:  # its exceptions have no common class of their own
             reason = " ".join(str(error).split())
-            raise InputError(
-                f"{folder / FILE} cannot be loaded ({reason:.200}): export it again"
-            ) from error
+            raise InputError(f"{folder / FILE} cannot be loaded ({reason:.200}): export it again") from error
 
         def call(obs: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
             feed = {name: obs[name].numpy() for name in names}

@@ -59,9 +59,7 @@ class OpenVinoFormat(Format):
             requests = {1: compile_for(1)}
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise InputError(
-                f"{folder / FILE} cannot be loaded ({reason:.200}): export it again"
-            ) from error
+            raise InputError(f"{folder / FILE} cannot be loaded ({reason:.200}): export it again") from error
 
         def call(obs: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
             rows = 1 if len(noise) == 1 else 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.errors import InputError
 from shortcut_policy.runtimes.formats import Call
-from shortcut_policy.runtimes.graph import Acting, ActGraph, example_inputs
+from shortcut_policy.runtimes.graph import ActGraph, Acting, example_inputs
 
 #: Largest difference of an action that is let pass, as a part of half its range in the training data.
 TOLERANCES = {"fp32": 1e-4, "bf16": 3e-2}
@@ -51,8 +51,8 @@ def check_parity(
         if not share <= tolerance:
             raise InputError(
                 f"in a batch of {rows} the graph's actions are {share:.2g} of half their range away from "
-                f"the policy's, {error.max().item():.3g} in their units, and tolerance={tolerance:g}: nothing "
-                "was written; take another format or precision, or state a larger tolerance"
+                f"the policy's, {error.max().item():.3g} in their units, and tolerance={tolerance:g}: "
+                "nothing was written; take another format or precision, or state a larger tolerance"
             )
         found["batches"][str(rows)] = {"largest": error.max().item(), "of_half_range": share}
     return found

@@ -1,4 +1,4 @@
-"""PyTorch's own formats. Their files hold Python objects or code of the processor: load those that you trust."""
+"""PyTorch's own formats: their files hold Python objects or code of the processor, which loading runs."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ FILE = "policy.pt2"
 #: Batches of one row, which are what a robot asks for, have a library of their own.
 FILES = {1: "policy_1.pt2", None: "policy_any.pt2"}
 #: Weights become constants, packed for the product that is fastest for these shapes on this processor.
-INDUCTOR = {
+INDUCTOR: dict[str, Any] = {
     "freezing": True,
     "max_autotune": True,
     "max_autotune_gemm_backends": "CPP,ATEN",
@@ -26,7 +26,7 @@ INDUCTOR = {
 
 
 class TorchExportFormat(Format):
-    """``policy.pt2``, a graph of ``torch.export``: as slow as the policy itself, for PyTorch's other tools."""
+    """``policy.pt2``, a graph of ``torch.export``: as slow as the policy, for PyTorch's other tools."""
 
     native = True
 
@@ -110,7 +110,7 @@ class AotInductorFormat(Format):
 
 
 def with_precision(program: ExportedProgram, precision: str) -> ExportedProgram:
-    """The graph with its products of matrices in bfloat16, and all else, sums of these included, in float32."""
+    """The graph with its products of matrices in bfloat16 and all else in float32."""
     if precision == "fp32":
         return program
     aten = torch.ops.aten

@@ -1,0 +1,4 @@
+from shortcut_policy.commands.cli import export
+
+if __name__ == "__main__":
+    export()

@@ -1,0 +1,111 @@
+"""What a policy has to do with runtimes: get compiled, load an export, act through it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.adaptive import Sample, Steps
+from shortcut_policy.control import check_finite
+from shortcut_policy.errors import InputError
+from shortcut_policy.model import Model
+from shortcut_policy.objectives.base import Generators
+from shortcut_policy.runtimes.export import Runtime, compile_graph, load_runtime, read_export
+
+
+class Compiled(Model):
+    """Adds `compile` and `from_export` to a policy.
+
+    Attributes:
+        runtime: Computes the actions in place of the modules, which have no weights then.
+    """
+
+    runtime: Runtime | None = None
+    horizon: int
+    action_dim: int
+
+    def compile(  # type: ignore[override]  # nn.Module.compile has another purpose
+        self,
+        runtime: str = "onnx",
+        *,
+        steps: int = 1,
+        precision: str | None = None,
+        guidance: float | None = None,
+    ) -> Self:
+        """This policy with its inference in a runtime, several times as fast on a CPU; it stays as it is.
+
+        What comes back acts like this one with ``steps`` sampling steps: the same noise, the same actions up
+        to rounding, which is checked before. To keep it on disk, see ``scripts/export.py``.
+
+        Args:
+            runtime: ``onnx``, ``openvino``, ``aoti`` (the fastest, compiles for some minutes) or
+                ``inductor``, as ``docs/fast_act.md`` compares them.
+            steps: K, the only number of sampling steps that it takes.
+            precision: ``fp32``, or ``bf16`` but for ``onnx``.
+            guidance: See `act`.
+
+        Raises:
+            InputError: The runtime is not installed, the policy cannot be made a graph, or its actions in the
+                runtime differ.
+
+        Example:
+            >>> fast = load_policy("pretrained/pusht").compile("onnx")
+            >>> fast.act(obs)
+        """
+        compiled = self._without_weights(self.spec, self.metadata)
+        compiled.runtime = compile_graph(self, runtime, steps, precision, guidance)
+        return compiled
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, or the runtime computes."""
+        return super().device if self.runtime is None else torch.device("cpu")
+
+    def run_compiled(
+        self,
+        obs: Mapping[str, Tensor],
+        steps: Steps,
+        generator: Generators,
+        guidance: float | None,
+    ) -> Sample:
+        """The chunks of `Policy.predict_with_cost`, from the runtime."""
+        runtime = self.runtime
+        assert runtime is not None
+        if steps != runtime.steps or guidance not in (None, runtime.guidance):
+            raise InputError(
+                f"this export takes steps={runtime.steps} and guidance={runtime.guidance} alone, not "
+                f"steps={steps} and guidance={guidance}: export the policy again with those"
+            )
+        rows = len(next(iter(obs.values())))
+        noise = self.noise(rows, (self.horizon, self.action_dim), generator)
+        _, chunk = runtime.call(obs, noise)
+        check_finite(chunk, obs)
+        cost = self.objective.network_evaluations(runtime.steps)
+        return Sample(chunk, torch.full((rows,), cost), gap=None)
+
+    @classmethod
+    def from_export(
+        cls, path: str | Path, device: str | torch.device = "cpu", trust: str | Sequence[str] | None = ()
+    ) -> Self:
+        """Load what ``scripts/export.py`` has written; see `load_policy`.
+
+        Raises:
+            InputError: A file is missing or damaged, the runtime is not installed, the device is not the
+                CPU, or the format runs code and is not trusted.
+        """
+        if torch.device(device).type != "cpu":
+            raise InputError(f"device={device}: the export {path} runs on the CPU; load the checkpoint there")
+        manifest, description = read_export(path, trust)
+        policy = cls._without_weights(description["policy"], description["metadata"])
+        policy.runtime = load_runtime(path, manifest, policy)
+        return policy
+
+    @classmethod
+    def _without_weights(cls, spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> Self:
+        """A policy for a runtime that has the weights: its own take no memory."""
+        with torch.random.fork_rng():
+            policy = cls.from_spec(spec).eval()
+        policy.metadata = dict(metadata)
+        return policy.to("meta")

@@ -1,0 +1,157 @@
+"""Exports: what is written, what is loaded again, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shortcut_policy import load_policy
+from shortcut_policy.commands import cli
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy, save_policy
+from shortcut_policy.runtimes import export, parity
+from shortcut_policy.runtimes.export import write_export
+from shortcut_policy.runtimes.graph import example_inputs
+
+from .test_graph import small_policy
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return small_policy(backbone="mlp")
+
+
+@pytest.fixture(scope="module")
+def exported(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "onnx"
+    write_export(policy, folder, rate_hz=10.0)
+    return folder
+
+
+def actions(policy: Policy, rows: int = 3, **options: object) -> torch.Tensor:
+    obs, _ = example_inputs(small_policy(backbone="mlp"), rows, seed=5)
+    generators = [torch.Generator().manual_seed(row) for row in range(rows)]
+    return policy.act(obs, generator=generators, **options)  # type: ignore[arg-type]
+
+
+def test_a_loaded_export_acts_like_the_policy(policy: Policy, exported: Path) -> None:
+    loaded = load_policy(exported)
+    for rows in (1, 3, 7):
+        torch.testing.assert_close(actions(loaded, rows), actions(policy, rows), rtol=1e-4, atol=1e-2)
+    assert not any(p.device.type == "cpu" for p in loaded.parameters())
+    assert loaded.device.type == "cpu"
+
+
+def test_step_by_step_it_gives_the_same_actions(policy: Policy, exported: Path) -> None:
+    loaded = load_policy(exported)
+    for one in (policy, loaded):
+        one.reset(seed=3)
+    for step in range(10):
+        obs = {"state": np.full(3, 10.0 * step)}
+        assert np.allclose(policy.select_action(obs), loaded.select_action(obs), rtol=1e-4, atol=1e-2)
+
+
+def test_the_manifest_says_what_a_stranger_has_to_know(policy: Policy, exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert [part["name"] for part in manifest["inputs"]] == ["state", "noise"]
+    assert manifest["inputs"][0]["shape"] == ["batch", 2, 3]
+    assert manifest["outputs"][0]["shape"] == ["batch", policy.n_action_steps, 2]
+    assert (manifest["steps"], manifest["rate_hz"], manifest["precision"]) == (1, 10.0, "fp32")
+    assert set(manifest["parity"]["batches"]) == {"1", "3", "50"}
+    assert all(batch["of_half_range"] <= 1e-4 for batch in manifest["parity"]["batches"].values())
+    assert "onnxruntime" in manifest["versions"]
+    assert not list(exported.parent.glob(".*"))
+
+
+def test_the_example_runs_without_the_library(exported: Path) -> None:
+    code = (exported / "example.py").read_text()
+    assert "shortcut_policy" not in code and "torch" not in code
+    found = subprocess.run(
+        [sys.executable, "example.py"], cwd=exported, capture_output=True, text=True, timeout=60
+    )
+    assert found.returncode == 0, found.stderr
+    assert "[" in found.stdout
+
+
+def test_other_steps_than_the_exported_ones_are_refused(exported: Path) -> None:
+    with pytest.raises(InputError, match="takes steps=1"):
+        actions(load_policy(exported), steps=4)
+
+
+def test_compiled_in_memory(policy: Policy) -> None:
+    fast = policy.compile("openvino", steps=2)
+    torch.testing.assert_close(actions(fast, steps=2), actions(policy, steps=2), rtol=1e-4, atol=1e-2)
+    assert policy.runtime is None
+
+
+def test_bf16_is_another_precision(policy: Policy, tmp_path: Path) -> None:
+    manifest = write_export(policy, tmp_path / "bf16", format="openvino", precision="bf16")
+    assert manifest["precision"] == "bf16"
+    with pytest.raises(InputError, match="precision of onnx"):
+        write_export(policy, tmp_path / "x", precision="bf16")
+
+
+def test_torch_export_is_loaded_only_when_it_is_trusted(policy: Policy, tmp_path: Path) -> None:
+    write_export(policy, tmp_path / "pt2", format="torch_export")
+    with pytest.raises(InputError, match=r"run code.*trust=\[native\]"):
+        load_policy(tmp_path / "pt2")
+    loaded = load_policy(tmp_path / "pt2", trust=["native"])
+    torch.testing.assert_close(actions(loaded), actions(policy), rtol=1e-4, atol=1e-2)
+
+
+def test_an_export_that_misses_parity_leaves_nothing(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = export._load_graph
+
+    def wrong(*arguments: object) -> object:
+        call = load(*arguments)  # type: ignore[arg-type]
+        return lambda obs, noise: tuple(x + 1 for x in call(obs, noise))
+
+    monkeypatch.setattr(export, "_load_graph", wrong)
+    with pytest.raises(InputError, match="half their range"):
+        write_export(policy, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_actions_that_are_no_numbers_miss_parity(policy: Policy) -> None:
+    graph = export.ActGraph(policy, 1)
+    with pytest.raises(InputError, match="half their range"):
+        parity.check_parity(
+            policy, graph, lambda obs, noise: tuple(x * torch.nan for x in graph(obs, noise)), None, 1.0
+        )
+
+
+def test_a_folder_with_something_else_is_left_alone(policy: Policy, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="holds something else"):
+        write_export(policy, tmp_path)
+
+
+def test_a_damaged_export_is_one_sentence(exported: Path, policy: Policy, tmp_path: Path) -> None:
+    write_export(policy, tmp_path / "a")
+    (tmp_path / "a" / "policy.onnx").write_bytes(b"\x08" * 100)
+    with pytest.raises(InputError, match="policy.onnx cannot be loaded"):
+        load_policy(tmp_path / "a")
+    (tmp_path / "a" / "manifest.json").write_text('{"format_version": 1}')
+    with pytest.raises(InputError, match="cannot be read"):
+        load_policy(tmp_path / "a")
+
+
+@pytest.mark.slow
+def test_the_command_checks_on_the_task_s_own_observations(
+    tiny_policy: Policy, give: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_policy.metadata["task"] = {
+        "name": "pusht",
+        "env": {"_target_": "gymnasium.make", "id": "shortcut_envs:shortcut_policy/PushTKeypoints-v0"},
+    }
+    save_policy(tiny_policy, tmp_path / "checkpoint")
+    give(cli.export, f"checkpoint={tmp_path / 'checkpoint'}", f"output={tmp_path / 'out'}")  # type: ignore[operator]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert "task's environment" in manifest["parity"]["observations"]
+    assert "differ from the policy's" in " ".join(capsys.readouterr().out.split())
