@@ -15,6 +15,7 @@ from shortcut_policy.control import StepwiseControl, as_numbers, check_names, ch
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.fields import ACTION, read_fields, read_sizes
 from shortcut_policy.encoders.crops import Augmenting
+from shortcut_policy.encoders.prefix import CommittedPrefix
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
@@ -40,6 +41,7 @@ class Policy(StepwiseControl, Pretrained):
         obs_noise: Standard deviation of what is added to each number of the normalised observations, but to
             no picture, while training, so that a small set of demonstrations is not learned by heart (Bishop
             1995); None adds nothing.
+        prefix_steps: K, the most actions that `act` takes as a ``prefix``; training gives 0 to K of them.
 
     Raises:
         InputError: ``obs_noise`` is not a number above 0.
@@ -61,6 +63,7 @@ class Policy(StepwiseControl, Pretrained):
         backbone: nn.Module,
         objective: Objective,
         obs_noise: float | None = None,
+        prefix_steps: int = 0,
     ) -> None:
         super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
         if obs_noise is not None:
@@ -71,6 +74,7 @@ class Policy(StepwiseControl, Pretrained):
         self.cameras = frozenset(name for name, field in obs.items() if field.normalize == "image")
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
+        self.prefix = CommittedPrefix(prefix_steps, n_obs_steps - 1, self.action_dim)
         self._step_times = StepTimes()
 
     @classmethod
@@ -87,6 +91,7 @@ class Policy(StepwiseControl, Pretrained):
         encoder: str | Mapping[str, Any] = "lowdim",
         precondition: Mapping[str, float] | Literal["default"] | None = "default",
         obs_noise: float | None = None,
+        prefix_steps: int = 0,
         seed: int = 0,
         task: str | None = None,
         env: Mapping[str, Any] | None = None,
@@ -106,6 +111,7 @@ class Policy(StepwiseControl, Pretrained):
             precondition: Arguments of `Preconditioned`; None for none, by default those of
                 ``configs/train.yaml``.
             obs_noise: See `Policy`.
+            prefix_steps: See `Policy`.
             seed: Of the weights.
             task: Name of the task; that of the data if None.
             env: Specification of the task's environment, for ``scripts/rollout.py``, such as
@@ -139,6 +145,7 @@ class Policy(StepwiseControl, Pretrained):
             "n_obs_steps": n_obs_steps,
             "n_action_steps": n_action_steps,
             "obs_noise": obs_noise,
+            "prefix_steps": prefix_steps,
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -153,7 +160,7 @@ class Policy(StepwiseControl, Pretrained):
 
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``,
-                perhaps ``obs_noise``, and what `build_parts` takes.
+                perhaps ``obs_noise`` and ``prefix_steps``, and what `build_parts` takes.
 
         Raises:
             InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
@@ -166,6 +173,7 @@ class Policy(StepwiseControl, Pretrained):
             {"obs_shapes": shapes, "n_obs_steps": spec["n_obs_steps"]},
             {"action_dim": action.shape[0], "horizon": spec["horizon"]},
             unbounded=action.normalize == "gaussian",
+            prefix_dim=sizes["prefix_steps"] * (action.shape[0] + 1),
         )
         policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=spec.get("obs_noise"))
         policy.spec = dict(spec)
@@ -190,6 +198,7 @@ class Policy(StepwiseControl, Pretrained):
         *,
         deadline_ms: float | None = None,
         guidance: float | None = None,
+        prefix: Any = None,
     ) -> Tensor:
         """Choose the next actions.
 
@@ -205,6 +214,8 @@ class Policy(StepwiseControl, Pretrained):
                 first call for a batch size on a device measures how long they take, for some seconds.
             guidance: How strongly to follow the observation, for a policy that was trained with a range of
                 scales; the lowest of them if None.
+            prefix: (B, k, A) in environment units, the k <= ``prefix_steps`` actions from the last observed
+                step on that are executed anyway: they come back, and the others continue them; None for none.
 
         Returns:
             (B, n_action_steps, A) in environment units, float32 whatever type the policy was cast to: the
@@ -212,8 +223,8 @@ class Policy(StepwiseControl, Pretrained):
 
         Raises:
             InputError: An observation that is missing or of another shape, a step count that the objective
-                cannot take, a deadline that is too short for the fewest steps, or a guidance that was not
-                trained.
+                cannot take, a deadline that is too short for the fewest steps, or a guidance or a prefix
+                that was not trained.
         """
         if deadline_ms is not None:
             if steps != 1:
@@ -222,7 +233,7 @@ class Policy(StepwiseControl, Pretrained):
                     "give one of them"
                 )
             steps = self._steps_within(deadline_ms, obs)
-        return self.executed(self.predict(obs, steps, generator, guidance))
+        return self.executed(self.predict(obs, steps, generator, guidance, prefix))
 
     def predict(
         self,
@@ -230,9 +241,10 @@ class Policy(StepwiseControl, Pretrained):
         steps: Steps = 1,
         generator: Generators = None,
         guidance: float | None = None,
+        prefix: Any = None,
     ) -> Tensor:
         """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
-        return self.predict_with_cost(obs, steps, generator, guidance).x
+        return self.predict_with_cost(obs, steps, generator, guidance, prefix).x
 
     @torch.no_grad()
     def predict_with_cost(
@@ -241,10 +253,14 @@ class Policy(StepwiseControl, Pretrained):
         steps: Steps = 1,
         generator: Generators = None,
         guidance: float | None = None,
+        prefix: Any = None,
     ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
         steps = check_steps(self.objective, steps)
         tensors = self._check_obs(obs)
+        given = self.prefix.check(prefix, len(next(iter(tensors.values()))), self.device)
+        if given is not None:
+            tensors[ACTION] = self.prefix.condition(self.normalizer.normalize(ACTION, given))
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
 
@@ -264,19 +280,21 @@ class Policy(StepwiseControl, Pretrained):
                 f"{', '.join(f'{name} {size}' for name, size in largest.items())}: check their units, or "
                 "take another checkpoint"
             )
-        return found._replace(x=x)
+        return found._replace(x=self.prefix.kept(x, given))
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
         return chunk[:, self.n_obs_steps - 1 : self.n_obs_steps - 1 + self.n_action_steps]
 
     def encode(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
+        """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C).
+
+        Under the action's name: a prefix, see `CommittedPrefix.condition`."""
         parameter = next(self.encoder.parameters(), None)
         normalized = self._normalized(given)
         if parameter is not None:
             normalized = {name: value.to(parameter.dtype) for name, value in normalized.items()}
-        return self.encoder(normalized)
+        return self.prefix.added(self.encoder(normalized), given.get(ACTION))
 
     def forward(
         self,
@@ -301,7 +319,9 @@ class Policy(StepwiseControl, Pretrained):
         if self.training and isinstance(self.encoder, Augmenting):
             obs = self.encoder.augment(obs, draws)
         if self.training and self.obs_noise is not None:
-            obs = self._disturbed(obs, self.obs_noise, draws)
+            obs = self.normalizer.disturbed(obs, self.cameras, self.obs_noise, draws.normal_like)
+        if self.prefix.steps:
+            obs = {**obs, ACTION: self.prefix.draw(x_1, draws)}
         return self.losses(x_1, obs, ema, draws, progress, teacher)
 
     @torch.no_grad()
@@ -317,18 +337,6 @@ class Policy(StepwiseControl, Pretrained):
 
     def _normalized(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
-
-    def _disturbed(self, obs: Mapping[str, Tensor], std: float, draws: Draws) -> dict[str, Tensor]:
-        numbers = {
-            name: self.normalizer.normalize(name, obs[name])
-            for name in self.obs_shapes
-            if name not in self.cameras
-        }
-        noisy = {
-            name: self.normalizer.unnormalize(name, value + std * draws.normal_like(value))
-            for name, value in numbers.items()
-        }
-        return {**obs, **noisy}
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""
