@@ -6,9 +6,9 @@ Conditioning for Efficient Real-Time Chunking", arXiv 2512.05964). Nothing guide
 enough.
 
 The paper puts the given actions into the noisy chunk, at a noise level of their own, and leaves them out of
-the loss. Here they are numbers of the condition, so that every objective and every backbone takes them as they
-are. And they stay in the loss: a network learns to repeat them, and several sampling steps never meet places of
-the chunk that were not trained.
+the loss. Here they are numbers of the condition, so that every objective and every backbone takes them as
+they are. And they stay in the loss: a network learns to repeat them, and several sampling steps never meet
+places of the chunk that were not trained.
 """
 
 import torch

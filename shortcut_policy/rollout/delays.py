@@ -1,7 +1,8 @@
 """Simulated delays of a rollout, in whole control steps: what is played between two observations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -51,15 +52,18 @@ class Execution:
 
     @property
     def words(self) -> str:
-        """What of it is not the usual, for titles; nothing if nothing is."""
-        counts = {
-            "every": self.every or 0,
-            "delay": self.delay,
-            "sensor delay": self.sensor_delay,
-            "jitter": self.jitter,
-        }
-        told = [f"{name} {count}" for name, count in counts.items() if count]
-        return ", ".join([self.joining.executor, *told] if self != Execution() else [])
+        """What of it is not the usual, for titles and names of folders; nothing if nothing is."""
+        usual, told = Execution().setting, []
+        for name, value in self.setting.items():
+            if name != "executor" and value != usual[name]:
+                told.append(f"{name.replace('_', ' ')} {value:g}")
+        return "" if self == Execution() else ", ".join([self.joining.executor, *told])
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The settings of ``configs/rollout.yaml`` that it stands for."""
+        settings = asdict(self)
+        return settings.pop("joining") | settings
 
     def check(self, policy: Policy) -> None:
         """Raise `InputError` unless chunks of this policy can be played so."""
