@@ -289,7 +289,8 @@ class Policy(StepwiseControl, Pretrained):
     def encode(self, given: Mapping[str, Tensor]) -> Tensor:
         """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C).
 
-        Under the action's name: a prefix, see `CommittedPrefix.condition`."""
+        Under the action's name: a prefix, see `CommittedPrefix.condition`.
+        """
         parameter = next(self.encoder.parameters(), None)
         normalized = self._normalized(given)
         if parameter is not None:

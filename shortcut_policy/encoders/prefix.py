@@ -62,11 +62,14 @@ class CommittedPrefix:
         """What `Policy.act` was given, as float32 (B, k, A) on ``device``; None if it holds no action.
 
         Raises:
-            InputError: It has another shape or more actions than the policy was trained with, or holds NaN.
+            InputError: It is no array, has another shape or more actions than were trained, or holds NaN.
         """
         if prefix is None:
             return None
-        actions = torch.as_tensor(prefix, dtype=torch.float32, device=device)
+        try:
+            actions = torch.as_tensor(prefix, dtype=torch.float32, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"prefix is no array of numbers ({error})") from error
         if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != (rows, self._action_dim):
             raise InputError(
                 f"prefix has shape {tuple(actions.shape)}, expected ({rows}, k, {self._action_dim}): batch, "

@@ -3,6 +3,7 @@
 Nothing here knows what infers: a policy (`policy_planner.PolicyPlanner`), an exported one, a server far away.
 """
 
+import math
 import time as wall
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -56,9 +57,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Request:
-    """A chunk that is being inferred from an observation of the time ``observed``."""
+    """A chunk that was asked for at the time ``asked``, with an observation of the time ``observed``."""
 
     future: "Future[np.ndarray]"
+    asked: float
     observed: float
 
 
@@ -83,8 +85,8 @@ class ChunkExecutor:
             the loop alone, or in the call of `action` (``none``), which then takes as long.
         on_miss: What is played after a missed deadline: ``continue`` the old chunk, and at its end hold its
             last action; ``hold`` the last action at once; ``stop`` with a `DeadlineError`.
-        lead: Steps from an observation to its chunk, by which it is asked for earlier; the most of the last
-            chunks if None.
+        lead: Steps from asking for a chunk to the chunk, by which it is asked for earlier; the most that one
+            of the last chunks took if None.
         clock: Seconds; it measures how long the first chunk is waited for.
 
     Attributes:
@@ -224,7 +226,7 @@ class ChunkExecutor:
         return self._step(time) - self._begin + self._expected() >= self._n_action_steps
 
     def _expected(self) -> int:
-        """Steps from an observation to its chunk."""
+        """Steps from asking for a chunk to the chunk."""
         if self._background == "none":
             return 0
         return max(self._lateness, default=1) if self._lead is None else self._lead
@@ -233,10 +235,12 @@ class ChunkExecutor:
         observed = self._history[-1][0]
         prefix = None
         if self._joining.executor == "prefix" and self._plan is not None:
-            age = round((time - observed) / self._period)
+            age = self._age(time, observed)
             length = min(age + self._expected(), self._prefix_steps)
-            prefix = self._plan.window(self._step(observed), length).actions if length else None
-        self._pending = _Request(pool.submit(self._planner.plan, self._stacked(), prefix), observed)
+            first = self._step(time) - age
+            prefix = self._plan.window(first, length).actions if length else None
+        future = pool.submit(self._planner.plan, self._stacked(), prefix)
+        self._pending = _Request(future, time, observed)
 
     def _collect(self, time: float) -> None:
         """Join the chunk that was asked for, if it is there."""
@@ -244,18 +248,22 @@ class ChunkExecutor:
             return
         request, self._pending = self._pending, None
         chunk = self._checked(request.future.result())
-        late = max(0, round((time - request.observed) / self._period))
+        late = self._age(time, request.observed)
         if self._plan is not None:
-            self._lateness.append(late)
+            self._lateness.append(self._steps(time - request.asked))
         if late >= len(chunk) and self._joining.aligned:
             self.counts.dropped += 1
             return
         if self._plan is None:
             self._plan = Plan.of(chunk)
         else:
-            old = self._plan.window(self._step(request.observed), len(chunk) + late)
+            step = self._step(time)
+            old = self._plan.window(step - late, len(chunk) + late)
             self._plan = join(old, chunk, late, self._joining)
-        self._origin, self._begin = request.observed, late
+            time = self._origin + step * self._period
+        # Chunks keep the raster of the first one: if each had one of its own, between the times of the
+        # actions, jitter of these times could repeat an action or leave one out.
+        self._origin, self._begin = time - late * self._period, late
         self.counts.chunks += 1
 
     def _await_first(self, time: float) -> None:
@@ -267,9 +275,9 @@ class ChunkExecutor:
             )
         asked = self._clock()
         self._pending.future.exception()  # waits, and leaves it to the next line to raise
-        self._pending = _Request(self._pending.future, time)
+        self._pending = _Request(self._pending.future, time, time)
         self._collect(time)
-        self._origin = time + self._clock() - asked
+        self._origin = time + self._steps(self._clock() - asked) * self._period
 
     def _play(self, time: float) -> np.ndarray:
         assert self._plan is not None
@@ -291,7 +299,16 @@ class ChunkExecutor:
 
     def _step(self, time: float) -> int:
         """The step of the plan that is played at a time."""
-        return round((time - self._origin) / self._period)
+        return self._steps(time - self._origin)
+
+    def _age(self, time: float, observed: float) -> int:
+        """Steps from an observation to the step that is played at a time."""
+        played_at = time if self._plan is None else self._origin + self._step(time) * self._period
+        return max(0, self._steps(played_at - observed))
+
+    def _steps(self, seconds: float) -> int:
+        """So many control steps, the nearest whole number; halves count up."""
+        return math.floor(seconds / self._period + 0.5)
 
     def _stacked(self) -> dict[str, np.ndarray]:
         """The observations nearest to one control step apart, up to the newest; the first fills the rest."""

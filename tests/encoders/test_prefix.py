@@ -64,6 +64,7 @@ def test_no_action_given_is_a_prefix_of_none(told: Policy):
         (GIVEN[..., :1], r"shape \(2, 3, 1\)"),
         (np.zeros((2, 5, 2)), "holds 5 actions, and this policy was trained with up to 4"),
         (np.full((2, 1, 2), np.nan), "NaN or infinity"),
+        ([[["far"]]], "prefix is no array of numbers"),
     ],
 )
 def test_a_prefix_that_is_none_is_refused(told: Policy, prefix, sentence: str):

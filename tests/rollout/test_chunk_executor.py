@@ -189,6 +189,22 @@ def test_the_prefix_is_what_is_played_until_the_chunk_is_there(later: Later):
         make(joining=Joining("prefix"))
 
 
+def test_observations_may_be_old_and_come_between_two_steps(later: Later):
+    """Every step is played once, and the prefix begins at the observation."""
+    planner = Counting()
+    executor = make(planner, n_action_steps=4, joining=Joining("prefix"), prefix_steps=9, lead=1).start()
+    executor.observe({"step": np.array([0])}, -0.23)
+    played = [executor.action(0.0).item()]
+    for step in range(1, 12):
+        executor.observe({"step": np.array([step])}, step * PERIOD - 0.23)
+        if len(later.asked) > 1 and not later.asked[-1].done():
+            later.finish()
+        played.append(executor.action(step * PERIOD + 0.03 * (-1) ** step).item())
+    # From the second chunk on, two steps after its observation.
+    assert played == [0, 1, 2, 3, *(2 + step for step in range(4, 12))]
+    assert [prefix[:, 0].tolist() for _, prefix in planner.seen[1:]] == [[1, 2, 3], [7, 8, 9]]
+
+
 def test_the_first_chunk_is_waited_for_and_then_begins(later: Later):
     """The clock and the times need not begin together."""
     now = iter([5.0, 5.0 + 6.6 * PERIOD])
