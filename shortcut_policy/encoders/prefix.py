@@ -20,6 +20,11 @@ from shortcut_policy.encoders.crops import RowDraws
 from shortcut_policy.errors import InputError
 
 
+#: Share of the training rows that are given no action. What the robot does now says much of what it will do, and
+#: a network that is nearly always told it learns less from the observation.
+WITHOUT = 0.5
+
+
 class CommittedPrefix:
     """Draws, encodes and keeps the first actions of chunks.
 
@@ -38,8 +43,12 @@ class CommittedPrefix:
         self.width = steps * (action_dim + 1)
 
     def draw(self, x_1: Tensor, draws: RowDraws) -> Tensor:
-        """`condition` of so many first actions of ``x_1`` (B, T, A), normalised, as are drawn from 0..K."""
-        length = torch.floor(draws.uniform(len(x_1)) * (self.steps + 1))
+        """`condition` of so many first actions of ``x_1`` (B, T, A), normalised, as are drawn for each row.
+
+        None for the share `WITHOUT` of the rows, and 1..K evenly for the others.
+        """
+        told = (draws.uniform(len(x_1)) - WITHOUT) / (1 - WITHOUT)
+        length = torch.floor(told * self.steps) + 1
         given = torch.arange(self.steps, device=x_1.device) < length[:, None]
         actions = x_1[:, self._first : self._first + self.steps]
         return self._masked(actions, given)
