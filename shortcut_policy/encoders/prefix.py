@@ -7,8 +7,8 @@ enough.
 
 The paper puts the given actions into the noisy chunk, at a noise level of their own, and leaves them out of
 the loss. Here they are numbers of the condition, so that every objective and every backbone takes them as
-they are. And they stay in the loss: a network learns to repeat them, and several sampling steps never meet
-places of the chunk that were not trained.
+they are. And they stay in the loss: several sampling steps never meet places of the chunk that were not
+trained, and what the network makes of the given actions says by how much it is off (`CommittedPrefix.kept`).
 """
 
 import torch
@@ -19,10 +19,13 @@ from torch.nn import functional as F
 from shortcut_policy.encoders.crops import RowDraws
 from shortcut_policy.errors import InputError
 
-
-#: Share of the training rows that are given no action. What the robot does now says much of what it will do, and
-#: a network that is nearly always told it learns less from the observation.
+#: Share of the training rows that are given no action. What a robot does now says much of what it will do,
+#: and a network that is nearly always told it learns less from the observation.
 WITHOUT = 0.5
+#: Actions behind the given ones that are corrected, see `CommittedPrefix.kept`. On Push-T two take half of
+#: the error from the first one. More of them make all errors smaller and the robot smoother, and let it fail
+#: more often: a chunk that follows the one before too closely repeats its mistakes.
+CORRECTED = 2
 
 
 class CommittedPrefix:
@@ -94,11 +97,18 @@ class CommittedPrefix:
         return actions if actions.shape[1] else None
 
     def kept(self, chunk: Tensor, prefix: Tensor | None) -> Tensor:
-        """A chunk (B, T, A) in which the given actions (B, k, A) stand as they were given."""
+        """A chunk (B, T, A) that begins with the given actions (B, k, A) and goes on from the last of them.
+
+        The network has an answer for the given actions, too. By how much it is off at the last of them, it is
+        off at the next ones as well: `CORRECTED` of them are shifted by that, less and less.
+        """
         if prefix is None:
             return chunk
         last = self._first + prefix.shape[1]
-        return torch.cat([chunk[:, : self._first], prefix, chunk[:, last:]], dim=1)
+        missed = prefix[:, -1:] - chunk[:, last - 1 : last]
+        behind = torch.arange(1, chunk.shape[1] - last + 1, device=chunk.device)
+        share = (1 - behind / (CORRECTED + 1)).clamp(min=0)[:, None]
+        return torch.cat([chunk[:, : self._first], prefix, chunk[:, last:] + share * missed], dim=1)
 
     def _masked(self, actions: Tensor, given: Tensor) -> Tensor:
         shown = torch.where(given[..., None], actions, 0.0)

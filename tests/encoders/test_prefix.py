@@ -121,6 +121,15 @@ def test_a_transformer_takes_it_and_so_do_fewer_bits(tiny_policy: Policy, precis
     assert torch.equal(found[:, :3], torch.tensor(GIVEN, dtype=torch.float32))
 
 
+def test_a_chunk_goes_on_from_the_last_given_action():
+    """Where the network is off by 30 there, two actions more are shifted, by two thirds and by one."""
+    chunk = torch.arange(8.0)[None, :, None]
+    found = CommittedPrefix(4, first=1, action_dim=1).kept(chunk, torch.tensor([[[0.0], [32.0]]]))
+    assert found[0, :, 0].tolist() == pytest.approx([0, 0, 32, 3 + 20, 4 + 10, 5, 6, 7])
+    almost_all = CommittedPrefix(6, first=1, action_dim=1).kept(chunk, torch.full((1, 6, 1), 9.0))
+    assert almost_all[0, :, 0].tolist() == pytest.approx([0, *[9] * 6, 7 + 2])
+
+
 def test_training_gives_as_many_actions_as_are_drawn():
     """None in every other row, else one to all that may be, of the chunk from the last observed step on."""
     prefix, x_1 = CommittedPrefix(4, first=1, action_dim=2), torch.randn(4000, 8, 2, generator=noise())
