@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training cannot go on. The message says where it stopped and from what it can be taken up again."""
+
+
+class DeadlineError(RuntimeError):
+    """A robot's next action was due and not there, and its loop was told to stop then."""

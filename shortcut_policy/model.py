@@ -160,6 +160,7 @@ def build_parts(
     encoder_sizes: Mapping[str, Any],
     backbone_sizes: Mapping[str, Any],
     unbounded: bool,
+    prefix_dim: int = 0,
 ) -> dict[str, Any]:
     """The ``encoder``, ``backbone`` and ``objective`` of a specification, which fit each other.
 
@@ -171,9 +172,10 @@ def build_parts(
         encoder_sizes: What the encoder must be told of the data.
         backbone_sizes: What the backbone must be told of them, beside the width of the condition.
         unbounded: Whether what is generated leaves [-1, 1], as the network sees it.
+        prefix_dim: Numbers of the condition that are not the encoder's, but of actions given beforehand.
 
     Raises:
-        InputError: The objective cannot make such data.
+        InputError: The objective cannot make such data, or the encoder's tokens leave no place for a prefix.
     """
     objective = build(spec["objective"])
     if unbounded and objective.bounded:
@@ -182,7 +184,12 @@ def build_parts(
             "(normalize: gaussian, latents) reach beyond: give objective.clip_sample=false"
         )
     encoder = build(spec["encoder"], **encoder_sizes)
-    cond_dim = encoder.cond_dim + objective.extra_cond_dim
+    if prefix_dim and getattr(encoder, "cond_tokens", 0):
+        raise InputError(
+            "prefix_steps adds numbers to the condition, and encoder.tokens=true makes tokens of it: give "
+            "encoder.tokens=false with backbone.split_context=false, or prefix_steps=0"
+        )
+    cond_dim = encoder.cond_dim + prefix_dim + objective.extra_cond_dim
     backbone = build(spec["backbone"], **backbone_sizes, cond_dim=cond_dim)
     if spec.get("precondition") and objective.path is not None:
         backbone = Preconditioned.from_settings(spec["precondition"], backbone, objective.path)

@@ -15,6 +15,7 @@ from shortcut_policy.control import StepwiseControl, check_finite
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.fields import ACTION, read_fields, read_sizes
 from shortcut_policy.encoders.crops import Augmenting
+from shortcut_policy.encoders.prefix import CommittedPrefix
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_parts
 from shortcut_policy.objectives import Draws, Metrics, Objective
@@ -42,6 +43,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         obs_noise: Standard deviation of what is added to each number of the normalised observations, but to
             no picture, while training, so that a small set of demonstrations is not learned by heart (Bishop
             1995); None adds nothing.
+        prefix_steps: K, the most actions that `act` takes as a ``prefix``; training gives 0 to K of them.
 
     Raises:
         InputError: ``obs_noise`` is not a number above 0.
@@ -63,6 +65,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         backbone: nn.Module,
         objective: Objective,
         obs_noise: float | None = None,
+        prefix_steps: int = 0,
     ) -> None:
         super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
         if obs_noise is not None:
@@ -73,6 +76,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         self.cameras = frozenset(name for name, field in obs.items() if field.normalize == "image")
         (self.action_dim,) = action.shape
         self.horizon, self.n_obs_steps, self.n_action_steps = horizon, n_obs_steps, n_action_steps
+        self.prefix = CommittedPrefix(prefix_steps, n_obs_steps - 1, self.action_dim)
         self._step_times = StepTimes()
 
     @classmethod
@@ -89,6 +93,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         encoder: str | Mapping[str, Any] = "lowdim",
         precondition: Mapping[str, float] | Literal["default"] | None = "default",
         obs_noise: float | None = None,
+        prefix_steps: int = 0,
         seed: int = 0,
         task: str | None = None,
         env: Mapping[str, Any] | None = None,
@@ -108,6 +113,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             precondition: Arguments of `Preconditioned`; None for none, by default those of
                 ``configs/train.yaml``.
             obs_noise: See `Policy`.
+            prefix_steps: See `Policy`.
             seed: Of the weights.
             task: Name of the task; that of the data if None.
             env: Specification of the task's environment, for ``scripts/rollout.py``, such as
@@ -141,6 +147,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             "n_obs_steps": n_obs_steps,
             "n_action_steps": n_action_steps,
             "obs_noise": obs_noise,
+            "prefix_steps": prefix_steps,
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -155,7 +162,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``,
-                perhaps ``obs_noise``, and what `build_parts` takes.
+                perhaps ``obs_noise`` and ``prefix_steps``, and what `build_parts` takes.
 
         Raises:
             InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
@@ -168,6 +175,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             {"obs_shapes": shapes, "n_obs_steps": spec["n_obs_steps"]},
             {"action_dim": action.shape[0], "horizon": spec["horizon"]},
             unbounded=action.normalize == "gaussian",
+            prefix_dim=sizes["prefix_steps"] * (action.shape[0] + 1),
         )
         policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=spec.get("obs_noise"))
         policy.spec = dict(spec)
@@ -192,6 +200,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         *,
         deadline_ms: float | None = None,
         guidance: float | None = None,
+        prefix: Any = None,
     ) -> Tensor:
         """Choose the next actions.
 
@@ -207,6 +216,8 @@ class Policy(StepwiseControl, Compiled, Pretrained):
                 first call for a batch size on a device measures how long they take, for some seconds.
             guidance: How strongly to follow the observation, for a policy that was trained with a range of
                 scales; the lowest of them if None.
+            prefix: (B, k, A) in environment units, the k <= ``prefix_steps`` actions from the last observed
+                step on that are executed anyway: they come back, and the others continue them; None for none.
 
         Returns:
             (B, n_action_steps, A) in environment units, float32 whatever type the policy was cast to: the
@@ -214,8 +225,8 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
         Raises:
             InputError: An observation that is missing or of another shape, a step count that the objective
-                cannot take, a deadline that is too short for the fewest steps, or a guidance that was not
-                trained.
+                cannot take, a deadline that is too short for the fewest steps, or a guidance or a prefix
+                that was not trained.
         """
         if deadline_ms is not None:
             if steps != 1:
@@ -224,7 +235,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
                     "give one of them"
                 )
             steps = self._steps_within(deadline_ms, obs)
-        return self.executed(self.predict(obs, steps, generator, guidance))
+        return self.executed(self.predict(obs, steps, generator, guidance, prefix))
 
     def predict(
         self,
@@ -232,9 +243,10 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         steps: Steps = 1,
         generator: Generators = None,
         guidance: float | None = None,
+        prefix: Any = None,
     ) -> Tensor:
         """The whole chunk of which `act` returns the executed part, (B, horizon, A)."""
-        return self.predict_with_cost(obs, steps, generator, guidance).x
+        return self.predict_with_cost(obs, steps, generator, guidance, prefix).x
 
     @torch.no_grad()
     def predict_with_cost(
@@ -243,12 +255,16 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         steps: Steps = 1,
         generator: Generators = None,
         guidance: float | None = None,
+        prefix: Any = None,
     ) -> Sample:
         """The chunks of `predict`, with what was spent on each, and its gap if steps are automatic."""
         steps = check_steps(self.objective, steps)
         tensors = self.check_histories(obs)
+        given = self.prefix.check(prefix, len(next(iter(tensors.values()))), self.device)
         if self.runtime is not None:
-            return self.run_compiled(tensors, steps, generator, guidance)
+            return self.run_compiled(tensors, steps, generator, guidance, given)
+        if given is not None:
+            tensors[ACTION] = self.prefix.condition(self.normalizer.normalize(ACTION, given))
         cond = self.objective.sampling_cond(self.encode(tensors), guidance)
         noise = self.noise(len(cond), (self.horizon, self.action_dim), generator)
 
@@ -262,19 +278,22 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             found = sample_auto(draw, self.objective, Auto() if steps == "auto" else steps)
         x = self.normalizer.unnormalize(ACTION, found.x).float()
         check_finite(x, tensors)
-        return found._replace(x=x)
+        return found._replace(x=self.prefix.kept(x, given))
 
     def executed(self, chunk: Tensor) -> Tensor:
         """The part of a chunk (B, horizon, A) that is executed, (B, n_action_steps, A)."""
         return chunk[:, self.n_obs_steps - 1 : self.n_obs_steps - 1 + self.n_action_steps]
 
     def encode(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C)."""
+        """Observations in environment units, name -> (B, n_obs_steps, *shape), to the condition (B, C).
+
+        Under the action's name: a prefix, see `CommittedPrefix.condition`.
+        """
         parameter = next(self.encoder.parameters(), None)
         normalized = self._normalized(given)
         if parameter is not None:
             normalized = {name: value.to(parameter.dtype) for name, value in normalized.items()}
-        return self.encoder(normalized)
+        return self.prefix.added(self.encoder(normalized), given.get(ACTION))
 
     def forward(
         self,
@@ -299,7 +318,9 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         if self.training and isinstance(self.encoder, Augmenting):
             obs = self.encoder.augment(obs, draws)
         if self.training and self.obs_noise is not None:
-            obs = self._disturbed(obs, self.obs_noise, draws)
+            obs = self.normalizer.disturbed(obs, self.cameras, self.obs_noise, draws.normal_like)
+        if self.prefix.steps:
+            obs = {**obs, ACTION: self.prefix.draw(x_1, draws)}
         return self.losses(x_1, obs, ema, draws, progress, teacher)
 
     @torch.no_grad()
@@ -315,18 +336,6 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
     def _normalized(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
-
-    def _disturbed(self, obs: Mapping[str, Tensor], std: float, draws: Draws) -> dict[str, Tensor]:
-        numbers = {
-            name: self.normalizer.normalize(name, obs[name])
-            for name in self.obs_shapes
-            if name not in self.cameras
-        }
-        noisy = {
-            name: self.normalizer.unnormalize(name, value + std * draws.normal_like(value))
-            for name, value in numbers.items()
-        }
-        return {**obs, **noisy}
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""

@@ -56,6 +56,7 @@ def test_the_defaults_of_python_are_those_of_the_command():
     for group in ("objective", "backbone", "encoder"):
         assert parameters[group].default == groups[group]
     assert parameters["obs_noise"].default == train["obs_noise"]
+    assert parameters["prefix_steps"].default == train["prefix_steps"]
     assert parameters["seed"].default == train["seed"]
     built = Policy.build(OBS, ACTION)
     assert built.spec["precondition"] == training_default("precondition") == train["precondition"] is not None

@@ -22,6 +22,7 @@ from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.config import RolloutConfig
+from shortcut_policy.rollout.delays import Execution
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, check, evaluate, task_of
 
 
@@ -49,11 +50,12 @@ def roll_out(config: RolloutConfig) -> None:
             "them out one by one"
         )
     for policy in policies:
-        check(policy, counts, rules, config.guidance)
+        check(policy, counts, rules, config.guidance, config.execution)
     output = expand(config.output)
     rows = []
     for (name, policy), steps in product(zip(names, policies, strict=True), counts):
-        rows.append(measure(policy, name, steps, output / name, rules, config.options, config.guidance)[0])
+        how = (config.guidance, config.execution)
+        rows.append(measure(policy, name, steps, output / name, rules, config.options, *how)[0])
         write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
     console = Console()
     console.print(results_table(rows).rich())
@@ -68,6 +70,7 @@ def measure(
     rules: EvaluationProtocol,
     options: RolloutOptions,
     guidance: float | None = None,
+    execution: Execution | None = None,
 ) -> tuple[dict[str, Any], Cell, Path]:
     """Evaluate ``policy`` in a folder under ``output``.
 
@@ -82,12 +85,17 @@ def measure(
     if guidance is not None:
         setting, folder = setting | {"guidance": guidance}, folder.with_name(f"{folder.name}_w_{guidance:g}")
         title = f"{title}, guidance {guidance:g}"
-    summary = evaluate(policy, steps, folder, rules, options, title, guidance)
+    if execution is not None and execution.words:
+        folder = folder.with_name(f"{folder.name}_{execution.words.replace(', ', '_').replace(' ', '_')}")
+        setting, title = setting | execution.setting, f"{title}, {execution.words}"
+        name = f"{name}, {execution.words}"
+    summary = evaluate(policy, steps, folder, rules, options, title, guidance, execution)
     cell = Cell.read(summary, folder)
     measured = Measured(name, [[cell]])
     row = make_row(measured, command_line(), commit())
     add_comparison(row, measured, None)
-    return row | setting, cell, folder
+    motion = {key: summary[key] for key in ("jerk", "border_jump", "inner_step", "held")}
+    return row | setting | motion, cell, folder
 
 
 def checkpoint_name(path: str | Path) -> str:

@@ -86,7 +86,7 @@ def run(config: DictConfig) -> None:
     worst = max(batch["largest"] for batch in manifest["parity"]["batches"].values())
     size = sum(file.stat().st_size for file in Path(settings.output).rglob("*") if file.is_file())
     console.print(
-        f"{size / 2**20:.1f} MiB after {manifest['export_seconds']:.0f} s; actions differ from the policy's by "
+        f"{size / 2**20:.1f} MiB after {manifest['export_seconds']:.0f} s; actions differ from its own by "
         f"at most {worst:.3g} in their units, on {recorded}",
         highlight=False,
     )

@@ -17,18 +17,21 @@ REQUIRED = ("encoder", "backbone", "objective", "obs", ACTION, *SIZES)
 
 
 def read_sizes(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """``horizon``, ``n_obs_steps`` and ``n_action_steps`` of a specification, whole numbers.
+    """``horizon``, ``n_obs_steps``, ``n_action_steps`` and ``prefix_steps`` of a specification.
 
     Raises:
-        InputError: One is no whole number from 1 on, they contradict each other, or the specification lacks
-            something.
+        InputError: One is no whole number from 1 on, or from 0 on for the prefix, they contradict each other,
+            or the specification lacks something.
     """
     check_keys("the specification", {key: spec[key] for key in REQUIRED if key in spec}, REQUIRED)
     sizes = {name: spec[name] for name in SIZES}
     for name, size in sizes.items():
         check_whole(name, size, 1)
     check_sizes(**sizes)
-    return sizes
+    prefix_steps = spec.get("prefix_steps", 0)
+    # One action at least is left to be chosen.
+    check_whole("prefix_steps", prefix_steps, 0, sizes["horizon"] - sizes["n_obs_steps"])
+    return sizes | {"prefix_steps": prefix_steps}
 
 
 def read_fields(obs: Any, action: Any) -> tuple[dict[str, Field], Field]:

@@ -1,6 +1,6 @@
 """Scaling of observations and actions, kept inside the policy so that it cannot be lost or doubled."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -86,6 +86,26 @@ class Normalizer(Float32Buffers):
         """Network units to environment units, (..., *shape)."""
         scale, offset = self._affine(name)
         return y * scale + offset
+
+    def disturbed(
+        self,
+        values: Mapping[str, Tensor],
+        pictures: Collection[str],
+        std: float,
+        noise_like: Callable[[Tensor], Tensor],
+    ) -> dict[str, Tensor]:
+        """Values in environment units with noise on each of their numbers, as the network sees them.
+
+        Args:
+            values: name -> (B, ..., *shape).
+            pictures: Names of those that are left as they are.
+            std: Standard deviation of the noise, in network units.
+            noise_like: Draws standard normal numbers of a tensor's shape.
+        """
+        names = [name for name in self.names if name in values and name not in pictures]
+        clean = {name: self.normalize(name, values[name]) for name in names}
+        noisy = {name: self.unnormalize(name, x + std * noise_like(x)) for name, x in clean.items()}
+        return {**values, **noisy}
 
     def _affine(self, name: str) -> tuple[Tensor, Tensor]:
         if name not in self.names:

@@ -88,8 +88,8 @@ class Diffusion(Objective):
         ancestral = steps == self.train_steps
         if ancestral and torch.compiler.is_exporting():
             raise InputError(
-                f"steps={steps} of diffusion draws random numbers between its steps, which no seed would reach "
-                "in a graph: export fewer steps, which are DDIM's and draw none"
+                f"steps={steps} of diffusion draws random numbers between its steps, which no seed would "
+                "reach in a graph: export fewer steps, which are DDIM's and draw none"
             )
         x = noise * (self.ddpm if ancestral else self.ddim).init_noise_sigma
         levels = self._levels(steps)
@@ -116,7 +116,7 @@ class Diffusion(Objective):
         if steps not in self._known_levels:
             scheduler = self.ddpm if steps == self.train_steps else self.ddim
             scheduler.set_timesteps(steps)
-            # Where the number of levels is no multiple of the steps, rounding can make diffusers list one more.
+            # Where the steps do not divide the levels, rounding can make diffusers list one more.
             self._known_levels[steps] = scheduler.timesteps[:steps].tolist()
         return self._known_levels[steps]
 

@@ -20,7 +20,7 @@ class Acted(NamedTuple):
     """Action chunks of N episodes.
 
     Attributes:
-        actions: (N, n_action_steps, A) in environment units.
+        actions: (N, horizon - n_obs_steps + 1, A) in environment units, from the last observed step on.
         milliseconds: (N,), of the call that produced each.
         evaluations: (N,), network evaluations that each took.
         gaps: (N,), self-consistency gaps; None if the steps were fixed.
@@ -65,15 +65,24 @@ class ChunkActor:
         self._policy, self._steps, self._guidance = policy, steps, guidance
         self._episode_seeds, self._seed, self._batch_size = episode_seeds, seed, batch_size
 
-    def __call__(self, obs: dict[str, np.ndarray], episodes: np.ndarray, chunk: int) -> Acted:
+    def __call__(
+        self,
+        obs: dict[str, np.ndarray],
+        episodes: np.ndarray,
+        chunk: int,
+        prefix: np.ndarray | None = None,
+    ) -> Acted:
         """The chunks number ``chunk`` of the ``episodes`` (N,), increasing indices.
 
         Args:
             obs: Their observation stacks, (N, n_obs_steps, *shape) each.
             episodes: Indices of the episodes.
             chunk: Index of the chunk in its episode, the same for all.
+            prefix: (N, k, A), see `Policy.act`.
         """
-        actions = np.empty((len(episodes), self._policy.n_action_steps, self._policy.action_dim), np.float32)
+        last_observed = self._policy.n_obs_steps - 1
+        shape = (len(episodes), self._policy.horizon - last_observed, self._policy.action_dim)
+        actions = np.empty(shape, np.float32)
         milliseconds, gaps = np.empty(len(episodes)), np.empty(len(episodes))
         evaluations = np.empty(len(episodes), int)
         for _, members in groupby(range(len(episodes)), key=lambda n: episodes[n] // self._batch_size):
@@ -84,19 +93,20 @@ class ChunkActor:
             for row, episode in zip(rows, episodes[block], strict=True):
                 generators[row] = chunk_generator(self._seed, self._episode_seeds[episode], chunk)
             start = time.perf_counter()
-            found = self._policy.predict_with_cost(batch, self._steps, generators, self._guidance)
+            given = None if prefix is None else self._spread(prefix[block], rows)
+            found = self._policy.predict_with_cost(batch, self._steps, generators, self._guidance, given)
             # Copying to the host waits for the device, so the clock stops when the actions are there.
-            batch_actions = self._policy.executed(found.x).cpu().numpy()
+            batch_actions = found.x[:, last_observed:].cpu().numpy()
             milliseconds[block] = 1000 * (time.perf_counter() - start)
             actions[block] = batch_actions[rows]
             evaluations[block] = found.evaluations.cpu().numpy()[rows]
             gaps[block] = np.nan if found.gap is None else found.gap.cpu().numpy()[rows]
         return Acted(actions, milliseconds, evaluations, None if isinstance(self._steps, int) else gaps)
 
-    def _spread(self, obs: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        """Put ``obs`` (N, ...) into ``rows`` of a batch; the padding repeats the first, to stay in range."""
-        batch = np.repeat(obs[:1], self._batch_size, axis=0)
-        batch[rows] = obs
+    def _spread(self, values: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """Put ``values`` (N, ...) into ``rows`` of a batch; padding repeats the first, to stay in range."""
+        batch = np.repeat(values[:1], self._batch_size, axis=0)
+        batch[rows] = values
         return torch.from_numpy(batch).to(self._policy.device, torch.float32)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shortcut_policy.adaptive import Auto
+from shortcut_policy.rollout.chunk_joins import Executor, Joining
+from shortcut_policy.rollout.delays import Execution
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions
 from shortcut_policy.settings import Count, Index, NotNegative, listed
 
@@ -61,6 +63,13 @@ class RolloutConfig(EvaluationConfig):
         steps: Step counts, "auto" among them.
         tolerance: Of "auto", see `Auto`.
         guidance: See `Policy.act`.
+        executor: See `Joining`,
+        fade: as well,
+        decay: as well.
+        delay: See `Execution`,
+        sensor_delay: as well,
+        jitter: as well,
+        every: as well.
         videos: See `RolloutOptions`,
         plot: as well.
     """
@@ -69,6 +78,13 @@ class RolloutConfig(EvaluationConfig):
     steps: Count | Literal["auto"] | Sequence[Count | Literal["auto"]] = (1,)
     tolerance: NotNegative = Auto.tolerance
     guidance: float | None = None
+    executor: Executor = "switch"
+    fade: Index = 4
+    decay: NotNegative = 0.01
+    delay: Index = 0
+    sensor_delay: Index = 0
+    jitter: Index = 0
+    every: Count | None = None
     videos: Index = 0
     plot: bool = True
 
@@ -82,6 +98,12 @@ class RolloutConfig(EvaluationConfig):
         """Step counts, one at least."""
         counts = listed("steps", self.steps)
         return [Auto(self.tolerance) if steps == "auto" else steps for steps in counts]
+
+    @property
+    def execution(self) -> Execution:
+        """Delays, and how chunks are joined."""
+        joining = Joining(self.executor, self.fade, self.decay)
+        return Execution(joining, self.delay, self.sensor_delay, self.jitter, self.every)
 
     @property
     def options(self) -> RolloutOptions:

@@ -1,7 +1,7 @@
 """One evaluated episode: a gymnasium wrapper that plays action chunks, and the record of what happened."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.rollout.motion import Motion
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class EpisodeResult:
         network_evaluations: That each chunk took.
         gaps: Self-consistency gap of each chunk, see `shortcut_policy.adaptive`; none for fixed steps.
         latencies_ms: Wall-clock of each call of the policy, for the whole inference batch.
+        motion: How smoothly it was told to move.
     """
 
     seed: int
@@ -39,6 +41,7 @@ class EpisodeResult:
     network_evaluations: tuple[int, ...]
     gaps: tuple[float, ...]
     latencies_ms: tuple[float, ...] = field(compare=False, repr=False)
+    motion: Motion = field(default_factory=Motion)
 
     def to_json(self) -> str:
         """One line of JSON, with the mean evaluations and gap of a chunk and the median latency."""
@@ -54,6 +57,7 @@ class EpisodeResult:
                 "network_evaluations": round(mean(self.network_evaluations), 4),
                 "gap": round(mean(self.gaps), 6) if self.gaps else None,
                 "latency_ms": round(median(self.latencies_ms), 3),
+                **asdict(self.motion),
             }
         )
 
@@ -82,7 +86,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
 
     * Observations are stacks of the last ``n_obs_steps``; at the start the first one is repeated, as the
       windows of the training data are padded.
-    * An action is a chunk (n_action_steps, A), played open loop. A chunk is cut where the episode ends.
+    * An action is a chunk (n_action_steps, A), or one of another length, played open loop. A chunk is cut
+      where the episode ends.
     * Of a chunk the policy looks at the last ``n_obs_steps`` observations: an environment with an attribute
       ``draws`` is told to leave the pictures of the others out.
     * The best score, success and length are latched and returned in ``info``. ``step`` never reports
@@ -114,7 +119,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         return self._observation, self._latched()
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Play a chunk (n_action_steps, A); the reward is the sum over its steps."""
+        """Play a chunk (n, A), of any length; the reward is the sum over its steps."""
         before = self._total_reward
         for number, single in enumerate(action, start=1):
             if self._finished:

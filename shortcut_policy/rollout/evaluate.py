@@ -22,8 +22,10 @@ from shortcut_policy.locks import writer_lock
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
+from shortcut_policy.rollout.delays import Execution
 from shortcut_policy.rollout.episode import EpisodeResult
 from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_calls
+from shortcut_policy.rollout.motion import mean_motion
 from shortcut_policy.rollout.path_figure import plot_paths
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
@@ -85,14 +87,20 @@ class RolloutOptions:
 
 
 def check(
-    policy: Policy, counts: Sequence[int | Auto], protocol: EvaluationProtocol, guidance: float | None = None
+    policy: Policy,
+    counts: Sequence[int | Auto],
+    protocol: EvaluationProtocol,
+    guidance: float | None = None,
+    execution: Execution | None = None,
 ) -> None:
     """Find out in seconds whether `evaluate` would refuse at one of these step counts, one at least.
 
     Raises:
         InputError: the objective does not sample with one of them or with ``guidance``, or the environment
-            does not fit the policy.
+            or the delays do not fit the policy.
     """
+    if execution is not None:
+        execution.check(policy)
     for steps in counts:
         check_steps(policy.objective, steps)
     policy.objective.sampling_cond(torch.zeros(1, 1), guidance)
@@ -107,13 +115,14 @@ def evaluate(
     options: RolloutOptions,
     title: str = "rollout",
     guidance: float | None = None,
+    execution: Execution | None = None,
 ) -> dict[str, Any]:
     """Roll ``policy`` out and write ``summary.json``, ``episodes.jsonl``, films and a figure into ``folder``.
 
     A folder is *finished* when its ``summary.json``, which is written last, was made with the same settings:
-    fingerprint of the policy, its environment, code and libraries, steps, guidance, protocol and kind of
-    device. A finished folder is read, not computed again, unless it lacks films or the figure asked for now,
-    or ``options.overwrite`` is set. Both are said: that it is reused, or what has changed.
+    fingerprint of the policy, its environment, code and libraries, steps, guidance, delays, protocol and kind
+    of device. A finished folder is read, not computed again, unless it lacks films or the figure asked for
+    now, or ``options.overwrite`` is set. Both are said: that it is reused, or what has changed.
 
     Returns:
         The summary.
@@ -127,9 +136,11 @@ def evaluate(
         settings |= {"steps": steps.max_steps, "tolerance": steps.tolerance}
     if guidance is not None:
         settings |= {"guidance": guidance}
+    if execution not in (None, Execution()):
+        settings |= {"execution": asdict(execution)}
     with writer_lock(folder):
         found = _finished(folder, settings, protocol, options)
-        return found or _play(policy, steps, folder, protocol, options, title, guidance, settings)
+        return found or _play(policy, steps, folder, protocol, options, title, guidance, execution, settings)
 
 
 def _play(
@@ -140,6 +151,7 @@ def _play(
     options: RolloutOptions,
     title: str,
     guidance: float | None,
+    execution: Execution | None,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Roll out and write what `evaluate` says; the summary."""
@@ -163,6 +175,7 @@ def _play(
             num_envs=options.num_envs,
             batch_size=protocol.batch_size,
             guidance=guidance,
+            execution=execution,
             asynchronous=options.asynchronous,
             on_episode=lambda result: print(result.to_json(), file=lines),
             progress=title,
@@ -204,6 +217,7 @@ def summarise(results: list[EpisodeResult]) -> dict[str, Any]:
         "return": float(np.mean([result.total_reward for result in results])),
         "length": float(np.mean([result.length for result in results])),
         "network_evaluations": round(mean(chain(*(result.network_evaluations for result in results))), 2),
+        **mean_motion(result.motion for result in results),
         "batch_latency_ms_p50": round(float(p50), 3),
         "batch_latency_ms_p95": round(float(p95), 3),
     }

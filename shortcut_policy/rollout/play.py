@@ -16,7 +16,10 @@ from shortcut_policy.adaptive import Steps
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_batches import Acted, ChunkActor, check_environment
+from shortcut_policy.rollout.chunk_joins import Plan
+from shortcut_policy.rollout.delays import DelayedPlay, Execution
 from shortcut_policy.rollout.episode import ActionChunkEpisode, EpisodeResult
+from shortcut_policy.rollout.motion import Motion
 from shortcut_policy.training.threads import usable_cores
 
 
@@ -30,6 +33,7 @@ def rollout(
     num_envs: int = 50,
     batch_size: int = 50,
     guidance: float | None = None,
+    execution: Execution | None = None,
     asynchronous: bool | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     progress: str | None = None,
@@ -52,6 +56,7 @@ def rollout(
         num_envs: Episodes played side by side.
         batch_size: Rows of an inference batch.
         guidance: See `Policy.act`.
+        execution: Simulated delays, and how chunks are joined; without delay, one after the other, if None.
         asynchronous: One process an environment, worth it where a step takes much longer than a message. None
             is for the environment to say: if its ``metadata`` hold ``slow``, there are as many processes as
             cores, or ``num_envs`` if that is less.
@@ -59,9 +64,11 @@ def rollout(
         progress: Show a progress bar with this title.
 
     Raises:
-        InputError: there is no start, the objective does not sample with ``steps``, or the environment does
-            not fit the policy.
+        InputError: there is no start, the objective does not sample with ``steps``, or the environment or
+            the delays do not fit the policy.
     """
+    execution = execution or Execution()
+    execution.check(policy)
     if not len(episode_seeds):
         raise InputError("episode_seeds is empty: give the seed of one start at least")
     actor = ChunkActor(policy, episode_seeds, steps, seed, batch_size, guidance)
@@ -91,7 +98,8 @@ def rollout(
         with _ProgressBar(progress, len(episode_seeds), envs.get_attr("max_steps")[0]) as bar:
             for first in range(0, len(episode_seeds), num_envs):
                 seeds = [int(s) for s in episode_seeds[first : first + num_envs]]
-                results += _play_group(envs, actor, first, seeds, bar, on_episode or (lambda result: None))
+                play = DelayedPlay(execution, policy, seeds, seed)
+                results += _play_group(envs, actor, play, first, seeds, bar, on_episode or (lambda _: None))
     finally:
         envs.close()
     return results
@@ -121,6 +129,7 @@ def try_environment(
 def _play_group(
     envs: VectorEnv,
     actor: ChunkActor,
+    play: DelayedPlay,
     first: int,
     seeds: list[int],
     bar: "_ProgressBar",
@@ -132,18 +141,20 @@ def _play_group(
     # Gymnasium's base class is annotated for one seed; its vector environments document a list.
     reset_seeds: Any = seeds + [None] * idle
     obs, _ = envs.reset(seed=reset_seeds, options={"reset_mask": used})
-    actions = np.zeros(envs.action_space.shape or (), np.float32)
     chunks = [_Chunks() for _ in seeds]
     results: dict[int, EpisodeResult] = {}
     running = np.arange(len(seeds))
     chunk = 0
     while running.size:
-        acted = actor({k: v[running] for k, v in obs.items()}, first + running, chunk)
-        actions[running] = acted.actions
+        seen = {k: v[running] for k, v in obs.items()}
+        acted = actor(seen, first + running, chunk, play.prefix(running))
+        plan, begins = play.next(running, acted.actions, chunk)
+        actions = np.zeros((envs.num_envs, *plan.actions.shape[1:]), np.float32)
+        actions[running] = plan.actions
         obs, _, _, _, info = envs.step(actions)
         chunk += 1
         for row, slot in enumerate(running):
-            chunks[slot].add(acted, row)
+            chunks[slot].add(acted, plan, int(begins[row]), row)
         finished = info["finished"][running]
         for slot in running[finished]:
             results[slot] = EpisodeResult(
@@ -156,6 +167,7 @@ def _play_group(
                 network_evaluations=tuple(chunks[slot].evaluations),
                 gaps=tuple(chunks[slot].gaps),
                 latencies_ms=tuple(chunks[slot].milliseconds),
+                motion=chunks[slot].motion(int(info["length"][slot])),
             )
             on_episode(results[slot])
         bar.show(info["length"][used], info["score"][used], info["finished"][used])
@@ -166,17 +178,28 @@ def _play_group(
 
 @dataclass
 class _Chunks:
-    """What the chunks of one episode took."""
+    """What the chunks of one episode took, and what was played of them."""
 
     milliseconds: list[float] = field(default_factory=list)
     evaluations: list[int] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    borders: list[int] = field(default_factory=list)
+    planned: int = 0
 
-    def add(self, acted: Acted, row: int) -> None:
+    def add(self, acted: Acted, plan: Plan, begin: int, row: int) -> None:
         self.milliseconds.append(float(acted.milliseconds[row]))
         self.evaluations.append(int(acted.evaluations[row]))
         if acted.gaps is not None:
             self.gaps.append(float(acted.gaps[row]))
+        self.plans.append(Plan(*(part[row] for part in plan)))
+        self.borders.append(self.planned + begin)
+        self.planned += len(self.plans[-1].votes)
+
+    def motion(self, length: int) -> Motion:
+        """Of the first ``length`` actions, those before the end of the episode."""
+        actions, votes = (np.concatenate(parts)[:length] for parts in zip(*self.plans, strict=True))
+        return Motion.of(actions, np.array(self.borders), held=int((votes == 0).sum()))
 
 
 class _ProgressBar:

@@ -69,10 +69,13 @@ class Compiled(Model):
         steps: Steps,
         generator: Generators,
         guidance: float | None,
+        prefix: Tensor | None,
     ) -> Sample:
         """The chunks of `Policy.predict_with_cost`, from the runtime."""
         runtime = self.runtime
         assert runtime is not None
+        if prefix is not None:
+            raise InputError("exports take no prefix: act with the checkpoint itself, or leave it out")
         if steps != runtime.steps or guidance not in (None, runtime.guidance):
             raise InputError(
                 f"this export takes steps={runtime.steps} and guidance={runtime.guidance} alone, not "

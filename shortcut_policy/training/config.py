@@ -206,6 +206,7 @@ class TrainingConfig:
         wandb: Its record elsewhere.
         precondition: Of a skip round the network, see `Preconditioned`; None for none.
         obs_noise: Standard deviation of noise on normalised observations while training; None for none.
+        prefix_steps: The most actions that the policy takes as given, see `Policy`; 0 for none.
         name: Of the method in tables; the objective's if None.
         output: Run folder; ``runs/<task>_<method>_<backbone>_seed<n>`` if None.
         init_from: Checkpoint whose weights training begins from, see `initialise`.
@@ -227,6 +228,7 @@ class TrainingConfig:
     wandb: WandbConfig
     precondition: Any = None
     obs_noise: Annotated[float, Gt(0), Words("above 0, a standard deviation, or null for none")] | None = None
+    prefix_steps: Index = 0
     name: str | None = None
     output: str | None = None
     init_from: str | None = None
@@ -260,6 +262,8 @@ class TrainingConfig:
         if isinstance(self.task, ImageTask):
             if self.obs_noise is not None:
                 raise InputError(f"obs_noise={self.obs_noise} is for policies: images have no observations")
+            if self.prefix_steps:
+                raise InputError(f"prefix_steps={self.prefix_steps} is for policies: images have no actions")
             return
         if self.data is None:
             raise InputError("data=None must be a mapping; its settings are val_fraction and others")

@@ -82,7 +82,8 @@ def specification(config: TrainingConfig, dataset: LearnedFrom) -> dict[str, Any
         return spec | dict(dataset.spec)
     assert isinstance(config.task, PolicyTask)
     fields = {"obs": config.task.obs, "action": config.task.action}
-    return spec | fields | config.task.sizes | {"obs_noise": config.obs_noise}
+    told = {"obs_noise": config.obs_noise, "prefix_steps": config.prefix_steps}
+    return spec | fields | config.task.sizes | told
 
 
 def describe(

@@ -152,9 +152,9 @@ def policy(tiny_policy: Policy) -> Policy:
 def test_rollouts_play_and_keep_every_scale_for_itself(policy: Policy, tmp_path: Path, monkeypatch):
     plan, told = Policy.predict_with_cost, []
 
-    def remember(self, obs, steps, generator, guidance=None):
+    def remember(self, obs, steps, generator, guidance=None, prefix=None):
         told.append(guidance)
-        return plan(self, obs, steps, generator, guidance)
+        return plan(self, obs, steps, generator, guidance, prefix)
 
     monkeypatch.setattr(Policy, "predict_with_cost", remember)
     save_policy(policy, tmp_path / "guided")
