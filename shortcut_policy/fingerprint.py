@@ -43,7 +43,14 @@ def fingerprint(model: Model, environment: Mapping[str, Any] | None = None) -> d
 
 
 def weights_hash(model: Model) -> str:
-    """Short hash of names and values of all parameters and buffers; kept while they stay the same."""
+    """Short hash of names and values of all parameters and buffers; kept while they stay the same.
+
+    Of a policy in another runtime, which has the weights, it is the runtime's.
+    """
+    runtime = getattr(model, "runtime", None)
+    if runtime is not None:
+        identity: str = runtime.identity
+        return identity
     tensors = sorted(model.state_dict().items())
     state = [(name, tensor.data_ptr(), _checksum(tensor)) for name, tensor in tensors]
     known = _HASHED.get(model)

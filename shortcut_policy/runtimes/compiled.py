@@ -12,7 +12,13 @@ from shortcut_policy.control import check_finite
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import Generators
-from shortcut_policy.runtimes.export import Runtime, compile_graph, load_runtime, read_export
+from shortcut_policy.runtimes.export import (
+    Runtime,
+    compile_graph,
+    load_runtime,
+    read_export,
+    read_statistics,
+)
 
 
 class Compiled(Model):
@@ -54,7 +60,7 @@ class Compiled(Model):
             >>> fast = load_policy("pretrained/pusht").compile("onnx")
             >>> fast.act(obs)
         """
-        compiled = self._without_weights(self.spec, self.metadata)
+        compiled = self._without_weights(self.spec, self.metadata, self.normalizer.state_dict())
         compiled.runtime = compile_graph(self, runtime, steps, precision, guidance)
         return compiled
 
@@ -101,14 +107,27 @@ class Compiled(Model):
         if torch.device(device).type != "cpu":
             raise InputError(f"device={device}: the export {path} runs on the CPU; load the checkpoint there")
         manifest, description = read_export(path, trust)
-        policy = cls._without_weights(description["policy"], description["metadata"])
+        statistics = read_statistics(path)
+        policy = cls._without_weights(description["policy"], description["metadata"], statistics)
         policy.runtime = load_runtime(path, manifest, policy)
         return policy
 
     @classmethod
-    def _without_weights(cls, spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> Self:
-        """A policy for a runtime that has the weights: its own take no memory."""
+    def _without_weights(
+        cls, spec: Mapping[str, Any], metadata: Mapping[str, Any], statistics: Mapping[str, Tensor]
+    ) -> Self:
+        """A policy for a runtime that has the weights: its own take no memory.
+
+        Raises:
+            InputError: The statistics are not of this policy.
+        """
         with torch.random.fork_rng():
             policy = cls.from_spec(spec).eval()
         policy.metadata = dict(metadata)
-        return policy.to("meta")
+        try:
+            policy.normalizer.load_state_dict(statistics)
+        except RuntimeError as error:
+            raise InputError(f"the statistics do not fit the policy ({error}): export it again") from error
+        for part in (policy.encoder, policy.backbone):
+            part.to("meta")
+        return policy

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortcut_policy.checkpoint import (
@@ -24,6 +26,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
 from shortcut_policy.paths import write_atomic
+from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
 from shortcut_policy.runtimes.formats import Call, Programs, find_format
 from shortcut_policy.runtimes.graph import NOISE, ActGraph, Acting, make_program
@@ -31,7 +34,7 @@ from shortcut_policy.runtimes.parity import TOLERANCES, check_parity
 from shortcut_policy.settings import check_choice
 from shortcut_policy.trust import trusted_modules
 
-MANIFEST, EXAMPLE = "manifest.json", "example.py"
+MANIFEST, EXAMPLE, STATISTICS = "manifest.json", "example.py", "statistics.safetensors"
 FORMAT_VERSION = 1
 #: What ``trust`` has to name before code of the processor or Python objects of an export are loaded.
 NATIVE = "native"
@@ -46,6 +49,7 @@ class Runtime:
         precision: What it computes in.
         steps: K, sampling steps, the only number that it takes.
         guidance: What it follows the observation with, see `Policy.act`.
+        identity: Hash of what decides the actions.
         call: Observations and noise to executed actions and chunk.
     """
 
@@ -53,6 +57,7 @@ class Runtime:
     precision: str
     steps: int
     guidance: float | None
+    identity: str
     call: Call
 
 
@@ -68,7 +73,8 @@ def compile_graph(
         given = _write_graph(policy, Path(folder), format, steps, precision, guidance)
         call = _load_graph(Path(folder), format, policy, given)
         check_parity(policy, ActGraph(policy, steps, guidance), call, None, TOLERANCES[given])
-    return Runtime(format, given, steps, guidance, call)
+    identity = short_hash([weights_hash(policy), format, given, _versions(format)])
+    return Runtime(format, given, steps, guidance, identity, call)
 
 
 def write_export(
@@ -132,6 +138,7 @@ def write_export(
             "export_seconds": round(time.perf_counter() - started, 1),
         }
         write_description(policy, temporary / DESCRIPTION)
+        save_file(policy.normalizer.state_dict(), temporary / STATISTICS)
         write_atomic(temporary / EXAMPLE, example_script(manifest, find_format(format).example()))
         write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         remove_folder(folder)
@@ -176,7 +183,21 @@ def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Any) -> 
     """The graph of an export, for the policy that it was made of."""
     format, precision = manifest["format"], manifest["precision"]
     call = _load_graph(Path(path).expanduser(), format, policy, precision)
-    return Runtime(format, precision, manifest["steps"], manifest["guidance"], call)
+    identity = short_hash([manifest["weights"], format, precision, manifest["versions"], _versions(format)])
+    return Runtime(format, precision, manifest["steps"], manifest["guidance"], identity, call)
+
+
+def read_statistics(path: str | Path) -> dict[str, Tensor]:
+    """The normaliser's statistics of an export: its graph has them, too, and who asks for a range needs them.
+
+    Raises:
+        InputError: They cannot be read.
+    """
+    file = Path(path).expanduser() / STATISTICS
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read ({error}): export it again") from error
 
 
 def _write_graph(

@@ -16,9 +16,11 @@ from shortcut_policy.runtimes.formats import Call, Format, Programs
 FILE = "policy.pt2"
 #: Batches of one row, which are what a robot asks for, have a library of their own.
 FILES = {1: "policy_1.pt2", None: "policy_any.pt2"}
-#: Weights become constants, packed for the product that is fastest for these shapes on this processor.
-INDUCTOR: dict[str, Any] = {
-    "freezing": True,
+#: Weights become constants.
+FROZEN: dict[str, Any] = {"freezing": True}
+#: For one row they are packed for the product that is fastest for these shapes on this processor, too.
+TUNED = {
+    **FROZEN,
     "max_autotune": True,
     "max_autotune_gemm_backends": "CPP,ATEN",
     "autotune_num_choices_displayed": 0,
@@ -63,7 +65,9 @@ class InductorFormat(TorchExportFormat):
     def load(self, folder: Path, names: tuple[str, ...], precision: str, threads: int) -> Call:
         """Compiled when first called, for a minute or two."""
         compiled = {
-            rows: torch.compile(_loaded(folder / file, torch.export.load).module(), options=INDUCTOR)
+            rows: torch.compile(
+                _loaded(folder / file, torch.export.load).module(), options=TUNED if rows else FROZEN
+            )
             for rows, file in FILES.items()
         }
         return _call(lambda rows: compiled[rows], names)
@@ -82,7 +86,7 @@ class AotInductorFormat(Format):
             try:
                 with _quiet():
                     torch._inductor.aoti_compile_and_package(
-                        program, package_path=str(folder / file), inductor_configs=INDUCTOR
+                        program, package_path=str(folder / file), inductor_configs=TUNED if rows else FROZEN
                     )
             except Exception as error:  # of the compiler, of whatever class
                 reason = " ".join(str(error).split())

@@ -12,6 +12,7 @@ import torch
 from shortcut_policy import load_policy
 from shortcut_policy.commands import cli
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.policy import Policy, save_policy
 from shortcut_policy.runtimes import export, parity
 from shortcut_policy.runtimes.export import write_export
@@ -43,6 +44,7 @@ def test_a_loaded_export_acts_like_the_policy(policy: Policy, exported: Path) ->
     for rows in (1, 3, 7):
         torch.testing.assert_close(actions(loaded, rows), actions(policy, rows), rtol=1e-4, atol=1e-2)
     assert not any(p.device.type == "cpu" for p in loaded.parameters())
+    assert loaded.normalizer.fitted
     assert loaded.device.type == "cpu"
 
 
@@ -124,6 +126,12 @@ def test_actions_that_are_no_numbers_miss_parity(policy: Policy) -> None:
         parity.check_parity(
             policy, graph, lambda obs, noise: tuple(x * torch.nan for x in graph(obs, noise)), None, 1.0
         )
+
+
+def test_a_rollout_of_an_export_tells_it_from_another(policy: Policy, exported: Path) -> None:
+    weights = {fingerprint(one)["weights"] for one in (policy, load_policy(exported))}
+    fast = {fingerprint(policy.compile("openvino", precision=p))["weights"] for p in ("fp32", "bf16")}
+    assert len(weights | fast) == 4
 
 
 def test_a_folder_with_something_else_is_left_alone(policy: Policy, tmp_path: Path) -> None:
