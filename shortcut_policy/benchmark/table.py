@@ -129,7 +129,7 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
         "latency_batch_size": 1,
         "device": latency["device"],
         "threads": latency["threads"],
-        "train_steps": policy["train_steps"],
+        "train_steps": policy.get("train_steps", 0),
         "train_seconds": policy.get("train_seconds"),
         "train_nfe_per_step": policy.get("train_nfe_per_step"),
         "train_commit": policy.get("commit"),

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from shortcut_policy.encoders.crops import RowDraws
 from shortcut_policy.errors import InputError
 
-#: Share of the training rows that are given no action. What a robot does now says much of what it will do,
-#: and a network that is nearly always told it learns less from the observation.
+#: Share of the training rows that are given no action: a policy whose rows were given 0 to K evenly succeeded
+#: less than one without a prefix, with no prefix given to either (26 against 54 of 100 starts of Push-T, one
+#: training each), perhaps because what a robot does now tells so much of what it will do.
 WITHOUT = 0.5
 #: Actions behind the given ones that are corrected, see `CommittedPrefix.kept`. On Push-T two take half of
-#: the error from the first one. More of them make all errors smaller and the robot smoother, and let it fail
-#: more often: a chunk that follows the one before too closely repeats its mistakes.
+#: the error from the first one. Correcting all the rest made errors on demonstrations smaller still and the
+#: robot smoother, and fewer starts succeeded (20 against 31 of 100, one training).
 CORRECTED = 2
 
 
