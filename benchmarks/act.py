@@ -5,7 +5,7 @@
 Batches of one observation, from NumPy to the executed actions, on one thread. Rows take turns: a block of
 calls each, several times, so that what slows the machine slows all of them. ``--old`` is a commit of this
 repository, cloned and measured in a process of its own; ``--lerobot`` an interpreter of Python 3.12 with
-LeRobot 0.6.1 (``pip install "lerobot[diffusion]==0.6.1"``); its DiffusionPolicy gets a UNet of the same widths.
+LeRobot 0.6.1 (``pip install "lerobot[diffusion]==0.6.1"``): its DiffusionPolicy gets a UNet of our widths.
 
 ``results/act/results.json`` has the ``rows``, and as ``limit`` what the core reads in a second and how
 long the weights that are left in the graph take at that rate; ``docs/fast_act.md`` gets the table.
