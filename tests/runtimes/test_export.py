@@ -69,6 +69,7 @@ def test_the_manifest_says_what_a_stranger_has_to_know(policy: Policy, exported:
     assert not list(exported.parent.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_example_runs_without_the_library(exported: Path) -> None:
     code = (exported / "example.py").read_text()
     assert "shortcut_policy" not in code and "torch" not in code
@@ -84,12 +85,14 @@ def test_other_steps_than_the_exported_ones_are_refused(exported: Path) -> None:
         actions(load_policy(exported), steps=4)
 
 
+@pytest.mark.slow
 def test_compiled_in_memory(policy: Policy) -> None:
     fast = policy.compile("openvino", steps=2)
     torch.testing.assert_close(actions(fast, steps=2), actions(policy, steps=2), rtol=1e-4, atol=1e-2)
     assert policy.runtime is None
 
 
+@pytest.mark.slow
 def test_bf16_is_another_precision(policy: Policy, tmp_path: Path) -> None:
     manifest = write_export(policy, tmp_path / "bf16", format="openvino", precision="bf16")
     assert manifest["precision"] == "bf16"
@@ -97,6 +100,7 @@ def test_bf16_is_another_precision(policy: Policy, tmp_path: Path) -> None:
         write_export(policy, tmp_path / "x", precision="bf16")
 
 
+@pytest.mark.slow
 def test_torch_export_is_loaded_only_when_it_is_trusted(policy: Policy, tmp_path: Path) -> None:
     write_export(policy, tmp_path / "pt2", format="torch_export")
     with pytest.raises(InputError, match=r"run code.*trust=\[native\]"):
@@ -105,6 +109,7 @@ def test_torch_export_is_loaded_only_when_it_is_trusted(policy: Policy, tmp_path
     torch.testing.assert_close(actions(loaded), actions(policy), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_export_that_misses_parity_leaves_nothing(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +133,7 @@ def test_actions_that_are_no_numbers_miss_parity(policy: Policy) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_rollout_of_an_export_tells_it_from_another(policy: Policy, exported: Path) -> None:
     weights = {fingerprint(one)["weights"] for one in (policy, load_policy(exported))}
     fast = {fingerprint(policy.compile("openvino", precision=p))["weights"] for p in ("fp32", "bf16")}

@@ -71,11 +71,13 @@ def test_every_objective_is_a_graph_of_batches_of_any_size(file: Path) -> None:
         compare(policy, 2, rows=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["dit", "mlp", "unet_small"])
 def test_every_backbone_is_a_graph(backbone: str) -> None:
     compare(small_policy(backbone=backbone), 2, rows=3)
 
 
+@pytest.mark.slow
 def test_cameras_are_in_the_graph() -> None:
     policy = small_policy(images=True)
     obs, _ = example_inputs(policy, 2)
