@@ -21,6 +21,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_memory_is_counted_without_a_gpu(script: ModuleType):
     arguments = argparse.Namespace(channels=1, side=8, patch=2, classes=10, device="cpu")
     few, many = (script.memory("32x2x2", rows, False, arguments) for rows in (4, 64))

@@ -83,6 +83,7 @@ def test_a_run_with_cameras_goes_on_bit_for_bit(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_are_where_training_begins(folder: Path, give: Callable[..., None]):
     torch.manual_seed(1)
     state = ResNet18(3).state_dict()

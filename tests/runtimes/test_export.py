@@ -146,6 +146,7 @@ def test_a_folder_with_something_else_is_left_alone(policy: Policy, tmp_path: Pa
         write_export(policy, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_export_is_one_sentence(exported: Path, policy: Policy, tmp_path: Path) -> None:
     write_export(policy, tmp_path / "a")
     (tmp_path / "a" / "policy.onnx").write_bytes(b"\x08" * 100)

@@ -85,6 +85,7 @@ def test_cameras_are_in_the_graph() -> None:
     compare(policy, 1, rows=2)
 
 
+@pytest.mark.slow
 def test_the_graph_holds_one_time_for_all_rows_and_batches() -> None:
     program = make_program(small_policy(), 1, None, None)
     sizes = [tuple(node.meta["val"].shape) for node in program.graph.nodes if "silu" in node.name]

@@ -36,6 +36,8 @@ from shortcut_studies.ablations import (
     settings_of,
 )
 from shortcut_studies.ablations import run as summarise
+
+pytestmark = pytest.mark.slow
 from shortcut_studies.pictures import on_the_left
 from shortcut_studies.samples import draw_fans, draw_toy
 

@@ -21,6 +21,7 @@ def settings(folder: Path, *overrides: str) -> delay.DelayConfig:
         return read(compose("delay", [*places, *overrides]), delay.DelayConfig)
 
 
+@pytest.mark.slow
 def test_it_trains_what_it_lacks_and_writes_rows_table_and_figure(compose_config: Compose, tmp_path: Path):
     trained: list[str] = []
 

@@ -50,6 +50,7 @@ def test_samplers_that_draw_noise_on_the_way_are_refused(known):
         step_errors(known, torch.zeros(2, 40), [1], 128, noises=1)
 
 
+@pytest.mark.slow
 def test_command_writes_what_it_found_on_both_kinds_of_states(compose_config, tmp_path, monkeypatch):
     output = tmp_path / "run"
     config = compose_config(f"output={output}")
