@@ -36,10 +36,10 @@ from shortcut_studies.ablations import (
     settings_of,
 )
 from shortcut_studies.ablations import run as summarise
-
-pytestmark = pytest.mark.slow
 from shortcut_studies.pictures import on_the_left
 from shortcut_studies.samples import draw_fans, draw_toy
+
+pytestmark = pytest.mark.slow
 
 ROOT = CONFIG_DIR.parent
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
