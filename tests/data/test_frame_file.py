@@ -92,6 +92,7 @@ def test_an_interrupted_file_is_finished_and_the_rows_that_are_there_are_not_rea
     assert "where 24 of 50 rows are already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_stamp_the_file_is_there_as_long_as_it_is_used(tmp_path: Path) -> None:
     class Cropping(SourceWithFiles):
         def read(self, key: str, start: int, stop: int) -> np.ndarray:

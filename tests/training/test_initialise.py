@@ -99,6 +99,7 @@ def test_normaliser_is_the_checkpoints(flow, compose_config, tiny_dataset, tmp_p
     assert torch.equal(policy.normalizer.action_scale, old.normalizer.action_scale)
 
 
+@pytest.mark.slow
 def test_run_says_where_it_began_and_goes_on_without_that_checkpoint(
     flow, compose_config, tmp_path, monkeypatch
 ):
@@ -257,6 +258,7 @@ def diffusion(compose_config: Compose, tmp_path_factory) -> Path:
     return run(compose_config("objective=diffusion", f"output={output}"))
 
 
+@pytest.mark.slow
 def test_diffusion_becomes_a_shortcut_model_that_trains_and_loads(
     diffusion, compose_config, inputs, tmp_path
 ):

@@ -75,6 +75,7 @@ def test_what_is_in_memory_is_gathered_when_it_is_needed(stream: BatchStream) ->
     assert dataset.asked == [[105, 101]] and dataset.threads == {threading.current_thread().name}
 
 
+@pytest.mark.slow
 def test_a_training_from_files_learns_the_same_and_says_what_cannot_be_read(
     compose_config: Compose, tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_teacher_from_outside_replaces_the_first_phase(compose_config, flow, t
     assert torch.equal(trainer.teacher.backbone(*inputs), teacher.backbone(*inputs))
 
 
+@pytest.mark.slow
 def test_a_taught_run_says_so_and_goes_on_without_its_teacher(compose_config, flow, tmp_path):
     teacher = tmp_path / "teacher"
     shutil.copytree(flow, teacher)
