@@ -110,9 +110,9 @@ def _describe(model: Model) -> dict[str, Any]:
     return {"format": FORMAT, "policy": spec, "metadata": metadata, "versions": package_versions()}
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what a checkpoint is."""
-    return {name: _version(name) for name in ("shortcut-policy", "torch", "numpy", "diffusers")}
+def package_versions(*more: str) -> dict[str, str]:
+    """Versions of the packages that decide what a checkpoint is, and of ``more``."""
+    return {name: _version(name) for name in ("shortcut-policy", "torch", "numpy", "diffusers", *more)}
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -31,6 +31,7 @@ class Compiled(Model):
     runtime: Runtime | None = None
     horizon: int
     action_dim: int
+    cameras: frozenset[str]
 
     def compile(  # type: ignore[override]  # nn.Module.compile has another purpose
         self,
@@ -89,7 +90,9 @@ class Compiled(Model):
             )
         rows = len(next(iter(obs.values())))
         noise = self.noise(rows, (self.horizon, self.action_dim), generator)
-        _, chunk = runtime.call(obs, noise)
+        # A graph takes pictures as bytes; they hold whole numbers, whatever type they come in.
+        exact = {name: x.round().to(torch.uint8) if name in self.cameras else x for name, x in obs.items()}
+        _, chunk = runtime.call(exact, noise)
         check_finite(chunk, obs)
         cost = self.objective.network_evaluations(runtime.steps)
         return Sample(chunk, torch.full((rows,), cost), gap=None)

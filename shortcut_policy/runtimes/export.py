@@ -28,7 +28,7 @@ from shortcut_policy.hub import is_remote
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
-from shortcut_policy.runtimes.formats import Call, Programs, find_format
+from shortcut_policy.runtimes.formats import FORMATS, Call, Format, Programs, find_format
 from shortcut_policy.runtimes.graph import NOISE, ActGraph, Acting, make_program
 from shortcut_policy.runtimes.parity import TOLERANCES, check_parity
 from shortcut_policy.settings import check_choice
@@ -70,11 +70,8 @@ def compile_graph(
         InputError: See `write_export`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        given = _write_graph(policy, Path(folder), format, steps, precision, guidance)
-        call = _load_graph(Path(folder), format, policy, given)
-        check_parity(policy, ActGraph(policy, steps, guidance), call, None, TOLERANCES[given])
-    identity = short_hash([weights_hash(policy), format, given, _versions(format)])
-    return Runtime(format, given, steps, guidance, identity, call)
+        runtime, _ = _make(policy, Path(folder), find_format(format), format, steps, precision, guidance)
+    return runtime
 
 
 def write_export(
@@ -112,34 +109,33 @@ def write_export(
     Raises:
         InputError: The policy cannot be exported so, the folder is in use, or parity is missed.
     """
-    folder = Path(folder)
+    folder, found = Path(folder), find_format(format, FORMATS)
     _check_place(folder)
     started = time.perf_counter()
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove_folder(temporary)
     temporary.mkdir(parents=True)
     try:
-        precision = _write_graph(policy, temporary, format, steps, precision, guidance)
-        call = _load_graph(temporary, format, policy, precision)
-        tolerance = TOLERANCES[precision] if tolerance is None else tolerance
-        parity = check_parity(policy, ActGraph(policy, steps, guidance), call, observations, tolerance)
+        runtime, parity = _make(
+            policy, temporary, found, format, steps, precision, guidance, observations, tolerance
+        )
         manifest = {
             "format_version": FORMAT_VERSION,
             "format": format,
-            "precision": precision,
+            "precision": runtime.precision,
             "steps": steps,
             "network_evaluations": policy.objective.network_evaluations(steps),
             "guidance": guidance,
             **_interface(policy, rate_hz),
             "task": policy.metadata.get("task", {}).get("name"),
             "weights": weights_hash(policy),
-            "versions": _versions(format),
+            "versions": package_versions(*found.packages),
             "parity": {"observations": recorded or "drawn in the range of the training data", **parity},
             "export_seconds": round(time.perf_counter() - started, 1),
         }
         write_description(policy, temporary / DESCRIPTION)
         save_file(policy.normalizer.state_dict(), temporary / STATISTICS)
-        write_atomic(temporary / EXAMPLE, example_script(manifest, find_format(format).example()))
+        write_atomic(temporary / EXAMPLE, example_script(manifest, found.example()))
         write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         remove_folder(folder)
         temporary.rename(folder)
@@ -167,7 +163,7 @@ def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict
                 f"{folder / MANIFEST} has format version {manifest['format_version']}, this version reads "
                 f"{FORMAT_VERSION}: export it again"
             )
-        native = find_format(manifest["format"]).native
+        native = find_format(manifest["format"], FORMATS).native
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / MANIFEST} cannot be read ({error}): export it again") from error
     trusted = trusted_modules(trust)
@@ -181,10 +177,14 @@ def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict
 
 def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Any) -> Runtime:
     """The graph of an export, for the policy that it was made of."""
-    format, precision = manifest["format"], manifest["precision"]
-    call = _load_graph(Path(path).expanduser(), format, policy, precision)
-    identity = short_hash([manifest["weights"], format, precision, manifest["versions"], _versions(format)])
-    return Runtime(format, precision, manifest["steps"], manifest["guidance"], identity, call)
+    format, precision, steps, guidance = (
+        manifest[key] for key in ("format", "precision", "steps", "guidance")
+    )
+    found = find_format(format, FORMATS)
+    call = _load_graph(Path(path).expanduser(), found, policy, precision)
+    made = [manifest["weights"], format, precision, steps, guidance, manifest["versions"]]
+    identity = short_hash([*made, package_versions(*found.packages)])
+    return Runtime(format, precision, steps, guidance, identity, call)
 
 
 def read_statistics(path: str | Path) -> dict[str, Tensor]:
@@ -200,11 +200,18 @@ def read_statistics(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{file} cannot be read ({error}): export it again") from error
 
 
-def _write_graph(
-    policy: Any, folder: Path, format: str, steps: int, precision: str | None, guidance: float | None
-) -> str:
-    """The precision that was taken."""
-    found = find_format(format)
+def _make(
+    policy: Any,
+    folder: Path,
+    found: Format,
+    format: str,
+    steps: int,
+    precision: str | None,
+    guidance: float | None,
+    observations: Mapping[str, Tensor] | None = None,
+    tolerance: float | None = None,
+) -> tuple[Runtime, dict[str, Any]]:
+    """Write the graph, load it and compare: the loaded one, and what `check_parity` found."""
     precision = found.precisions[0] if precision is None else precision
     check_choice(f"precision of {format}", precision, found.precisions)
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in policy.parameters()):
@@ -213,7 +220,12 @@ def _write_graph(
         names = tuple(policy.obs_shapes)
         programs = Programs(names, lambda rows: make_program(policy, steps, guidance, rows))
         found.write(programs, folder, precision)
-    return precision
+        call = _load_graph(folder, found, policy, precision)
+        tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+        parity = check_parity(policy, ActGraph(policy, steps, guidance), call, observations, tolerance)
+    versions = package_versions(*found.packages)
+    identity = short_hash([weights_hash(policy), format, precision, steps, guidance, versions])
+    return Runtime(format, precision, steps, guidance, identity, call), parity
 
 
 @contextmanager
@@ -226,8 +238,8 @@ def _inference(policy: Any) -> Iterator[None]:
         policy.train(was)
 
 
-def _load_graph(folder: Path, format: str, policy: Acting, precision: str) -> Call:
-    return find_format(format).load(folder, tuple(policy.obs_shapes), precision, torch.get_num_threads())
+def _load_graph(folder: Path, found: Format, policy: Acting, precision: str) -> Call:
+    return found.load(folder, tuple(policy.obs_shapes), precision, torch.get_num_threads())
 
 
 def _check_place(folder: Path) -> None:
@@ -268,16 +280,3 @@ def _interface(policy: Any, rate_hz: float | None) -> dict[str, Any]:
         "first_action": policy.n_obs_steps - 1,
         "rate_hz": rate_hz,
     }
-
-
-def _versions(format: str) -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    packages = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}.get(format, ())
-    found = package_versions()
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

@@ -1,8 +1,10 @@
 """What runtimes have in common: write a graph into a folder, load it, call it."""
 
 import importlib
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -35,11 +37,13 @@ class Format(ABC):
 
     Attributes:
         precisions: What it computes in, the default first.
+        packages: Of which a manifest states the version, beside PyTorch.
         native: Whether its files hold code of the processor or Python objects, which run when they are
             loaded: then only files that you trust may be.
     """
 
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    packages: ClassVar[tuple[str, ...]] = ()
     native: ClassVar[bool] = False
 
     @abstractmethod
@@ -60,29 +64,47 @@ class Format(ABC):
         """The lines of Python, after ``obs`` and ``noise`` are there, that run it without this library."""
 
 
-#: Format -> its module and class, imported when it is used; and the extra that brings what it needs.
+#: Format of an export -> its module and class, imported when it is used.
 FORMATS = {
     "onnx": ("shortcut_policy.runtimes.onnx_format", "OnnxFormat"),
     "openvino": ("shortcut_policy.runtimes.openvino_format", "OpenVinoFormat"),
     "torch_export": ("shortcut_policy.runtimes.torch_formats", "TorchExportFormat"),
     "aoti": ("shortcut_policy.runtimes.torch_formats", "AotInductorFormat"),
 }
-#: What `Policy.compile` takes, and the format that does it.
-RUNTIMES = {"onnx": "onnx", "openvino": "openvino", "aoti": "aoti", "inductor": "inductor"}
+#: What `Policy.compile` takes: those, and one that cannot be kept.
+RUNTIMES = {**FORMATS, "inductor": ("shortcut_policy.runtimes.torch_formats", "InductorFormat")}
 
 
-def find_format(name: str) -> Format:
+def find_format(name: str, among: Mapping[str, tuple[str, str]] = RUNTIMES) -> Format:
     """A format by its name.
 
     Raises:
         InputError: There is none of that name.
     """
-    homes = {**FORMATS, "inductor": ("shortcut_policy.runtimes.torch_formats", "InductorFormat")}
-    if name not in homes:
-        raise InputError(f"{name!r} is no runtime: choose {one_of(tuple(homes))}")
-    module, attribute = homes[name]
+    if name not in among:
+        raise InputError(f"{name!r} is no runtime: choose {one_of(tuple(among))}")
+    module, attribute = among[name]
     found: Format = getattr(importlib.import_module(module), attribute)()
     return found
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """One sentence for whatever a runtime raises while it loads a file: their errors have no common class."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be loaded ({reason:.200}): export it again") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of exporters and compilers, which are about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def import_runtime(package: str) -> object:

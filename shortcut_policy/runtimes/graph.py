@@ -1,6 +1,5 @@
 """A policy's inference as one graph: normaliser, encoder, sampling steps, un-normaliser, executed slice."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from shortcut_policy.data import Normalizer
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
+from shortcut_policy.runtimes.formats import quiet
 
 NOISE, CHUNK = "noise", "chunk"
 #: Operations whose results no input of the graph decides.
@@ -93,10 +93,9 @@ def make_program(policy: Acting, steps: int, guidance: float | None, rows: int |
     batch = Dim("batch", min=1, max=65_536) if rows is None else None
     shapes = None if batch is None else ({name: {0: batch} for name in obs}, {0: batch})
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), quiet():
             program = torch.export.export(
-                ActGraph(policy, count, guidance).eval(), (obs, noise), dynamic_shapes=shapes
+                ActGraph(policy, count, guidance), (obs, noise), dynamic_shapes=shapes
             )
     except InputError:
         raise

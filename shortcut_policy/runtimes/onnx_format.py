@@ -1,7 +1,6 @@
 """ONNX, run by ONNX Runtime; its files are data."""
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
-from shortcut_policy.runtimes.formats import Call, Format, Programs, import_runtime
+from shortcut_policy.runtimes.formats import Call, Format, Programs, import_runtime, loading, quiet
 from shortcut_policy.runtimes.graph import CHUNK, NOISE
 
 FILE = "policy.onnx"
@@ -20,10 +18,12 @@ FILE = "policy.onnx"
 class OnnxFormat(Format):
     """``policy.onnx``: one file with the weights in it, for ONNX Runtime and whatever else reads ONNX."""
 
+    packages = ("onnx", "onnxruntime")
+
     def write(self, programs: Programs, folder: Path, precision: str) -> None:
         """With the batch as the first axis of all inputs and outputs."""
         import_runtime("onnxscript")
-        with _quiet():
+        with _exporting():
             graph = torch.onnx.export(
                 programs.make(None),
                 dynamo=True,
@@ -40,13 +40,10 @@ class OnnxFormat(Format):
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        try:
+        with loading(folder / FILE):
             session = runtime.InferenceSession(
                 str(folder / FILE), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its exceptions have no common class of their own
-            reason = " ".join(str(error).split())
-            raise InputError(f"{folder / FILE} cannot be loaded ({reason:.200}): export it again") from error
 
         def call(obs: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
             feed = {name: obs[name].numpy() for name in names}
@@ -66,14 +63,13 @@ class OnnxFormat(Format):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _exporting() -> Iterator[None]:
     """Without the exporter's remarks on packages that it does not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
         logger.setLevel(level)

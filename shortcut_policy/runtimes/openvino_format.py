@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
-from shortcut_policy.runtimes.formats import Call, Format, Programs, import_runtime
+from shortcut_policy.runtimes.formats import Call, Format, Programs, import_runtime, loading
 from shortcut_policy.runtimes.graph import NOISE
 from shortcut_policy.runtimes.onnx_format import FILE as ONNX_FILE
 from shortcut_policy.runtimes.onnx_format import OnnxFormat
@@ -26,6 +25,7 @@ class OpenVinoFormat(Format):
     """
 
     precisions = ("fp32", "bf16")
+    packages = ("openvino",)
 
     def write(self, programs: Programs, folder: Path, precision: str) -> None:
         """Weights stay float32: the precision is what the runtime is asked to compute in."""
@@ -55,11 +55,8 @@ class OpenVinoFormat(Format):
                 model.reshape(shapes)
             return core.compile_model(model, "CPU", settings).create_infer_request()
 
-        try:
+        with loading(folder / FILE):
             requests = {1: compile_for(1)}
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{folder / FILE} cannot be loaded ({reason:.200}): export it again") from error
 
         def call(obs: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
             rows = 1 if len(noise) == 1 else 0

@@ -1,8 +1,6 @@
 """PyTorch's own formats: their files hold Python objects or code of the processor, which loading runs."""
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.runtimes.formats import Call, Format, Programs
+from shortcut_policy.runtimes.formats import Call, Format, Programs, loading, quiet
 
 FILE = "policy.pt2"
 #: Batches of one row, which are what a robot asks for, have a library of their own.
@@ -84,7 +82,7 @@ class AotInductorFormat(Format):
         for rows, file in FILES.items():
             program = with_precision(programs.make(rows), precision)
             try:
-                with _quiet():
+                with quiet():
                     torch._inductor.aoti_compile_and_package(
                         program, package_path=str(folder / file), inductor_configs=TUNED if rows else FROZEN
                     )
@@ -147,16 +145,5 @@ def _call(graph_for: Any, names: tuple[str, ...]) -> Call:
 
 
 def _loaded(path: Path, load: Any) -> Any:
-    try:
-        with _quiet():
-            return load(str(path))
-    except Exception as error:  # of whatever class: zip, pickle, the loader of libraries
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be loaded ({reason:.200}): export it again") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    with loading(path):
+        return load(str(path))

@@ -140,6 +140,39 @@ def test_a_rollout_of_an_export_tells_it_from_another(policy: Policy, exported: 
     assert len(weights | fast) == 4
 
 
+@pytest.mark.slow
+def test_pictures_may_come_in_any_type() -> None:
+    policy = small_policy(images=True)
+    fast = policy.compile("onnx")
+    obs, _ = example_inputs(policy, 2, seed=3)
+    for image in (obs["image"], obs["image"].float(), obs["image"].long()):
+        found, wanted = (
+            one.act(obs | {"image": image}, generator=torch.Generator().manual_seed(0))
+            for one in (fast, policy)
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_a_policy_with_a_prefix_is_exported_without_one() -> None:
+    policy = small_policy(backbone="mlp", prefix_steps=2)
+    fast = policy.compile("onnx")
+    torch.testing.assert_close(actions(fast), actions(policy), rtol=1e-4, atol=1e-2)
+    with pytest.raises(InputError, match="exports take no prefix"):
+        actions(fast, prefix=torch.zeros(3, 1, 2))
+
+
+def test_what_is_exported_stays_in_training(tmp_path: Path) -> None:
+    policy = small_policy(backbone="mlp").train()
+    write_export(policy, tmp_path / "out")
+    assert policy.training and policy.backbone.training
+
+
+def test_a_runtime_that_cannot_be_kept_is_no_format(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'inductor' is no runtime: choose onnx"):
+        write_export(policy, tmp_path / "out", format="inductor")
+
+
 def test_a_folder_with_something_else_is_left_alone(policy: Policy, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="holds something else"):

@@ -19,7 +19,9 @@ OBJECTIVES = sorted(Path(CONFIG_DIR, "objective").glob("*.yaml"))
 NOISY_OR_SINGLE = {"consistency_distillation", "consistency_training", "regression"}
 
 
-def small_policy(objective: str = "shortcut", backbone: str = "unet_small", images: bool = False) -> Policy:
+def small_policy(
+    objective: str = "shortcut", backbone: str = "unet_small", images: bool = False, **options: object
+) -> Policy:
     """Untrained, with weights that no symmetry makes zero."""
     obs = OBS if images else {"state": OBS["state"]}
     encoder = {
@@ -40,6 +42,7 @@ def small_policy(objective: str = "shortcut", backbone: str = "unet_small", imag
         objective=objective,
         backbone=backbone,
         encoder=encoder if images else "lowdim",
+        **options,
     )
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
