@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,15 @@ def tiny_dataset(compose_config: Compose) -> DemonstrationDataset:
 
 
 @pytest.fixture(scope="session")
-def tiny_policy(compose_config: Compose, tiny_dataset: DemonstrationDataset) -> Policy:
-    """An untrained shortcut policy for Push-T with keypoints, ready to act."""
+def untrained_policy(compose_config: Compose, tiny_dataset: DemonstrationDataset) -> Policy:
+    """An untrained shortcut policy for Push-T with keypoints, ready to act; not to be changed."""
     return make_model(read_training(compose_config()), tiny_dataset).eval()
+
+
+@pytest.fixture
+def tiny_policy(untrained_policy: Policy) -> Policy:
+    """A copy of `untrained_policy` of one's own: an episode that one test begins is none of another test."""
+    return deepcopy(untrained_policy)
 
 
 def _wander(random: np.random.RandomState, steps: int) -> dict[str, np.ndarray]:

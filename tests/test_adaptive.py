@@ -31,15 +31,15 @@ def generators(rows: int = ROWS) -> list[torch.Generator]:
 
 
 @pytest.fixture(scope="module")
-def policy(tiny_policy: Policy) -> Policy:
+def policy(untrained_policy: Policy) -> Policy:
     """Untrained networks of zero output agree with themselves: let this one differ from row to row."""
-    policy = Policy.from_spec(tiny_policy.spec)
-    policy.load_state_dict(tiny_policy.state_dict())
+    policy = Policy.from_spec(untrained_policy.spec)
+    policy.load_state_dict(untrained_policy.state_dict())
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in policy.backbone.parameters():
             parameter += 0.15 * torch.randn_like(parameter)
-    policy.metadata = {**tiny_policy.metadata, "train_steps": 0}
+    policy.metadata = {**untrained_policy.metadata, "train_steps": 0}
     return policy.eval()
 
 

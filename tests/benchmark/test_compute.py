@@ -26,13 +26,13 @@ BATCH = 16
 
 
 @pytest.fixture(scope="module")
-def make(tiny_policy):
+def make(untrained_policy):
     """The tiny policy with another objective."""
 
     def make(name, **settings):
         spec = {"_target_": f"shortcut_policy.objectives.{name}", **settings}
-        policy = with_objective(tiny_policy, spec)
-        policy.metadata = {**tiny_policy.metadata, "batch_size": BATCH}
+        policy = with_objective(untrained_policy, spec)
+        policy.metadata = {**untrained_policy.metadata, "batch_size": BATCH}
         return policy
 
     return make

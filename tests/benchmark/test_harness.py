@@ -46,15 +46,15 @@ def configuration(name, *overrides):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_policy, tmp_path_factory):
+def runs(untrained_policy, tmp_path_factory):
     """A shortcut run with two checkpoints and a log, and a diffusion checkpoint of its own."""
     folder = tmp_path_factory.mktemp("runs")
     for step in (10, 20):
-        save_copy(tiny_policy, folder / f"shortcut/checkpoints/step_{step:08d}", train_steps=step)
+        save_copy(untrained_policy, folder / f"shortcut/checkpoints/step_{step:08d}", train_steps=step)
     records = [{"kind": kind, "step": s, "loss": 1 / s} for s in (10, 20) for kind in ("train", "validation")]
     (folder / "shortcut/log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     diffusion = {"_target_": "shortcut_policy.objectives.Diffusion"}
-    save_copy(tiny_policy, folder / "diffusion", diffusion, method="diffusion")
+    save_copy(untrained_policy, folder / "diffusion", diffusion, method="diffusion")
     return folder
 
 

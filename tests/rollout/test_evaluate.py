@@ -42,8 +42,8 @@ def observations(policy, count):
 
 
 @pytest.fixture(scope="module")
-def all_at_once(tiny_policy):
-    return rollout(tiny_policy, SHORT, SEEDS, steps=2, num_envs=len(SEEDS))
+def all_at_once(untrained_policy):
+    return rollout(untrained_policy, SHORT, SEEDS, steps=2, num_envs=len(SEEDS))
 
 
 @pytest.mark.parametrize("num_envs", [1, 7, 50])
