@@ -3,10 +3,11 @@
 import ctypes
 import operator
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, SupportsIndex, TypedDict
+from typing import Annotated, Literal, SupportsIndex, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -17,12 +18,12 @@ from torch.utils import data
 from shortcut_policy.data.conversion import Conversion, say_changes
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.frame_file import FrameFile, Rows, frame_file
-from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
+from shortcut_policy.data.normalizer import Normalizer, RunningStatistics, nearly_constant
 from shortcut_policy.data.source import EpisodeSource, Field, expand, pieces, row_bytes, whole_chunks
 from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
-from shortcut_policy.settings import Count, Index, NotNegative, check_fields
+from shortcut_policy.settings import Count, Index, NotNegative, check_choice, check_fields
 
 #: Bytes of stored data that are read at a time when a whole key is gone through.
 BLOCK_BYTES = 2**24
@@ -30,6 +31,8 @@ BLOCK_BYTES = 2**24
 PARTS_BETWEEN_TRIMS = 4
 #: Bytes of a block for statistics, whose last digits depend on it.
 STATISTICS_BYTES = 2**27
+#: What becomes of episodes that are too short for a window.
+ShortEpisodes = Literal["leave_out", "pad"]
 #: Folder in the cache.
 FRAMES = "frames"
 
@@ -92,6 +95,9 @@ class DemonstrationDataset(data.Dataset[Batch]):
         memory_limit_mb: Largest field that is kept in memory, in MiB.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
+        short_episodes: What becomes of episodes without a window, which have fewer than ``horizon -
+            n_obs_steps - n_action_steps + 2`` steps: ``leave_out``, and how many they are is said on stderr,
+            or ``pad``, which repeats their last step.
 
     Attributes:
         train: (N, 3) int64 table of training windows, see `create_windows`; on ``device`` if ``in_memory``.
@@ -118,6 +124,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         seed: int = 42,
         memory_limit_mb: float = 1024.0,
         cache: str | os.PathLike[str] | None = None,
+        short_episodes: ShortEpisodes = "leave_out",
     ) -> None:
         numbers = _Numbers(
             horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes, seed, memory_limit_mb
@@ -136,6 +143,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
             )
         self.source, self.horizon, self.n_obs_steps = source, horizon, n_obs_steps
         self.n_action_steps = n_action_steps
+        check_choice("data.short_episodes", short_episodes, get_args(ShortEpisodes))
+        self._pad_short = short_episodes == "pad"
         self.fields: dict[str, Field] = {**obs, ACTION: action}
         self.device = torch.device("cpu")
         for field in self.fields.values():
@@ -149,9 +158,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
             longest = int(np.diff(source.episode_ends, prepend=0)[self.train_episodes].max())
             raise InputError(
                 f"no training episode of {source.path} is long enough for a window: the longest has "
-                f"{longest} steps, horizon={horizon} needs "
-                f"{horizon - n_obs_steps - n_action_steps + 2}; lower it"
+                f"{longest} steps, horizon={horizon} needs {self._fewest}; lower it, or give "
+                "data.short_episodes=pad"
             )
+        self._say_short()
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
@@ -209,7 +219,15 @@ class DemonstrationDataset(data.Dataset[Batch]):
             for lo, hi in used:
                 for rows in pieces(lo, hi, row_bytes(self.source, field.key), STATISTICS_BYTES):
                     statistics[name].update(self._rows(name, rows.start, rows.stop))
+        self._say_nearly_constant(statistics)
         return Normalizer(self.fields, statistics)
+
+    def action_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest value of each element of the trained actions, two of (A,), in their units."""
+        found = RunningStatistics()
+        for lo, hi in torch.unique(self.train[:, 1:], dim=0).tolist():
+            found.update(self._rows(ACTION, lo, hi))
+        return found.min, found.max
 
     @property
     def in_memory(self) -> bool:
@@ -227,13 +245,54 @@ class DemonstrationDataset(data.Dataset[Batch]):
     @property
     def size(self) -> dict[str, int]:
         """What a checkpoint says of how much it learned from."""
-        return {"train_episodes": int(self.train_episodes.sum()), "train_windows": len(self.train)}
+        return {"train_episodes": len(torch.unique(self.train[:, 1])), "train_windows": len(self.train)}
+
+    def _say_nearly_constant(self, statistics: Mapping[str, RunningStatistics]) -> None:
+        """On stderr, which elements hold noise alone.
+
+        Raises:
+            InputError: All elements of the action that vary do, so that nothing would be learned.
+        """
+        for name, field in self.fields.items():
+            elements = nearly_constant(field, statistics[name])
+            if not elements:
+                continue
+            at, low, high = elements[0]
+            where = f"{name} (key '{field.key}' of {self.source.path})"
+            more = f" and {len(elements) - 1} more elements" if len(elements) > 1 else ""
+            found = (
+                f"{where}: element {list(at)}{more} varies by {high - low:.2g} only, {low:.6g} to "
+                f"{high:.6g}, no more than min_range={field.min_range:g}"
+            )
+            moving = statistics[name].max - statistics[name].min > field.min_range
+            if name == ACTION and not moving.any():
+                raise InputError(f"{found}, and so do all of them: give the field a min_range below that")
+            print(f"{found}, and counts as constant; to learn from it, give its field less", file=sys.stderr)
 
     def _windows(self, episodes: np.ndarray) -> Tensor:
         before, after = self.n_obs_steps - 1, self.n_action_steps - 1
         return torch.from_numpy(
-            create_windows(self.source.episode_ends, self.horizon, before, after, mask=episodes)
+            create_windows(
+                self.source.episode_ends, self.horizon, before, after, episodes, pad_short=self._pad_short
+            )
         )
+
+    @property
+    def _fewest(self) -> int:
+        """Steps of an episode that has a window."""
+        return max(1, self.horizon - self.n_obs_steps - self.n_action_steps + 2)
+
+    def _say_short(self) -> None:
+        """On stderr, how many episodes are too short."""
+        lengths = np.diff(self.source.episode_ends, prepend=0)
+        short = int((lengths < self._fewest).sum())
+        if short and not self._pad_short:
+            print(
+                f"{short} of {len(lengths)} episodes of {self.source.path} have fewer than {self._fewest} "
+                f"steps, which a window of horizon={self.horizon} needs, and are left out; "
+                "data.short_episodes=pad trains on them, too, with their last step repeated",
+                file=sys.stderr,
+            )
 
     def _load(self, key: str, limit_mb: float, folder: Path) -> None:
         """Go through a key: check every value of its fields, and keep them in memory or in files."""

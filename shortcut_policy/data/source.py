@@ -10,8 +10,11 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_number
 
 Normalization = Literal["limits", "gaussian", "identity", "image"]
+#: A tenth of a millimetre where lengths are metres; Diffusion Policy's ``range_eps``, too.
+MIN_RANGE = 1e-4
 
 
 class EpisodeSource(Protocol):
@@ -77,6 +80,8 @@ class Field:
             0..1 or 0..255, see `Conversion`.
         unscaled: Elements of the last axis of ``shape`` that are left alone, whatever ``normalize`` does to
             the others: the numbers of a rotation, which lie in [-1, 1] already and mean something together.
+        min_range: An element whose values in the data differ by this much at most, in its own units, counts
+            as constant: it holds the noise of a sensor, which scaled to [-1, 1] would outweigh all else.
     """
 
     key: str
@@ -84,6 +89,7 @@ class Field:
     columns: tuple[int, ...] | None = None
     normalize: Normalization = "limits"
     unscaled: tuple[int, ...] = ()
+    min_range: float = MIN_RANGE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _integers(self.key, "shape", self.shape, smallest=1))
@@ -100,6 +106,8 @@ class Field:
                 f"{', '.join(get_args(Normalization))}"
             )
         object.__setattr__(self, "unscaled", _integers(self.key, "unscaled", self.unscaled, smallest=0))
+        words = "a number from 0 on, in the units of the data"
+        check_number(f"min_range of field '{self.key}'", self.min_range, lambda least: least >= 0, words)
         last = self.shape[-1] if self.shape else 0
         if self.unscaled and (self.normalize == "image" or max(self.unscaled) >= last):
             raise InputError(
@@ -114,7 +122,8 @@ class Field:
         if self.columns is not None:
             spec["columns"] = list(self.columns)
         spec["normalize"] = self.normalize
-        return spec | ({"unscaled": list(self.unscaled)} if self.unscaled else {})
+        own = {"min_range": self.min_range} if self.min_range != MIN_RANGE else {}
+        return spec | ({"unscaled": list(self.unscaled)} if self.unscaled else {}) | own
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The field's part of stored rows, (N, *stored shape) -> (N, *shape)."""

@@ -10,7 +10,12 @@ from shortcut_policy.errors import InputError
 
 
 def create_windows(
-    episode_ends: np.ndarray, horizon: int, pad_before: int, pad_after: int, mask: np.ndarray | None = None
+    episode_ends: np.ndarray,
+    horizon: int,
+    pad_before: int,
+    pad_after: int,
+    mask: np.ndarray | None = None,
+    pad_short: bool = False,
 ) -> np.ndarray:
     """All windows of ``horizon`` steps that do not cross an episode's border.
 
@@ -21,6 +26,8 @@ def create_windows(
     Args:
         episode_ends: (E,) last row of each episode, plus one.
         mask: (E,) bool, the episodes to use; all if None.
+        pad_short: Repeat the last step of such a short episode as often as it takes, so that a window begins
+            at each of its steps.
 
     Returns:
         (N, 3) int64 table of (start, lo, hi): step i of the window is row ``clip(start + i, lo, hi - 1)``,
@@ -33,6 +40,8 @@ def create_windows(
     if mask is not None:
         lo, hi = lo[mask], hi[mask]
     counts = np.maximum(hi - lo - horizon + pad_after + pad_before + 1, 0)
+    if pad_short:
+        counts = np.where(counts == 0, hi - lo + pad_before, counts)
     nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
     return np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)

@@ -331,3 +331,59 @@ def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path:
     assert len(list(tmp_path.rglob("*.rows"))) == 2
     seen = lazy.batch(lazy.train)["obs"]
     assert torch.equal(seen["a"], seen["b"])
+
+
+def test_elements_that_hardly_vary_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = arrays()["state"]
+    still[:, 1] = 3 + 1e-6 * still[:, 1]
+    source = store(tmp_path, state=still)
+    normalizer = DemonstrationDataset(source, OBS, ACTION, **SIZES).fit_normalizer()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"agent (key 'state' of {source.path}): element [0] varies by ")
+    assert "no more than min_range=0.0001, and counts as constant" in line
+    assert normalizer.get_buffer("agent_scale")[0] == 0 < normalizer.get_buffer("agent_scale")[1]
+
+
+def test_an_action_in_units_that_are_too_large_is_refused(tmp_path: Path) -> None:
+    source = store(tmp_path, action=1e-6 * arrays()["action"])
+    with pytest.raises(
+        InputError, match=r"action \(key 'action'.*and so do all of them: give the field a min"
+    ):
+        DemonstrationDataset(source, OBS, ACTION, **SIZES).fit_normalizer()
+    fine = Field("action", (2,), min_range=1e-9)
+    found = DemonstrationDataset(source, OBS, fine, **SIZES).fit_normalizer()
+    assert (found.get_buffer("action_scale") > 1e-6).all()
+
+
+def test_short_episodes_are_counted_and_can_be_padded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, sizes = store(tmp_path), {"horizon": 24, "n_obs_steps": 2, "n_action_steps": 4, "val_fraction": 0}
+    left_out = DemonstrationDataset(source, OBS, ACTION, **sizes)
+    err = capsys.readouterr().err
+    assert (
+        f"1 of 4 episodes of {source.path} have fewer than 20 steps, which a window of horizon=24 needs"
+        in err
+    )
+    assert left_out.size["train_episodes"] == 3
+    padded = DemonstrationDataset(source, OBS, ACTION, **sizes, short_episodes="pad")
+    assert capsys.readouterr().err == ""
+    # One window for each of the nine steps as the newest that is observed.
+    assert padded.size == {"train_episodes": 4, "train_windows": len(left_out) + 9 + 1}
+    own = padded.train[padded.train[:, 1] == LENGTHS[0]]
+    last = padded.batch(own[-1:])["action"][0].numpy()
+    np.testing.assert_array_equal(
+        last, np.tile(arrays()["action"][LENGTHS[0] + 8].astype(np.float32), (24, 1))
+    )
+    with pytest.raises(InputError, match=r"data.short_episodes=skip must be leave_out or pad"):
+        DemonstrationDataset(source, OBS, ACTION, **sizes, short_episodes="skip")
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2.0, 0.5), (0.0, 1.5)])
+def test_the_range_of_the_actions(tmp_path: Path, low: float, high: float) -> None:
+    actions = np.clip(arrays()["action"], low, high)
+    demonstrations = DemonstrationDataset(
+        store(tmp_path, action=actions), OBS, ACTION, **SIZES, val_fraction=0
+    )
+    found = demonstrations.action_range()
+    np.testing.assert_allclose(found, (actions.min(0), actions.max(0)), rtol=1e-6)
