@@ -314,7 +314,7 @@ def check_keys(
     for key in map(str, given):
         if key not in known:
             meant = [name for name in elsewhere if name.endswith(f".{key}")] or get_close_matches(key, known)
-            hint = f"did you mean '{meant[0]}'?" if meant else f"it has {', '.join(known)}"
+            hint = f"did you mean '{meant[0]}'?" if meant else f"it has {', '.join(known) or 'none'}"
             raise InputError(f"{owner} has no setting '{key}': {hint}")
     for key in required:
         if key not in given:
