@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, SupportsIndex, TypedDict, get_args
+from typing import Annotated, SupportsIndex, TypedDict
 
 import numpy as np
 import torch
@@ -31,8 +31,6 @@ BLOCK_BYTES = 2**24
 PARTS_BETWEEN_TRIMS = 4
 #: Bytes of a block for statistics, whose last digits depend on it.
 STATISTICS_BYTES = 2**27
-#: What becomes of episodes that are too short for a window.
-ShortEpisodes = Literal["leave_out", "pad"]
 #: Folder in the cache.
 FRAMES = "frames"
 
@@ -95,9 +93,9 @@ class DemonstrationDataset(data.Dataset[Batch]):
         memory_limit_mb: Largest field that is kept in memory, in MiB.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
-        short_episodes: What becomes of episodes without a window, which have fewer than ``horizon -
-            n_obs_steps - n_action_steps + 2`` steps: ``leave_out``, and how many they are is said on stderr,
-            or ``pad``, which repeats their last step.
+        pad_short_episodes: Repeat the last step of episodes without a window, which have fewer than ``horizon
+            - n_obs_steps - n_action_steps + 2`` steps. If not, they are left out, and how many they are is
+            said on stderr.
 
     Attributes:
         train: (N, 3) int64 table of training windows, see `create_windows`; on ``device`` if ``in_memory``.
@@ -124,7 +122,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         seed: int = 42,
         memory_limit_mb: float = 1024.0,
         cache: str | os.PathLike[str] | None = None,
-        short_episodes: ShortEpisodes = "leave_out",
+        pad_short_episodes: bool = False,
     ) -> None:
         numbers = _Numbers(
             horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes, seed, memory_limit_mb
@@ -143,8 +141,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
             )
         self.source, self.horizon, self.n_obs_steps = source, horizon, n_obs_steps
         self.n_action_steps = n_action_steps
-        check_choice("data.short_episodes", short_episodes, get_args(ShortEpisodes))
-        self._pad_short = short_episodes == "pad"
+        check_choice("data.pad_short_episodes", pad_short_episodes, (True, False))
+        self._pad_short = pad_short_episodes
         self.fields: dict[str, Field] = {**obs, ACTION: action}
         self.device = torch.device("cpu")
         for field in self.fields.values():
@@ -159,7 +157,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
             raise InputError(
                 f"no training episode of {source.path} is long enough for a window: the longest has "
                 f"{longest} steps, horizon={horizon} needs {self._fewest}; lower it, or give "
-                "data.short_episodes=pad"
+                "data.pad_short_episodes=true"
             )
         self._say_short()
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
@@ -290,7 +288,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
             print(
                 f"{short} of {len(lengths)} episodes of {self.source.path} have fewer than {self._fewest} "
                 f"steps, which a window of horizon={self.horizon} needs, and are left out; "
-                "data.short_episodes=pad trains on them, too, with their last step repeated",
+                "data.pad_short_episodes=true trains on them, too, with their last step repeated",
                 file=sys.stderr,
             )
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from pydantic import AllowInfNan
 
-from shortcut_policy.data.dataset import ShortEpisodes
 from shortcut_policy.data.fields import SIZES
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -120,7 +119,7 @@ class DataConfig:
     max_train_episodes: Count | None = None
     memory_limit_mb: NotNegative = 1024.0
     cache: str | None = None
-    short_episodes: ShortEpisodes = "leave_out"
+    pad_short_episodes: bool = False
 
 
 @dataclass(frozen=True)

@@ -366,7 +366,7 @@ def test_short_episodes_are_counted_and_can_be_padded(
         in err
     )
     assert left_out.size["train_episodes"] == 3
-    padded = DemonstrationDataset(source, OBS, ACTION, **sizes, short_episodes="pad")
+    padded = DemonstrationDataset(source, OBS, ACTION, **sizes, pad_short_episodes=True)
     assert capsys.readouterr().err == ""
     # One window for each of the nine steps as the newest that is observed.
     assert padded.size == {"train_episodes": 4, "train_windows": len(left_out) + 9 + 1}
@@ -375,8 +375,8 @@ def test_short_episodes_are_counted_and_can_be_padded(
     np.testing.assert_array_equal(
         last, np.tile(arrays()["action"][LENGTHS[0] + 8].astype(np.float32), (24, 1))
     )
-    with pytest.raises(InputError, match=r"data.short_episodes=skip must be leave_out or pad"):
-        DemonstrationDataset(source, OBS, ACTION, **sizes, short_episodes="skip")
+    with pytest.raises(InputError, match=r"data.pad_short_episodes=skip must be true or false"):
+        DemonstrationDataset(source, OBS, ACTION, **sizes, pad_short_episodes="skip")
 
 
 @pytest.mark.parametrize(("low", "high"), [(-2.0, 0.5), (0.0, 1.5)])
