@@ -13,8 +13,8 @@ file; - items: the same data set, from its file, through a DataLoader of torch, 
 
 ``ready_s`` is from the opening to the first batch, without imports: the first row, disk, decodes the video.
 ``windows_per_cpu_s`` counts the seconds that were computed, which other work of the machine does not stretch;
-``times_as_fast`` compares these. LeRobot decodes with torchcodec where FFmpeg's libraries are installed, and with
-PyAV otherwise: ``decoder`` says which.
+``times_as_fast`` compares these. LeRobot decodes with torchcodec where FFmpeg's libraries are installed, and
+with PyAV otherwise: ``decoder`` says which.
 """
 
 import argparse

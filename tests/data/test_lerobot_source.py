@@ -368,7 +368,7 @@ def test_a_dataset_that_is_being_written_is_not_read(key: str, shared: Path, tmp
     source = LeRobotSource(copy_of(shared, tmp_path))
     os.utime(table_of(tmp_path / "copy"), ns=(1, 1))
     with pytest.raises(
-        InputError, match=r"parquet of .* has changed while it was read: is it still being recorded"
+        InputError, match=r"parquet has changed while .* was read: is it still being recorded"
     ):
         source.read(key, 0, 1)
 
