@@ -157,6 +157,24 @@ def test_large_images_are_read_from_the_decoded_file_and_not_copied(shared: Path
     np.testing.assert_array_equal(batch["obs"]["image"][0], source.read(VIDEO, start, start + 2))
 
 
+class Dark(LeRobotSource):
+    """One that reads otherwise than its base has decoded."""
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        return super().read(key, start, stop) // 2
+
+
+def test_a_subclass_that_reads_otherwise_is_asked_for_its_rows(shared: Path, tmp_path: Path) -> None:
+    source = Dark(shared)
+    obs = {"image": Field(VIDEO, (32, 32, 3), normalize="image")}
+    dataset = DemonstrationDataset(
+        source, obs, Field("action", (2,)), 4, 1, 2, memory_limit_mb=0.01, cache=tmp_path / "cache"
+    )
+    start = int(dataset.train[3, 0])
+    image = dataset.batch(dataset.train[3:4])["obs"]["image"][0]
+    np.testing.assert_array_equal(image, source.read(VIDEO, start, start + 1))
+
+
 def test_whole_numbers_and_constants_are_learned_as_they_are(tmp_path: Path) -> None:
     one = episode(12)
     one["action"] = np.tile(np.array([[3, 7]]), (12, 1)) + np.arange(12)[:, None] * [1, 0]
