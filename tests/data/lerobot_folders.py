@@ -1,6 +1,8 @@
 """Writes small folders in LeRobot's formats 3.0 and 2.1, as documented, without LeRobot."""
 
 import json
+import shutil
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image
 
 FPS = 10
 TASKS = ("push", "pull")
+LENGTHS = (8, 6, 7)
 #: Key of the video and of the pictures in tables.
 VIDEO, PICTURES = "observation.images.top", "observation.image"
 STORED_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -162,3 +165,39 @@ def _write_new(root: Path, episodes: list, tables: list, rows: list, video: dict
     parquet.write_table(pa.Table.from_pylist(rows), root / "meta/episodes/chunk-000/file-000.parquet")
     tasks = pa.table({"task_index": pa.array(range(len(TASKS))), "__index_level_0__": pa.array(TASKS)})
     parquet.write_table(tasks, root / "meta/tasks.parquet")
+
+
+def episodes() -> list[dict[str, np.ndarray]]:
+    return [episode(length, seed) for seed, length in enumerate(LENGTHS)]
+
+
+def all_of(key: str) -> np.ndarray:
+    return np.concatenate([one[key] for one in episodes()])
+
+
+def copy_of(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def change_info(root: Path, **values: object) -> None:
+    path = root / "meta/info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def table_of(root: Path) -> Path:
+    """The table that holds episode 2 of either format."""
+    return sorted(root.glob("data/*/*.parquet"))[-1]
+
+
+def change_column(
+    root: Path, key: str, change: Callable[[list], list], kind: pa.DataType | None = None
+) -> None:
+    path = table_of(root)
+    table = parquet.read_table(path)
+    number = table.column_names.index(key)
+    values = pa.array(change(table[key].to_pylist()), kind or table[key].type)
+    parquet.write_table(table.set_column(number, key, values), path)
+
+
+def replace_video(root: Path, frames: np.ndarray, fps: int = FPS) -> None:
+    write_video(sorted(root.glob("videos/**/*.mp4"))[-1], frames, fps=fps)
