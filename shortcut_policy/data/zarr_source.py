@@ -73,6 +73,28 @@ class ZarrSource:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
         return self._read(f"data/{key}", start, min(stop, int(self.episode_ends[-1])))
 
+    def read_whole(self, name: str) -> np.ndarray:
+        """An array that is no key, by its path in the store.
+
+        Raises:
+            InputError: A chunk file is missing or cannot be decoded.
+        """
+        array = self._array(name)
+        if not array.ndim:
+            return np.asarray(array[()])
+        check_chunk_files(self.path, array, array.shape[0])
+        try:
+            return np.asarray(array[:])
+        except Exception as error:
+            refuse_corrupt_chunk(self.path, array, 0, array.shape[0], error)
+
+    def others(self) -> tuple[list[str], dict[str, dict[str, Any]]]:
+        """Arrays that are neither keys nor ``meta/episode_ends``, and path -> attributes of all that has some."""
+        known = {f"data/{key}" for key in self.keys} | {ENDS}
+        members = sorted(self._group().members(max_depth=None), key=lambda member: member[0])
+        arrays = [name for name, item in members if isinstance(item, zarr.Array) and name not in known]
+        return arrays, {name: dict(item.attrs) for name, item in members if item.attrs}
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
 
