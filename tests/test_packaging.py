@@ -135,6 +135,7 @@ def test_wheel_metadata(metadata: Message) -> None:
         "docs",
         "export",
         "images",
+        "lerobot",
         "robomimic",
         "serve",
         "slurm",

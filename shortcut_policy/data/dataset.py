@@ -16,9 +16,17 @@ from torch.utils import data
 
 from shortcut_policy.data.conversion import Conversion, say_changes
 from shortcut_policy.data.fields import ACTION
-from shortcut_policy.data.frame_file import FrameFile, Rows, frame_file
+from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, SourceOfFrames, frame_file
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
-from shortcut_policy.data.source import EpisodeSource, Field, expand, pieces, row_bytes, whole_chunks
+from shortcut_policy.data.source import (
+    EpisodeSource,
+    Field,
+    expand,
+    pieces,
+    row_bytes,
+    speaks_for_read,
+    whole_chunks,
+)
 from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
@@ -30,8 +38,6 @@ BLOCK_BYTES = 2**24
 PARTS_BETWEEN_TRIMS = 4
 #: Bytes of a block for statistics, whose last digits depend on it.
 STATISTICS_BYTES = 2**27
-#: Folder in the cache.
-FRAMES = "frames"
 
 #: Columns, shape, and whether it is an image: fields of a key that are the same in this are loaded once.
 _Kind = tuple[tuple[int, ...] | None, tuple[int, ...], bool]
@@ -261,16 +267,20 @@ class DemonstrationDataset(data.Dataset[Batch]):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
 
     def _frame_file(self, convert: Conversion, count: int, limit_mb: float, folder: Path) -> FrameFile:
-        field = convert.field
+        field, source = convert.field, self.source
+        if convert.keeps and isinstance(source, SourceOfFrames) and speaks_for_read(source, "decoded"):
+            file = source.decoded(field.key)
+            if file is not None:
+                return file
         kind = "images" if convert.is_image else "values"
         name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={limit_mb:g}"
-        rows = Rows(f"{name} of {self.source.path}", count, field.shape, convert.dtype, why)
+        rows = Rows(f"{name} of {source.path}", count, field.shape, convert.dtype, why)
 
         def blocks(done: int) -> Iterator[np.ndarray]:
             for part in self._parts(field.key, done):
                 yield from self._converted(field.key, part, [convert])
 
-        return frame_file(rows, self.source, convert.made_of, blocks, folder)
+        return frame_file(rows, source, convert.made_of, blocks, folder)
 
     def _parts(self, key: str, start: int) -> Iterator[range]:
         """Rows from ``start`` on, in parts that are read at a time."""

@@ -17,7 +17,8 @@ Normalization = Literal["limits", "gaussian", "identity", "image"]
 class EpisodeSource(Protocol):
     """Episodes laid end to end: row i of every key is the same moment, an episode is a range of rows.
 
-    A source may have more, which is used where it is there: ``stamp`` (see `SourceOfFiles`); ``chunk_rows``,
+    A source may have more, which is used where it is there: ``stamp`` (see `SourceOfFiles`); ``decoded``,
+    images that are in a file already (see `frame_file.SourceOfFrames`); ``chunk_rows``,
     key -> number of rows that can only be read together; and ``lacking``, key -> a sentence that says why it
     is not among the ``keys`` though some of it is stored.
     """
@@ -45,6 +46,11 @@ def file_stamps(path: str, below: str = "") -> list[Any]:
         files = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
     else:
         files = [root]
+    return stamps_of(files, root)
+
+
+def stamps_of(files: Iterable[Path], root: Path) -> list[Any]:
+    """``root`` as it really is, and name below it, size and time of change of each file; plain JSON."""
     status = ((file, file.stat()) for file in files)
     return [str(root.resolve()), *([str(f.relative_to(root)), s.st_size, s.st_mtime_ns] for f, s in status)]
 
@@ -60,6 +66,13 @@ class SourceOfFiles(Protocol):
         told.
         """
         ...
+
+
+def speaks_for_read(source: EpisodeSource, method: str) -> bool:
+    """Whether a method is of the same class as ``read``: a subclass may read otherwise than its base says."""
+    kind = type(source)
+    reads, speaks = (next(c for c in kind.__mro__ if name in vars(c)) for name in ("read", method))
+    return reads is speaks
 
 
 @dataclass(frozen=True)

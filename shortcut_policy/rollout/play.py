@@ -13,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from tqdm import tqdm
 
 from shortcut_policy.adaptive import Steps
+from shortcut_policy.data.in_order import usable_cores
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_batches import Acted, ChunkActor, check_environment
@@ -20,7 +21,6 @@ from shortcut_policy.rollout.chunk_joins import Plan
 from shortcut_policy.rollout.delays import DelayedPlay, Execution
 from shortcut_policy.rollout.episode import ActionChunkEpisode, EpisodeResult
 from shortcut_policy.rollout.motion import Motion
-from shortcut_policy.training.threads import usable_cores
 
 
 def rollout(
