@@ -109,6 +109,12 @@ def write_minari(recording: Recording, output: Path) -> None:
     write_atomic(folder / METADATA, text)
 
 
+def _last(source: MinariSource, key: str) -> np.ndarray:
+    rows = source.last(key)
+    assert rows is not None
+    return rows
+
+
 def _path(place: str) -> str:
     """Path in a `Recording` of a place in an episode."""
     if place == OBSERVATIONS:
