@@ -25,7 +25,7 @@ class ConvertSettings:
     env_args: Any = None
     actions: str = "action"
     fps: float | None = None
-    task: str | None = None
+    instruction: str | None = None
     videos: bool = False
     crf: int = 18
 
@@ -37,7 +37,7 @@ def run(config: DictConfig) -> None:
         InputError: A setting is wrong; or see `convert`.
     """
     settings = read(config, ConvertSettings)
-    lerobot = LeRobotSettings(settings.fps, settings.task, settings.videos, settings.crf)
+    lerobot = LeRobotSettings(settings.fps, settings.instruction, settings.videos, settings.crf)
     options = ConvertOptions(settings.to, settings.lossy, settings.env_args, settings.actions, lerobot)
     written = convert(settings.input, settings.output, options)
     print(f"{written}: written")

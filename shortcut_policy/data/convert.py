@@ -1,4 +1,4 @@
-"""Between the file formats of demonstrations: a reader and a writer for each, and what a format cannot hold."""
+"""Between the file formats of demonstrations, with a list of what a format cannot hold."""
 
 import errno
 import re
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,16 @@ class ConvertOptions:
     lossy: bool = False
     env_args: Any = None
     actions: str = "action"
-    lerobot: LeRobotSettings = LeRobotSettings()
+    lerobot: LeRobotSettings = field(default_factory=LeRobotSettings)
 
 
-def convert(source: str | Path, output: str | Path, options: ConvertOptions = ConvertOptions()) -> Path:
+def convert(source: str | Path, output: str | Path, options: ConvertOptions | None = None) -> Path:
     """Convert demonstrations to another format: all that they hold, or nothing.
 
     Args:
         source: What is converted, of any of the formats.
         output: What it becomes; must not be there yet. It appears under this name when it is whole.
-        options: See there.
+        options: See there; the defaults if None.
 
     Returns:
         Where it was written.
@@ -62,7 +62,7 @@ def convert(source: str | Path, output: str | Path, options: ConvertOptions = Co
         InputError: The input cannot be read, has changed meanwhile or holds what the output cannot; the
             output is there already or of the same format; the disk is full.
     """
-    source, output = expand(source), expand(output)
+    source, output, options = expand(source), expand(output), options or ConvertOptions()
     of, to = format_of(source), format_to(output, options.to)
     if of == to:
         raise InputError(
@@ -76,8 +76,8 @@ def convert(source: str | Path, output: str | Path, options: ConvertOptions = Co
     lost = _lost(recording, to, options)
     if lost and not options.lossy:
         raise InputError(
-            f"{output}, of the format {to}, cannot hold all of {source}: {one_sentence(lost)}; choose another "
-            "format, or leave these out with lossy=true"
+            f"{output}, of the format {to}, cannot hold all of {source}: {one_sentence(lost)}; choose "
+            "another format, or leave these out with lossy=true"
         )
     stamps = file_stamps(str(source))
     with _in_one_step(output) as temporary:
@@ -159,13 +159,13 @@ def _in_one_step(output: Path) -> Iterator[Path]:
             full = shutil.disk_usage(output.parent).free < FULL_BYTES
             if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise InputError(
-                    f"there is no space left for {output} ({error}): nothing was written; free some, or choose "
-                    "another disk"
+                    f"there is no space left for {output} ({error}): nothing was written; free some, or "
+                    "choose another disk"
                 ) from error
             raise
 
 
 def _say_lost(lost: list[str], source: Path, output: Path) -> None:
     listing = output.with_name(f"{output.name}.lost.txt")
-    write_atomic(listing, "\n".join([f"Left out of {output.name}, which was converted from {source}:", *lost, ""]))
+    write_atomic(listing, "\n".join([f"Left out of {output.name}, made of {source}:", *lost, ""]))
     print("\n  ".join([f"{output} cannot hold, and lacks (listed in {listing}):", *lost]))

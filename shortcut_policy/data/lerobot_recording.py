@@ -34,9 +34,7 @@ def read_lerobot(path: Path) -> Recording:
     file = path / NOTE
     note = parse_note(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
     made = {*COUNTERS, *note.get("made", ())} | ({TIMESTAMP} if _is_regular(source) else set())
-    columns = {
-        note.get("paths", {}).get(key, path_of(key)): key for key in source.keys if key not in made
-    }
+    columns = {note.get("paths", {}).get(key, path_of(key)): key for key in source.keys if key not in made}
     rest: dict[str, Any] = {}
     if TASK not in note.get("made", ()):
         rest = {f"/@{name}": source.attributes.get(name) for name in SAID}

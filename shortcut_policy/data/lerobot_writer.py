@@ -1,7 +1,7 @@
 """Writes demonstrations as a LeRobot dataset of the format 3.0, without LeRobot.
 
-Numbers are columns of Parquet, images PNG in the same tables or videos of H.264, one file for each episode and
-camera. Statistics are those of all frames, in float64.
+Numbers are columns of Parquet, images PNG in the same tables or videos of H.264, one file for each episode
+and camera. Statistics are those of all frames, in float64.
 """
 
 import io
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from PIL import Image
 
 from shortcut_policy.data.action_kind import ACTIONS
@@ -20,7 +20,6 @@ from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.lerobot_meta import import_parquet
 from shortcut_policy.data.lerobot_recording import (
     ACTION,
-    COUNTERS,
     FORMAT,
     NOTE,
     OBSERVATION,
@@ -47,7 +46,13 @@ IMAGES = "images."
 RGB = 3
 #: LeRobot's tables have no more axes.
 MOST_AXES = 4
-DEFAULTS = {TIMESTAMP: "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", TASK: "int64"}
+DEFAULTS = {
+    TIMESTAMP: "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    TASK: "int64",
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,11 @@ class _Feature:
         """The feature in ``meta/info.json``."""
         if self.kind == "numbers":
             return {"dtype": str(self.dtype), "shape": list(self.shape), "names": None}
-        about = {"dtype": self.kind, "shape": list(self.shape), "names": ["height", "width", "channels"]}
+        about: dict[str, Any] = {
+            "dtype": self.kind,
+            "shape": list(self.shape),
+            "names": ["height", "width", "channels"],
+        }
         if self.kind == "video":
             height, width, channels = self.shape
             about["info"] = {
@@ -166,7 +175,9 @@ def write_lerobot(recording: Recording, output: Path, settings: LeRobotSettings)
                 else:
                     found[feature.name] = statistics(values[feature.name])
                 if feature.kind == "video":
-                    row |= _video(output, feature, values[feature.name], number, told.fps, settings.crf, errors)
+                    row |= _video(
+                        output, feature, values[feature.name], number, told.fps, settings.crf, errors
+                    )
             names = [told.tasks[index] for index in dict.fromkeys(steps[TASK].reshape(-1).tolist())]
             rows.append({"episode_index": number, "tasks": names, **row, **_flat(found)})
     for name, error in errors.items():
@@ -181,7 +192,9 @@ class _Tables:
         import pyarrow as pa
 
         self._pa, self._parquet = pa, import_parquet()
-        self._output, self._writer, self._file, self._sink = output, None, -1, None
+        self._output, self._file = output, -1
+        self._writer: Any = None
+        self._sink: Any = None
         self.rows = 0
 
     def add(self, columns: Mapping[str, np.ndarray], features: list[_Feature]) -> dict[str, Any]:
@@ -228,7 +241,9 @@ class _Tables:
             array = self._pa.ListArray.from_arrays(offsets, array)
         if rows.ndim == 2:
             return self._pa.FixedSizeListArray.from_arrays(array, rows.shape[1])
-        return self._pa.ListArray.from_arrays(np.arange(0, len(array) + 1, rows.shape[1], dtype=np.int32), array)
+        return self._pa.ListArray.from_arrays(
+            np.arange(0, len(array) + 1, rows.shape[1], dtype=np.int32), array
+        )
 
     def _images(self, rows: np.ndarray) -> Any:
         kind = self._pa.struct({"bytes": self._pa.binary(), "path": self._pa.string()})
@@ -250,7 +265,9 @@ def _features(recording: Recording, settings: LeRobotSettings) -> list[_Feature]
     for path in recording.columns:
         shape, dtype = recording.shape(path), recording.dtype(path)
         last = len(shape) == 3 and shape[2] == RGB
-        is_image = dtype == np.uint8 and len(shape) == 3 and path.startswith(OBS) and (last or shape[0] == RGB)
+        is_image = (
+            dtype == np.uint8 and len(shape) == 3 and path.startswith(OBS) and (last or shape[0] == RGB)
+        )
         if path in (TASK, TIMESTAMP):
             continue  # columns that every dataset has
         if is_image:
@@ -288,7 +305,9 @@ def _told(recording: Recording, settings: LeRobotSettings) -> _Told:
     return _Told(fps, own.get("/@robot_type"), tasks, made)
 
 
-def _counters(arrays: Mapping[str, np.ndarray], episode: int, first: int, told: _Told) -> dict[str, np.ndarray]:
+def _counters(
+    arrays: Mapping[str, np.ndarray], episode: int, first: int, told: _Told
+) -> dict[str, np.ndarray]:
     """The columns that every dataset has, (T, 1)."""
     length = len(arrays[ACTIONS])
     steps = np.arange(length)
@@ -321,7 +340,11 @@ def _video(
 
 
 def _flat(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    return {f"stats/{key}/{name}": value.tolist() for key, all_of in found.items() for name, value in all_of.items()}
+    return {
+        f"stats/{key}/{name}": value.tolist()
+        for key, all_of in found.items()
+        for name, value in all_of.items()
+    }
 
 
 def _write_meta(
@@ -360,11 +383,15 @@ def _write_meta(
     path.parent.mkdir(parents=True, exist_ok=True)
     place = {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
     import_parquet().write_table(pa.Table.from_pylist([row | place for row in rows]), path)
-    write_atomic(output / "meta/stats.json", json.dumps(_all_statistics(recording, features, counts), indent=4))
+    write_atomic(
+        output / "meta/stats.json", json.dumps(_all_statistics(recording, features, counts), indent=4)
+    )
     note = {
         **recording.note(),
         "paths": {f.name: f.path for f in features if path_of(f.name) != f.path},
-        "shapes": {f.path: list(recording.shape(f.path)) for f in features if f.shape != recording.shape(f.path)},
+        "shapes": {
+            f.path: list(recording.shape(f.path)) for f in features if f.shape != recording.shape(f.path)
+        },
         "channels_first": [f.path for f in features if f.channels_first],
         "made": told.made,
     }

@@ -59,7 +59,10 @@ def read_minari(path: Path) -> Recording:
                 )
     keys = note.get("keys") or {place: key.replace("/", ".") for place, key in columns.items()}
     names = note.get("names") or [f"demo_{number}" for number in range(len(source.episodes))]
-    unheld = [*walk.unheld, *(f"the last row of {key}, which only some episodes have" for key in source.uneven)]
+    unheld = [
+        *walk.unheld,
+        *(f"the last row of {key}, which only some episodes have" for key in source.uneven),
+    ]
     return Recording(source, FORMAT, columns, keys, names, {FORMAT: rest} if rest else {}, unheld)
 
 
@@ -152,7 +155,7 @@ def _is_observation(place: str) -> bool:
 
 def _ends(length: int) -> dict[str, np.ndarray]:
     """What every episode has, if nothing was recorded."""
-    made = {name: np.zeros(length, dtype) for name, dtype in NEEDED.items()}
+    made: dict[str, np.ndarray] = {name: np.zeros(length, dtype) for name, dtype in NEEDED.items()}
     made["truncations"][-1] = True
     return made
 
@@ -167,7 +170,9 @@ def _describe(recording: Recording, output: Path) -> dict[str, Any]:
     }
     made = [name for name in NEEDED if name not in places.values()]
     note = {**recording.note(), "paths": paths, "made": made}
-    name = output.name if re.fullmatch(r"[-\w]+-v\d+", output.name) else re.sub(r"\W", "_", output.name) + "-v0"
+    name = (
+        output.name if re.fullmatch(r"[-\w]+-v\d+", output.name) else re.sub(r"\W", "_", output.name) + "-v0"
+    )
     return {
         "total_episodes": len(recording.names),
         "total_steps": sum(recording.lengths),

@@ -128,8 +128,8 @@ class MinariSource:
         listed = self.metadata.get("total_episodes", len(file))
         if listed != len(file):
             raise InputError(
-                f"{self._folder / METADATA} counts {listed} episodes, and {MAIN} holds {len(file)}: it is being "
-                "written, or writing it was stopped; wait for it, or create the dataset again"
+                f"{self._folder / METADATA} counts {listed} episodes, and {MAIN} holds {len(file)}: it is "
+                "being written, or writing it was stopped; wait for it, or create the dataset again"
             )
         return sorted(file, key=lambda name: int(name.removeprefix(EPISODE)))
 
@@ -138,12 +138,13 @@ class MinariSource:
         missing = [part for part in (OBSERVATIONS, ACTIONS) if part not in episode]
         if missing:
             raise InputError(
-                f"{name} of {self.path} has no {missing[0]} (it holds {', '.join(episode) or 'nothing'}); drop it"
+                f"{name} of {self.path} has no {missing[0]} (it holds {', '.join(episode) or 'nothing'}); "
+                "drop it"
             )
         if not hasattr(episode[ACTIONS], "shape"):
             raise InputError(
-                f"the actions of {self.path} are a dictionary or a tuple, but this library learns one list of "
-                "numbers a step: flatten them when the dataset is created"
+                f"the actions of {self.path} are a dictionary or a tuple, but this library learns one list "
+                "of numbers a step: flatten them when the dataset is created"
             )
         length = len(episode[ACTIONS])
         if length < 1:
@@ -163,8 +164,9 @@ class MinariSource:
                     kind = ("image",) if _is_jpeg(array) else (array.dtype, array.shape[1:])
                     if kinds.setdefault(path, kind) != kind:
                         raise InputError(
-                            f"{path} in {name} of {self.path} is {_described(kind)}, and in {holders[path][0]} "
-                            f"{_described(kinds[path])}: is it of another robot? Drop one of them"
+                            f"{path} in {name} of {self.path} is {_described(kind)}, and in "
+                            f"{holders[path][0]} {_described(kinds[path])}: is it of another robot? Drop one "
+                            "of them"
                         )
         common = {path for path, names in holders.items() if len(names) == len(self.episodes)}
         for path in set(holders) - common:
@@ -183,14 +185,14 @@ class MinariSource:
         if path.split("/")[0] == OBSERVATIONS and rows != length + 1:
             same = "as many as" if rows == length else f"{rows} of them, and"
             raise InputError(
-                f"{path} in {name} of {self.path} must be one more than its {length} actions, the last one after "
-                f"the last action, but there are {same} actions: create the dataset again with Minari's own "
-                "tools"
+                f"{path} in {name} of {self.path} must be one more than its {length} actions, the last one "
+                f"after the last action, but there are {same} actions: create the dataset again with "
+                "Minari's own tools"
             )
         if path in ("rewards", "terminations", "truncations") and rows != length:
             raise InputError(
-                f"{path} in {name} of {self.path} must be as many as its {length} actions, not {rows}; drop or "
-                "repair that episode"
+                f"{path} in {name} of {self.path} must be as many as its {length} actions, not {rows}; drop "
+                "or repair that episode"
             )
         return rows in (length, length + 1)
 
@@ -198,15 +200,15 @@ class MinariSource:
         kind, shape = self.dtypes[ACTIONS].kind, self.shapes[ACTIONS]
         if kind not in "iuf" or len(shape) != 1:
             raise InputError(
-                f"the actions of {self.path} are {self.dtypes[ACTIONS]} of shape {list(shape)} per step, but a "
-                "robot's actions are a list of numbers: choices out of a set cannot be learned here"
+                f"the actions of {self.path} are {self.dtypes[ACTIONS]} of shape {list(shape)} per step, but "
+                "a robot's actions are a list of numbers: choices out of a set cannot be learned here"
             )
         bad = ~np.isfinite(self.read(ACTIONS, 0, int(self.episode_ends[-1])))
         if bad.any():
             e, step = find_row(self, int(np.argwhere(bad)[0][0]))
             raise InputError(
-                f"action {step} of {self.episodes[e]} of {self.path} is not a finite number; drop or repair that "
-                "episode"
+                f"action {step} of {self.episodes[e]} of {self.path} is not a finite number; drop or repair "
+                "that episode"
             )
 
     def _rows(self, episode: int, key: str, start: int, stop: int) -> np.ndarray:
@@ -216,8 +218,8 @@ class MinariSource:
             rows = array[start:stop]
         except OSError as error:
             raise InputError(
-                f"{path} in {name} of {self.path} cannot be read ({error}); the file is damaged: restore it from "
-                "a copy"
+                f"{path} in {name} of {self.path} cannot be read ({error}); the file is damaged: restore it "
+                "from a copy"
             ) from error
         if not _is_jpeg(array):
             return np.asarray(rows)
@@ -229,7 +231,8 @@ class MinariSource:
                 yield np.asarray(Image.open(io.BytesIO(np.asarray(row, np.uint8).tobytes())))
             except (UnidentifiedImageError, OSError) as error:
                 raise InputError(
-                    f"{where} of {self.path} holds a JPEG that cannot be read ({error}); restore it from a copy"
+                    f"{where} of {self.path} holds a JPEG that cannot be read ({error}); restore it from a "
+                    "copy"
                 ) from error
 
 
@@ -283,7 +286,7 @@ def _open(path: Path) -> "h5py.File":
 def _is_jpeg(array: Any) -> bool:
     """Whether the rows are the bytes of JPEG files."""
     vlen = import_h5py().check_vlen_dtype(array.dtype)
-    if vlen is not None and vlen != np.uint8 or vlen is None and (array.dtype != np.uint8 or array.ndim != 2):
+    if (array.dtype if vlen is None else vlen) != np.uint8 or array.ndim != (2 if vlen is None else 1):
         return False
     return len(array) > 0 and np.asarray(array[0], np.uint8).tobytes().startswith(JPEG)
 

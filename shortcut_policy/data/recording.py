@@ -95,8 +95,8 @@ class Recording:
         if bad.any():
             step = int(np.argwhere(bad)[0][0])
             raise InputError(
-                f"action {step} of {self.names[episode]} of {self.source.path} is not a finite number; drop or "
-                "repair that episode"
+                f"action {step} of {self.names[episode]} of {self.source.path} is not a finite number; drop "
+                "or repair that episode"
             )
         return arrays
 
@@ -112,8 +112,8 @@ class Recording:
         shape, kind = self.shape(ACTIONS), self.dtype(ACTIONS).kind
         if len(shape) != 1 or kind not in "iuf":
             raise InputError(
-                f"the actions of {self.source.path} are {self.dtype(ACTIONS)} of shape {list(shape)} per step, "
-                "but a robot's actions are a list of numbers: choices out of a set are not converted"
+                f"the actions of {self.source.path} are {self.dtype(ACTIONS)} of shape {list(shape)} per "
+                "step, but a robot's actions are a list of numbers: choices out of a set are not converted"
             )
 
     def note(self) -> dict[str, Any]:
@@ -135,7 +135,8 @@ def foreign(recording: Recording, target: str) -> list[str]:
         pattern = re.sub(r"(demo|episode)_\d+", r"\1_*", place)
         counted[pattern] = counted.get(pattern, 0) + 1
     return [
-        f"{'attribute' if '/@' in pattern else 'array'} {pattern}" + (f" ({count} of them)" if count > 1 else "")
+        f"{'attribute' if '/@' in pattern else 'array'} {pattern}"
+        + (f" ({count} of them)" if count > 1 else "")
         for pattern, count in counted.items()
     ]
 

@@ -215,9 +215,7 @@ def _describe(recording: Recording, env_args: str | None) -> dict[str, Any]:
         ) from error
     EnvArgs.parse(text, f"env_args={env_args}")
     lengths = recording.lengths
-    samples = {
-        f"data/{name}/@num_samples": n for name, n in zip(recording.names, lengths, strict=True)
-    }
+    samples = {f"data/{name}/@num_samples": n for name, n in zip(recording.names, lengths, strict=True)}
     return {
         f"data/@{ENV_ARGS}": json.dumps(json.loads(text), indent=4),
         "data/@total": sum(lengths),

@@ -185,8 +185,8 @@ class RobomimicSource:
                 if holders[path][name] != (length, *first):
                     raise InputError(
                         f"{path} in {name} of {self.path} has shape {list(holders[path][name])}, but "
-                        f"num_samples={length} and {self.demos[0]} ask for {[length, *first]}; drop or repair "
-                        "that demonstration"
+                        f"num_samples={length} and {self.demos[0]} ask for {[length, *first]}; drop or "
+                        "repair that demonstration"
                     )
         self.lacking = {
             path.removeprefix("obs/"): self._missing_in(path, [d for d in self.demos if d not in names])

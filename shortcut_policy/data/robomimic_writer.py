@@ -173,7 +173,7 @@ def put(file: Any, place: str, value: Any) -> None:
     string = import_h5py().string_dtype()
     path, is_attribute, attribute = place.partition("/@")
     value = value.read() if isinstance(value, Large) else value
-    dtype = string if getattr(value, "dtype", None) == object else None
+    dtype = string if np.asarray(value).dtype.kind == "O" else None
     if is_attribute:
         path = path or "/"
         item = file[path] if path in file else file.require_group(path)

@@ -11,8 +11,8 @@ from shortcut_policy.errors import InputError
 
 #: Frames from one that stands alone to the next: any is reached by decoding two.
 GROUP = 2
-#: The colours of standard definition, and that the file says so: libraries that go by what it says and those that
-#: take every file for one of these agree.
+#: The colours of standard definition, and that the file says so: libraries that go by what it says and those
+#: that take every file for one of these agree.
 COLOURS = {"color_primaries": 6, "color_trc": 6, "colorspace": 6, "color_range": 1}
 
 
@@ -36,15 +36,17 @@ class VideoErrors:
     def sentence(self) -> str:
         """What a user should know of it."""
         even, odd = (float(np.mean(errors)) if errors else 0.0 for errors in (self.even, self.odd))
-        return f"the frames of the videos differ from the images by {even:.2f} (even) and {odd:.2f} (odd) of 255"
+        return (
+            f"the frames of the videos differ from the images by {even:.2f} (even) and {odd:.2f} (odd) of 255"
+        )
 
 
 def check_size(name: str, shape: tuple[int, ...]) -> None:
     """Raise `InputError` unless images (H, W, C) can be a video."""
     if shape[0] % 2 or shape[1] % 2:
         raise InputError(
-            f"images of '{name}' are {shape[0]} x {shape[1]}, but videos need an even height and width: choose "
-            "videos=false, or crop them"
+            f"images of '{name}' are {shape[0]} x {shape[1]}, but videos need an even height and width: "
+            "choose videos=false, or crop them"
         )
 
 

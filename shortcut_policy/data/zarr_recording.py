@@ -38,8 +38,8 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
     source = ZarrSource(path)
     if RECORDING in source.attributes:
         raise InputError(
-            f"{path} is being written, or its recording was stopped: end it, or open and close the store with "
-            "EpisodeWriter to keep the whole episodes"
+            f"{path} is being written, or its recording was stopped: end it, or open and close the store "
+            "with EpisodeWriter to keep the whole episodes"
         )
     if source.lacking:
         raise InputError(next(iter(source.lacking.values())))
@@ -60,8 +60,11 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
 
 
 def write_zarr(recording: Recording, output: Path) -> None:
-    """Write a store; what is no row of a step goes into attributes and folders of the format that it is of."""
-    attributes = {place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if _is_root(place)}
+    """Write a store; what is no row of a step goes into attributes and folders of the format that it is "
+    "of."""
+    attributes = {
+        place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if _is_root(place)
+    }
     arrays: dict[str, Any] = {}
     for name, rest in recording.rest.items():
         if name == FORMAT:
@@ -82,9 +85,7 @@ def write_zarr(recording: Recording, output: Path) -> None:
             try:
                 writer.add_episode(episode)
             except InputError as error:
-                raise InputError(
-                    f"{name} of {recording.source.path} cannot be converted: {error}"
-                ) from error
+                raise InputError(f"{name} of {recording.source.path} cannot be converted: {error}") from error
     _write_others(output, {**arrays, **_below_root(recording.rest.get(FORMAT, {}))})
 
 
@@ -147,9 +148,7 @@ def _own(source: ZarrSource, numeric: list[str]) -> tuple[dict[str, Any], list[s
 
 
 def _large(source: ZarrSource, name: str, about: Mapping[str, Any]) -> dict[str, Large]:
-    return {
-        place: Large(partial(source.read_whole, f"{name}/{place}")) for place in about.get("large", ())
-    }
+    return {place: Large(partial(source.read_whole, f"{name}/{place}")) for place in about.get("large", ())}
 
 
 def _origin(about: Any) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class ZarrSource:
             refuse_corrupt_chunk(self.path, array, 0, array.shape[0], error)
 
     def others(self) -> tuple[list[str], dict[str, dict[str, Any]]]:
-        """Arrays that are neither keys nor ``meta/episode_ends``, and path -> attributes of all that has some."""
+        """Arrays that are neither keys nor ``meta/episode_ends``, and path -> attributes of what has some."""
         known = {f"data/{key}" for key in self.keys} | {ENDS}
         members = sorted(self._group().members(max_depth=None), key=lambda member: member[0])
         arrays = [name for name, item in members if isinstance(item, zarr.Array) and name not in known]

@@ -50,7 +50,8 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """As files are that were put together: one demonstration lacks an array, and everything has attributes."""
+    """As files are that were put together: one demonstration lacks an array, and everything has "
+    "attributes."""
     path = tmp_path / "robot.hdf5"
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as opened:
@@ -81,7 +82,11 @@ def in_hdf5(path: Path) -> dict[str, Any]:
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found[name] = item.dtype, item.shape, np.asarray(item[()]).tobytes() if item.dtype != object else item[()]
+            found[name] = (
+                item.dtype,
+                item.shape,
+                np.asarray(item[()]).tobytes() if item.dtype != object else item[()],
+            )
         else:
             found[name] = None
         found.update({f"{name}@{key}": (type(value), value) for key, value in item.attrs.items()})
@@ -99,7 +104,9 @@ def in_zarr(path: Path) -> dict[str, Any]:
     for name, item in [("", group), *group.members(max_depth=None)]:
         if isinstance(item, zarr.Array):
             found[name] = item.dtype, item[...].tobytes(), item.shape
-        own = {key: value for key, value in item.attrs.items() if key not in ("robomimic", "lerobot", "minari")}
+        own = {
+            key: value for key, value in item.attrs.items() if key not in ("robomimic", "lerobot", "minari")
+        }
         found[f"{name}@"] = own
     return found
 
@@ -159,12 +166,16 @@ def test_a_store_survives_lerobot_and_minari(store, tmp_path, name):
 
 def test_lerobot_has_the_names_that_it_expects(store, tmp_path):
     source = LeRobotSource(convert(store, tmp_path / "demos.lerobot", PLAIN))
-    assert {"action", "observation.state", "observation.images.image", "observation.images.front"} < set(source.keys)
+    assert {"action", "observation.state", "observation.images.image", "observation.images.front"} < set(
+        source.keys
+    )
     assert source.fps == 10 and source.tasks == {0: "demos"}
     assert source.shapes["observation.images.front"] == (16, 20, 3)
     front = source.read("observation.images.front", 0, 5)
     assert np.array_equal(front.transpose(0, 3, 1, 2), rows(5)["front"])
-    episodes = [json.loads((tmp_path / "demos.lerobot/meta/info.json").read_text())[key] for key in ("total_frames",)]
+    episodes = [
+        json.loads((tmp_path / "demos.lerobot/meta/info.json").read_text())[key] for key in ("total_frames",)
+    ]
     assert episodes == [sum(LENGTHS)]
 
 
@@ -204,7 +215,7 @@ def test_images_of_odd_size_are_no_video(tmp_path):
     store = tmp_path / "odd.zarr"
     with EpisodeWriter(store) as writer:
         writer.add_episode({"image": np.zeros((3, 15, 20, 3), np.uint8), "action": np.zeros((3, 1))})
-    with pytest.raises(InputError, match="15 x 20, but videos need an even height and width"):
+    with pytest.raises(InputError, match=r"15 x 20, but videos need an even height and width"):
         convert(store, tmp_path / "odd.lerobot", ConvertOptions(lerobot=LeRobotSettings(fps=5, videos=True)))
 
 
@@ -228,8 +239,8 @@ def test_a_dataset_of_minari_survives_a_store(tmp_path):
 def test_what_a_format_cannot_hold_is_refused_or_listed(file, tmp_path, capsys):
     for name in ("robot.lerobot", "robot-v0"):
         sentence = (
-            r"cannot hold all of .*attribute data/demo_\*/@note \(2 of them\).*; choose another format, or leave "
-            "these out with lossy=true"
+            r"cannot hold all of .*attribute data/demo_\*/@note \(2 of them\).*; choose another format, or "
+            "leave these out with lossy=true"
         )
         with pytest.raises(InputError, match=sentence):
             convert(file, tmp_path / name, PLAIN)
@@ -246,7 +257,7 @@ def test_types_that_only_hdf5_has_are_never_dropped_in_silence(file, tmp_path):
         del opened["data/table"]
         opened["table"] = np.zeros(2, [("a", int), ("b", float)])
         opened["nothing"] = h5py.SoftLink("/not/there")
-    with pytest.raises(InputError, match="nothing, a link to nothing; table, of a type that only HDF5 has"):
+    with pytest.raises(InputError, match=r"nothing, a link to nothing; table, of a type that only HDF5 has"):
         convert(file, tmp_path / "robot.zarr")
     convert(file, tmp_path / "robot.zarr", LOSSY)
     assert "table" in (tmp_path / "robot.zarr.lost.txt").read_text()
@@ -259,11 +270,14 @@ def test_formats_are_told_by_what_is_there_and_by_name(store, file, tmp_path):
     assert format_to(Path("a"), "lerobot") == "lerobot"
     for options, sentence in (
         (ConvertOptions(to="rlds"), "to=rlds is not one of zarr, robomimic, lerobot, minari"),
-        (ConvertOptions(to="zarr"), "are both of the format zarr: copy it, or .* to=robomimic or lerobot or minari"),
+        (
+            ConvertOptions(to="zarr"),
+            "are both of the format zarr: copy it, or .* to=robomimic or lerobot or minari",
+        ),
     ):
         with pytest.raises(InputError, match=sentence):
             convert(store, tmp_path / "other", options)
-    with pytest.raises(InputError, match="does not say how many steps a second"):
+    with pytest.raises(InputError, match=r"does not say how many steps a second"):
         convert(store, tmp_path / "demos.lerobot")
     for wrong in ({"fps": 0}, {"crf": 60}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))}="):
@@ -284,7 +298,7 @@ def test_bad_actions_are_refused(tmp_path):
         writer.add_episode({"action": np.zeros((4, 2)), "state": np.zeros((4, 2))})
     zarr.open_array(store / "data/action")[2, 1] = np.nan
     for name in ("bad.lerobot", "bad-v0"):
-        with pytest.raises(InputError, match="action 2 of demo_0 of .* is not a finite number"):
+        with pytest.raises(InputError, match=r"action 2 of demo_0 of .* is not a finite number"):
             convert(store, tmp_path / name, PLAIN)
     assert {path.name for path in tmp_path.iterdir()} == {"bad.zarr"}
 
@@ -299,7 +313,10 @@ def test_whole_numbers_stay_whole_numbers(tmp_path):
 
 
 def test_a_store_that_is_being_written_is_refused(store, tmp_path):
-    with EpisodeWriter(store), pytest.raises(InputError, match="is being written, or its recording was stopped"):
+    with (
+        EpisodeWriter(store),
+        pytest.raises(InputError, match=r"is being written, or its recording was stopped"),
+    ):
         convert(store, tmp_path / "demos.lerobot", PLAIN)
     assert convert(store, tmp_path / "demos.lerobot", PLAIN).is_dir()
 
@@ -316,7 +333,10 @@ def fail(store: Path, how: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     ("how", "sentence"),
-    [("changes", "has changed while it was converted"), ("full", "there is no space left for .*: nothing was written")],
+    [
+        ("changes", "has changed while it was converted"),
+        ("full", "there is no space left for .*: nothing was written"),
+    ],
 )
 def test_what_fails_half_way_leaves_nothing(store, tmp_path, monkeypatch, how, sentence):
     monkeypatch.setattr("shortcut_policy.data.lerobot_writer._write_meta", fail(store, how))
@@ -330,12 +350,16 @@ def test_demonstrations_of_two_robots_are_no_file(file, tmp_path):
     with h5py.File(file, "a") as opened:
         del opened["data/demo_1/actions"]
         opened["data/demo_1/actions"] = np.zeros((LENGTHS[1], 7))
-    with pytest.raises(InputError, match=r"actions in demo_1 of .* has shape \[4, 7\], but .* ask for \[4, 3\]"):
+    with pytest.raises(
+        InputError, match=r"actions in demo_1 of .* has shape \[4, 7\], but .* ask for \[4, 3\]"
+    ):
         convert(file, tmp_path / "robot.zarr")
     other = tmp_path / "two-v0"
     shutil.copytree(MINARI, other)
     with h5py.File(other / "data/main_data.hdf5", "a") as opened:
         del opened["episode_1/actions"]
         opened["episode_1/actions"] = np.zeros((5, 7))
-    with pytest.raises(InputError, match="actions in episode_1 .* float64 .*7.*, and in episode_0 .*another robot"):
+    with pytest.raises(
+        InputError, match=r"actions in episode_1 .* float64 .*7.*, and in episode_0 .*another robot"
+    ):
         convert(other, tmp_path / "two.zarr")

@@ -36,7 +36,9 @@ def test_rows_are_the_observations_before_their_actions():
     assert source.read("state", 0, 9)[:, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4]
     assert source.read("rewards", 3, 6).tolist() == [4, 1, 2]
     assert source.last("state")[:, 0].tolist() == [4, 5] and source.last("actions") is None
-    assert np.array_equal(pickle.loads(pickle.dumps(source)).read("goal/xy", 2, 6), source.read("goal/xy", 2, 6))
+    assert np.array_equal(
+        pickle.loads(pickle.dumps(source)).read("goal/xy", 2, 6), source.read("goal/xy", 2, 6)
+    )
     assert source.shapes["pair/_index_1"] == (2,) and source.read("infos/success", 0, 9).sum() == 0
     Field("state", (3,)).check(source)
     assert MinariSource(FIXTURE / "data").keys == source.keys
@@ -75,14 +77,28 @@ def drop(name: str) -> Any:
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (set_rows("episode_0/observations/state", np.zeros((4, 3))), "one more than its 4 actions.*as many as"),
-        (set_rows("episode_1/rewards", np.zeros(6)), "rewards in episode_1 .* as many as its 5 actions, not 6"),
-        (set_rows("episode_0/actions", np.full((4, 2), np.nan, "f4")), "action 0 of episode_0 .* not a finite number"),
+        (
+            set_rows("episode_0/observations/state", np.zeros((4, 3))),
+            "one more than its 4 actions.*as many as",
+        ),
+        (
+            set_rows("episode_1/rewards", np.zeros(6)),
+            "rewards in episode_1 .* as many as its 5 actions, not 6",
+        ),
+        (
+            set_rows("episode_0/actions", np.full((4, 2), np.nan, "f4")),
+            "action 0 of episode_0 .* not a finite number",
+        ),
         (drop("episode_1/actions"), "episode_1 of .* has no actions"),
         (drop("episode_1"), "counts 2 episodes, and main_data.hdf5 holds 1: it is being written"),
         (lambda opened: opened.move("episode_1", "other"), "'other' is not called so"),
-        (lambda opened: opened.move("episode_0/actions", "episode_0/a/x") or opened.move("episode_0/a",
-         "episode_0/actions"), "are a dictionary or a tuple"),
+        (
+            lambda opened: (
+                opened.move("episode_0/actions", "episode_0/a/x")
+                or opened.move("episode_0/a", "episode_0/actions")
+            ),
+            "are a dictionary or a tuple",
+        ),
     ],
 )
 def test_bad_datasets_get_a_sentence(copy, edit, sentence):
@@ -97,7 +113,7 @@ def test_choices_are_no_actions(copy):
             del episode["actions"]
             episode["actions"] = np.zeros(length, int)
 
-    with pytest.raises(InputError, match="int64 of shape .. per step, .* choices out of a set"):
+    with pytest.raises(InputError, match=r"int64 of shape .. per step, .* choices out of a set"):
         MinariSource(change(copy, edit))
 
 
@@ -107,18 +123,18 @@ def test_what_only_some_episodes_have_is_said_by_who_needs_it(copy):
     for use in (lambda: Field("state", (3,)).check(source), lambda: source.read("state", 0, 1)):
         with pytest.raises(InputError, match=sentence):
             use()
-    with pytest.raises(InputError, match="has no key 'position'; it holds actions, "):
+    with pytest.raises(InputError, match=r"has no key 'position'; it holds actions, "):
         source.read("position", 0, 1)
 
 
 def test_other_mistakes_get_a_sentence(copy, tmp_path):
-    with pytest.raises(InputError, match="has no data/main_data.hdf5; a Minari dataset is"):
+    with pytest.raises(InputError, match=r"has no data/main_data.hdf5; a Minari dataset is"):
         MinariSource(tmp_path / "none")
     cut = copy / "data/main_data.hdf5"
     cut.write_bytes(cut.read_bytes()[:-4000])
-    with pytest.raises(InputError, match="was cut short or is being written"):
+    with pytest.raises(InputError, match=r"was cut short or is being written"):
         MinariSource(copy)
     cut.unlink()
     (copy / "data/metadata.json").write_text(json.dumps({"data_format": "arrow"}))
-    with pytest.raises(InputError, match='is stored as Arrow, .* data_format="hdf5"'):
+    with pytest.raises(InputError, match=r'is stored as Arrow, .* data_format="hdf5"'):
         MinariSource(copy)
