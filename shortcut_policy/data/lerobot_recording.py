@@ -1,5 +1,6 @@
 """A LeRobot dataset as a `Recording`; `shortcut_policy.data.lerobot_writer` is the way back."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ FORMAT = "lerobot"
 NOTE = "meta/converted.json"
 ACTION, OBSERVATION = "action", "observation."
 TASK, TIMESTAMP = "task_index", "timestamp"
+#: Features with another name in other formats.
+PATHS = {ACTION: ACTIONS, "next.reward": "rewards", "next.done": "dones"}
 #: Columns that say which row a row is.
 COUNTERS = ("index", "frame_index", "episode_index")
 #: What ``meta/info.json`` says of the robot, and no row does.
@@ -47,7 +50,7 @@ def read_lerobot(path: Path) -> Recording:
         note.get("names") or [f"demo_{number}" for number in range(len(source.episode_ends))],
         {FORMAT: rest} if rest else {},
         list(source.lacking.values()),
-        shapes={place: tuple(shape) for place, shape in note.get("shapes", {}).items()},
+        shapes={place: tuple(shape) for place, shape in note.get("shapes", _scalars(columns)).items()},
         channels_first=frozenset(note.get("channels_first", ())),
     )
 
@@ -59,9 +62,14 @@ def is_lerobot(path: Path) -> bool:
 
 def path_of(feature: str) -> str:
     """Path in a `Recording` of a feature."""
-    if feature == ACTION:
-        return ACTIONS
+    if feature in PATHS:
+        return PATHS[feature]
     return OBS + feature.removeprefix(OBSERVATION) if feature.startswith(OBSERVATION) else feature
+
+
+def _scalars(columns: Iterable[str]) -> dict[str, list[int]]:
+    """Shapes of what is a number a step elsewhere, where LeRobot has lists of one."""
+    return {path: [] for path in ("rewards", "dones") if path in columns}
 
 
 def _is_regular(source: LeRobotSource) -> bool:

@@ -19,10 +19,10 @@ from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.lerobot_meta import import_parquet
 from shortcut_policy.data.lerobot_recording import (
-    ACTION,
     FORMAT,
     NOTE,
     OBSERVATION,
+    PATHS,
     TASK,
     TIMESTAMP,
     path_of,
@@ -41,7 +41,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 #: Names that LeRobot gives to what other formats call otherwise.
-NAMES = {ACTIONS: ACTION, "rewards": "next.reward", "dones": "next.done"}
+NAMES = {path: feature for feature, path in PATHS.items()}
 IMAGES = "images."
 RGB = 3
 #: LeRobot's tables have no more axes.
@@ -223,8 +223,10 @@ class _Tables:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self._close()
-        elif self._sink is not None:
-            # What is there is of no use, and its end could not be written where the disk is full.
+        elif self._writer is not None:
+            # What is there is of no use, and its end could not be written where the disk is full: without
+            # this the writer would try, when it is collected.
+            self._writer.is_open = False
             self._sink.close()
 
     def _close(self) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from shortcut_policy.data.action_kind import ACTIONS
+from shortcut_policy.data.hdf5_file import create_hdf5
 from shortcut_policy.data.minari_source import EPISODE, MAIN, METADATA, OBSERVATIONS, MinariSource, is_minari
 from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, foreign
 from shortcut_policy.data.robomimic_recording import Walk
-from shortcut_policy.data.robomimic_source import import_h5py
 from shortcut_policy.data.robomimic_writer import put
 from shortcut_policy.paths import write_atomic
 
@@ -89,7 +89,7 @@ def write_minari(recording: Recording, output: Path) -> None:
     places = _places(recording)
     folder = output / "data"
     folder.mkdir(parents=True)
-    with import_h5py().File(folder / MAIN, "w", track_order=True) as file:
+    with create_hdf5(folder / MAIN, track_order=True) as (file, check):
         for number, (_, arrays) in enumerate(recording.episodes()):
             rows = {places[path]: values for path, values in arrays.items()}
             length = len(rows[ACTIONS])
@@ -103,6 +103,8 @@ def write_minari(recording: Recording, output: Path) -> None:
             for place, values in rows.items():
                 put(group, place, Large(values.copy))
             group.attrs.update({"id": number, "total_steps": length})
+            file.flush()
+            check()
         for place in sorted(own, key=lambda place: "/@" in place):
             if not place.startswith(LAST) and not re.fullmatch(r"[^/]*/@(id|total_steps)", place):
                 put(file, place, own[place])

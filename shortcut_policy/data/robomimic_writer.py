@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
+from shortcut_policy.data.hdf5_file import create_hdf5
 from shortcut_policy.data.recording import SMALL, Large
 from shortcut_policy.data.robomimic_source import (
     data_group,
@@ -78,7 +79,7 @@ class RobomimicWriter:
                 f"episode {self.n_episodes} for {self.path}: actions are needed, and every key with the same "
                 f"number of steps, at least 1; got {lengths}"
             )
-        with atomic_path(self._part(self.n_episodes)) as temporary, self._h5py.File(temporary, "w") as file:
+        with atomic_path(self._part(self.n_episodes)) as temporary, create_hdf5(temporary) as (file, _):
             _fill(file, {"num_samples": lengths["actions"], **texts}, arrays)
         self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + lengths["actions"]
 
@@ -142,7 +143,7 @@ class RobomimicWriter:
                 path = self._part(int(name.removeprefix("demo_")))
                 if path.exists():
                     continue
-                with atomic_path(path) as temporary, self._h5py.File(temporary, "w") as part:
+                with atomic_path(path) as temporary, create_hdf5(temporary) as (part, _):
                     part.attrs.update(demo.attrs)
                     for key in demo:
                         demo.copy(key, part)
@@ -157,15 +158,17 @@ def write_hdf5(
         episodes: Name and arrays of each demonstration.
         rest: All else: place -> value, as a `Recording` has it.
     """
-    h5py = import_h5py()
     # The file format of HDF5 1.10 and later takes half the room for arrays as short as these.
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with atomic_path(path) as temporary, create_hdf5(temporary, libver="latest") as (file, check):
         file.create_group("data")
         for name, arrays in episodes:
             _fill(file["data"].create_group(name), {}, arrays)
+            file.flush()
+            check()
         # Attributes of arrays come after the arrays.
         for place in sorted(rest, key=lambda place: "/@" in place):
             put(file, place, rest[place])
+            check()
 
 
 def put(file: Any, place: str, value: Any) -> None:
