@@ -3,6 +3,7 @@
 import errno
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,9 +155,11 @@ def _in_one_step(output: Path) -> Iterator[Path]:
             if output.exists():
                 raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
             temporary.rename(output)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            print(file=sys.stderr)  # after the bar that shows how far it was
             # HDF5 says in words alone that it ran out of room, and in several.
             full = shutil.disk_usage(output.parent).free < FULL_BYTES
+            full &= isinstance(error, OSError | RuntimeError)
             if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise InputError(
                     f"there is no space left for {output} ({error}): nothing was written; free some, or "

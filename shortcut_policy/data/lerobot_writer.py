@@ -4,7 +4,6 @@ Numbers are columns of Parquet, images PNG in the same tables or videos of H.264
 and camera. Statistics are those of all frames, in float64.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-from PIL import Image
 
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
+from shortcut_policy.data.lerobot_columns import CHUNK, DATA_PATH, FILE_BYTES, StepTables, file_numbers
 from shortcut_policy.data.lerobot_meta import import_parquet
 from shortcut_policy.data.lerobot_recording import (
     FORMAT,
@@ -35,9 +34,6 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 
 VERSION = "v3.0"
-#: Files in a folder, and bytes after which a new one is begun.
-CHUNK, FILE_BYTES = 1000, 100 * 2**20
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 #: Names that LeRobot gives to what other formats call otherwise.
@@ -158,13 +154,14 @@ def write_lerobot(recording: Recording, output: Path, settings: LeRobotSettings)
         if feature.kind == "video":
             check_size(feature.name, feature.shape)
     errors = {f.name: VideoErrors() for f in features if f.kind == "video"}
+    pictures = {f.name for f in features if f.kind == "image"}
     counts: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
-    with _Tables(output) as tables:
+    with StepTables(output) as tables:
         for number, (_, arrays) in enumerate(recording.episodes()):
             values = {f.name: f.rows(arrays[f.path]) for f in features}
             steps = _counters(arrays, number, tables.rows, told)
-            row = tables.add({n: v for n, v in values.items() if n not in errors} | steps, features)
+            row = tables.add({n: v for n, v in values.items() if n not in errors} | steps, pictures)
             found = {name: statistics(column) for name, column in steps.items()}
             for feature in features:
                 of_images = feature.kind != "numbers"
@@ -183,83 +180,6 @@ def write_lerobot(recording: Recording, output: Path, settings: LeRobotSettings)
     for name, error in errors.items():
         print(f"{name}: {error.sentence()}")
     _write_meta(recording, output, features, told, rows, counts)
-
-
-class _Tables:
-    """The tables of the steps, one episode after the other."""
-
-    def __init__(self, output: Path) -> None:
-        import pyarrow as pa
-
-        self._pa, self._parquet = pa, import_parquet()
-        self._output, self._file = output, -1
-        self._writer: Any = None
-        self._sink: Any = None
-        self.rows = 0
-
-    def add(self, columns: Mapping[str, np.ndarray], features: list[_Feature]) -> dict[str, Any]:
-        """Append an episode; returns where it is."""
-        images = {f.name for f in features if f.kind == "image"}
-        arrays = {
-            name: self._images(rows) if name in images else self._numbers(rows)
-            for name, rows in columns.items()
-        }
-        table = self._pa.table(arrays)
-        if self._writer is None or self._sink.tell() > FILE_BYTES:
-            self._close()
-            self._file += 1
-            path = self._output / DATA_PATH.format(**_numbers(self._file))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = path.open("wb")
-            self._writer = self._parquet.ParquetWriter(self._sink, table.schema, compression="snappy")
-        self._writer.write_table(table)
-        first, self.rows = self.rows, self.rows + len(table)
-        place = {f"data/{name}": value for name, value in _numbers(self._file).items()}
-        return {"length": len(table), **place, "dataset_from_index": first, "dataset_to_index": self.rows}
-
-    def __enter__(self) -> "_Tables":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
-            self._close()
-        elif self._writer is not None:
-            # What is there is of no use, and its end could not be written where the disk is full: without
-            # this the writer would try, when it is collected.
-            self._writer.is_open = False
-            self._sink.close()
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._sink.close()
-
-    def _numbers(self, rows: np.ndarray) -> Any:
-        array = self._pa.array(rows.reshape(-1))
-        if rows.ndim == 2 and rows.shape[1] == 1:
-            return array
-        for size in reversed(rows.shape[2:]):
-            offsets = np.arange(0, len(array) + 1, size, dtype=np.int32)
-            array = self._pa.ListArray.from_arrays(offsets, array)
-        if rows.ndim == 2:
-            return self._pa.FixedSizeListArray.from_arrays(array, rows.shape[1])
-        return self._pa.ListArray.from_arrays(
-            np.arange(0, len(array) + 1, rows.shape[1], dtype=np.int32), array
-        )
-
-    def _images(self, rows: np.ndarray) -> Any:
-        kind = self._pa.struct({"bytes": self._pa.binary(), "path": self._pa.string()})
-        return self._pa.array([{"bytes": _png(image), "path": None} for image in rows], kind)
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _numbers(file: int) -> dict[str, int]:
-    return {"chunk_index": file // CHUNK, "file_index": file % CHUNK}
 
 
 def _features(recording: Recording, settings: LeRobotSettings) -> list[_Feature]:
@@ -333,7 +253,7 @@ def _video(
     errors: Mapping[str, VideoErrors],
 ) -> dict[str, Any]:
     """Write a video; returns where the episode is in it."""
-    place = _numbers(number)
+    place = file_numbers(number)
     path = output / VIDEO_PATH.format(video_key=feature.name, **place)
     path.parent.mkdir(parents=True, exist_ok=True)
     errors[feature.name].add(write_video(path, frames, fps, crf))

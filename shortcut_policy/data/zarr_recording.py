@@ -14,12 +14,12 @@ from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.object_state import OBJECT
 from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, decode, encode
 from shortcut_policy.data.writer import WRITE_ALL_CHUNKS, EpisodeWriter
-from shortcut_policy.data.zarr_source import RECORDING, ZarrSource
+from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, ZarrSource
 from shortcut_policy.errors import InputError
 
 FORMAT = "zarr"
 #: Attributes of a store that was something else, and folders in it: what arrays of steps cannot hold.
-ORIGINS = ("robomimic", "minari", "lerobot")
+ORIGINS = (ROBOMIMIC, "minari", "lerobot")
 
 
 def read_zarr(path: Path, actions: str = "action") -> Recording:
@@ -41,8 +41,9 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
             f"{path} is being written, or its recording was stopped: end it, or open and close the store "
             "with EpisodeWriter to keep the whole episodes"
         )
-    if source.lacking:
-        raise InputError(next(iter(source.lacking.values())))
+    for key, sentence in source.lacking.items():
+        if key not in source.left_out:
+            raise InputError(sentence)
     origins = {name: _origin(source.attributes[name]) for name in ORIGINS if name in source.attributes}
     named = next((name for name, about in origins.items() if "datasets" in about), None)
     numeric = [key for key in source.keys if source.dtypes[key].kind in "biuf"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from shortcut_policy.data import EpisodeWriter, RobomimicSource, ZarrSource
+from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
 from shortcut_policy.data.convert import ConvertOptions, convert, format_of, format_to
 from shortcut_policy.data.lerobot_source import LeRobotSource
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
@@ -121,6 +121,8 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_a_robomimic_file_keeps_everything_in_a_store(file, tmp_path):
     store = convert(file, tmp_path / "robot.zarr")
     assert ZarrSource(store).keys == ("actions", "hand")
+    with pytest.raises(InputError, match="key 'force' of .* is missing in demo_0 of the 2 demonstrations"):
+        Field("force", (60,)).check(ZarrSource(store))
     with h5py.File(file) as opened:
         assert np.array_equal(
             zarr.open_array(store / "robomimic/data/demo_1/obs/force")[:], opened["data/demo_1/obs/force"]
