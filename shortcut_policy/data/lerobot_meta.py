@@ -108,7 +108,7 @@ class Meta:
 
     def place_of_episode(self, kind: Literal["data", "video"], number: int, key: str = "") -> Path:
         """A file of the format 2."""
-        chunk = number // int(self.info.get("chunks_size", 1000))
+        chunk = number // self.info.get("chunks_size", 1000)
         return self.place(kind, episode_chunk=chunk, episode_index=number, video_key=key)
 
 
@@ -203,6 +203,9 @@ def _read_info(root: Path) -> dict[str, Any]:
             f"{root} is of the format {version}, and {', '.join(known)} are read; convert it with LeRobot's "
             "own scripts"
         )
+    size = info.get("chunks_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"{root / INFO}: chunks_size={size} must be the number of episodes in a folder")
     fps = info["fps"]
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
         raise InputError(f"{root / INFO}: fps={fps} must be the number of steps a second")
@@ -284,9 +287,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _episodes_of_lines(meta: Meta, listed: list[Path]) -> list[Episode]:
     episodes = []
     for line in (line for path in listed for line in _lines(path)):
-        if not {"episode_index", "length"} <= set(line):
+        if not all(isinstance(line.get(name), int) for name in ("episode_index", "length")):
             raise InputError(f"{listed[0]}: a line has no episode_index and length; restore it from a copy")
-        episodes.append(of_one_file(meta, int(line["episode_index"]), int(line["length"])))
+        episodes.append(of_one_file(meta, line["episode_index"], line["length"]))
     return sorted(episodes, key=lambda episode: episode.number)
 
 

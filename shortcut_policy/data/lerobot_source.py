@@ -89,7 +89,7 @@ class LeRobotSource:
         self.shapes = {key: self._meta.features[key].shape for key in self.keys}
         self._numbers: dict[str, np.ndarray] = {}
         self._decoded: dict[str, FrameFile] = {}
-        self._first_stamps = {key: self.stamp(key) for key in self.keys}
+        self._opened = {file: _status(file) for key in self.keys for file in self._files(key)}
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key, (stop - start, *shape); all images of it are decoded first.
@@ -131,8 +131,7 @@ class LeRobotSource:
 
     def stamp(self, key: str) -> list[Any]:
         """The files that decide the rows of a key, see `SourceOfFiles`."""
-        files = [*self._meta.files, *self._steps.tables, *self._videos(key)]
-        return stamps_of(files, self._meta.root)
+        return stamps_of(self._files(key), self._meta.root)
 
     def tasks_of(self, episode: int) -> tuple[str, ...]:
         """What was to be done in an episode, in the order in which it came up."""
@@ -162,6 +161,10 @@ class LeRobotSource:
             if not file.is_file():
                 raise InputError(f"{where}: {file} does not exist; copy or fetch the whole dataset again")
 
+    def _files(self, key: str) -> list[Path]:
+        """All files that decide the rows of a key."""
+        return [*self._meta.files, *self._steps.tables, *self._videos(key)]
+
     def _videos(self, key: str) -> list[Path]:
         """The files of a camera, each once; none of another key."""
         episodes = self._steps.episodes
@@ -174,13 +177,12 @@ class LeRobotSource:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
 
     def _check_unchanged(self, key: str) -> None:
-        before, now = self._first_stamps[key], self.stamp(key)
-        changed = [new[0] for old, new in zip(before[1:], now[1:], strict=True) if old != new]
-        if changed:
-            raise InputError(
-                f"{changed[0]} of {self.path} has changed while it was read: is it still being recorded? "
-                f"Wait until that has ended ({FINALIZE}), and start again"
-            )
+        for file in self._files(key):
+            if _status(file) != self._opened[file]:
+                raise InputError(
+                    f"{file} has changed while {self.path} was read: is it still being recorded? Wait until "
+                    f"that has ended ({FINALIZE}), and start again"
+                )
 
     def _folder(self) -> Path:
         """Where decoded images go."""
@@ -265,6 +267,15 @@ class LeRobotSource:
                 "or record or convert it again"
             )
         return start
+
+
+def _status(file: Path) -> tuple[int, int] | None:
+    """Size and time of change; None if it is not there."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,10 @@ def _numbers(column: "pa.ChunkedArray", shape: tuple[int, ...], path: Path, key:
             f"{path}: '{key}' has shape {sizes} per step, and meta/info.json says {list(shape)}; correct "
             "that file or convert the dataset again"
         )
-    return array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
+    # Not with `to_numpy`, which imports pandas: more than a second.
+    is_bool = pa.types.is_boolean(array.type)
+    values = np.from_dlpack(array.cast(pa.uint8()) if is_bool else array).reshape(rows, *shape)
+    return values.astype(bool) if is_bool else values
 
 
 def _check_totals(meta: Meta, found: dict[int, int], rows: int) -> None:

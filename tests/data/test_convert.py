@@ -121,7 +121,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_a_robomimic_file_keeps_everything_in_a_store(file, tmp_path):
     store = convert(file, tmp_path / "robot.zarr")
     assert ZarrSource(store).keys == ("actions", "hand")
-    with pytest.raises(InputError, match="key 'force' of .* is missing in demo_0 of the 2 demonstrations"):
+    with pytest.raises(InputError, match=r"key 'force' of .* is missing in demo_0 of the 2 demonstrations"):
         Field("force", (60,)).check(ZarrSource(store))
     with h5py.File(file) as opened:
         assert np.array_equal(
