@@ -134,7 +134,7 @@ def rollout(config: DictConfig) -> None:
 
 @command("convert")
 def convert(config: DictConfig) -> None:
-    """Between robomimic and zarr files: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
+    """Between formats of demonstrations: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
     from shortcut_policy.commands.convert import run
 
     run(config)

@@ -172,21 +172,21 @@ class RobomimicSource:
 
     def _common_arrays(self, lengths: list[int]) -> dict[str, str]:
         """Key -> dataset for all that every demonstration holds; fills ``lacking``."""
-        common: dict[str, tuple[int, ...]] = {}
-        holders: dict[str, set[str]] = {}
-        for number, (name, length) in enumerate(zip(self.demos, lengths, strict=True)):
-            arrays = list_arrays(self._data()[name])
-            if number == 0:
-                common = {path: array.shape[1:] for path, array in arrays.items()}
-            common = {path: shape for path, shape in common.items() if path in arrays}
-            for path in arrays:
-                holders.setdefault(path, set()).add(name)
-            for path, shape in common.items():
-                found = arrays[path].shape
-                if found != (length, *shape):
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name in self.demos:
+            for path, array in list_arrays(self._data()[name]).items():
+                shapes.setdefault(path, {})[name] = array.shape
+        steps = dict(zip(self.demos, lengths, strict=True))
+        holders = {path: found for path, found in shapes.items() if _is_of_steps(path, found, steps)}
+        common = [path for path, found in holders.items() if len(found) == len(self.demos)]
+        for path in common:
+            first = holders[path][self.demos[0]][1:]
+            for name, length in steps.items():
+                if holders[path][name] != (length, *first):
                     raise InputError(
-                        f"{path} in {name} of {self.path} has shape {list(found)}, but num_samples={length} "
-                        f"and {self.demos[0]} ask for {[length, *shape]}; drop or repair that demonstration"
+                        f"{path} in {name} of {self.path} has shape {list(holders[path][name])}, but "
+                        f"num_samples={length} and {self.demos[0]} ask for {[length, *first]}; drop or "
+                        "repair that demonstration"
                     )
         self.lacking = {
             path.removeprefix("obs/"): self._missing_in(path, [d for d in self.demos if d not in names])
@@ -361,6 +361,12 @@ def list_arrays(demo: Any) -> dict[str, Any]:
         else:
             found |= {f"{name}/{path}": array for path, array in list_arrays(item).items()}
     return {path: array for path, array in found.items() if array.shape}
+
+
+def _is_of_steps(path: str, shapes: dict[str, tuple[int, ...]], steps: dict[str, int]) -> bool:
+    """Whether an array has a row for each step, or should have: one that fits nowhere is something else."""
+    wanted = path == ACTIONS or path.startswith("obs/")
+    return wanted or any(shape[0] == steps[name] for name, shape in shapes.items())
 
 
 def _listed(group: Any) -> str:

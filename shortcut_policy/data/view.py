@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from shortcut_policy.data.convert import ROBOMIMIC
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
 from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pieces, row_bytes
+from shortcut_policy.data.zarr_recording import ORIGINS
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
@@ -137,7 +137,7 @@ def _attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
     if isinstance(source, RobomimicSource):
         masks = [f"{name} ({len(demos)})" for name, demos in sorted(source.masks().items())]
         return {"environment": _named(source.env_args), "filter keys": ", ".join(masks) or "none"}
-    short = {ROBOMIMIC: "converted from a file of it"}
+    short = dict.fromkeys(ORIGINS, "converted from a file of it")
     if ENV_ARGS in source.attributes:
         short[ENV_ARGS] = _named(EnvArgs.parse(source.attributes[ENV_ARGS], source.path))
     return {name: short.get(name, value) for name, value in source.attributes.items()}

@@ -4,6 +4,7 @@ Reads format 2 and 3, a directory or a ``.zip``; a missing or damaged chunk is a
 """
 
 import os
+import re
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,8 @@ from shortcut_policy.errors import InputError
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
 ENDS = "meta/episode_ends"
+#: Attribute and folder of a store that was a robomimic file: what arrays of steps cannot hold.
+ROBOMIMIC = "robomimic"
 UNKNOWN_CODEC = (numcodecs.errors.UnknownCodecError, zarr.errors.UnknownCodecError)
 LAYOUT = "a demonstration store is a zarr group with data/<key> arrays and meta/episode_ends"
 
@@ -50,6 +53,9 @@ class ZarrSource:
         self.lacking: dict[str, str] = {}
         self.keys = tuple(sorted(self._array_names()))
         self.attributes: dict[str, Any] = dict(self._group().attrs)
+        #: The same of what only some demonstrations of the file had that the store was made of.
+        self.left_out = self._left_out()
+        self.lacking |= self.left_out
         arrays = {key: self._array(f"data/{key}") for key in self.keys}
         self.episode_ends = self._episode_ends()
         self._check_lengths({key: array.shape[0] if array.ndim else None for key, array in arrays.items()})
@@ -73,8 +79,49 @@ class ZarrSource:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
         return self._read(f"data/{key}", start, min(stop, int(self.episode_ends[-1])))
 
+    def read_whole(self, name: str) -> np.ndarray:
+        """An array that is no key, by its path in the store.
+
+        Raises:
+            InputError: A chunk file is missing or cannot be decoded.
+        """
+        array = self._array(name)
+        if not array.ndim:
+            return np.asarray(array[()])
+        check_chunk_files(self.path, array, array.shape[0])
+        try:
+            return np.asarray(array[:])
+        except Exception as error:
+            refuse_corrupt_chunk(self.path, array, 0, array.shape[0], error)
+
+    def others(self) -> tuple[list[str], dict[str, dict[str, Any]]]:
+        """Arrays that are neither keys nor ``meta/episode_ends``, and path -> attributes of what has some."""
+        known = {f"data/{key}" for key in self.keys} | {ENDS}
+        members = sorted(self._group().members(max_depth=None), key=lambda member: member[0])
+        arrays = [name for name, item in members if isinstance(item, zarr.Array) and name not in known]
+        return arrays, {name: dict(item.attrs) for name, item in members if item.attrs}
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
+
+    def _left_out(self) -> dict[str, str]:
+        about = self.attributes.get(ROBOMIMIC, {})
+        holders: dict[str, set[str]] = {}
+        for place in [*about.get("rest", ()), *about.get("large", ())]:
+            found = re.fullmatch(r"data/([^/]*)/(?:obs/)?([^@]*)", place)
+            if found and found[2]:
+                holders.setdefault(found[2], set()).add(found[1])
+        sentences = {}
+        for key, having in holders.items():
+            demos = [name for name in about["names"] if name not in having]
+            if demos:
+                more = f" and {len(demos) - 8} more" if len(demos) > 8 else ""
+                sentences[key] = (
+                    f"key '{key}' of {self.path} is missing in {', '.join(demos[:8])}{more} of the "
+                    f"{len(about['names'])} demonstrations that it was made of, so it is in the folder "
+                    f"{ROBOMIMIC} and not in data: record it there too, or convert a file without these"
+                )
+        return sentences
 
     def _group(self) -> zarr.Group:
         # A forked worker must not share the parent's file offsets (zip), so it opens the store again.
