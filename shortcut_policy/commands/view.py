@@ -33,7 +33,8 @@ class ViewSettings:
 
     Attributes:
         store: The demonstrations.
-        format: ``picture`` for one, and a video; ``html`` for a page; ``rerun`` for a file of the viewer Rerun.
+        format: ``picture`` for one, and a video; ``html`` for a page; ``rerun`` for a file of the viewer
+            Rerun.
         episodes: Number of the episode to show, or a list of them; [] for the table alone. None for the first
             in a picture, and for some of all in the others.
         frames: Steps with pictures in a page or a file of Rerun, over all its episodes.
@@ -53,8 +54,8 @@ def run(config: DictConfig) -> None:
     """Print the table, and write the picture and video, or the page, or the file of Rerun.
 
     Raises:
-        InputError: The store cannot be read or has no such episodes, the rate is no number above 0, or Rerun is
-            not installed.
+        InputError: The store cannot be read or has no such episodes, the rate is no number above 0, or Rerun
+            is not installed.
     """
     settings = read(config, ViewSettings)
     source = open_store(settings.store)

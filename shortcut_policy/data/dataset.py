@@ -48,6 +48,7 @@ class _Numbers:
     max_train_episodes: Count | None
     seed: Index
     memory_limit_mb: NotNegative
+    only: str | None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -92,6 +93,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         memory_limit_mb: Largest field that is kept in memory, in MiB.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
+        only: Key of marks, 0 or 1 in each row, such as ``intervention``: only windows whose first played
+            action is in a marked row; all if None.
 
     Attributes:
         train: (N, 3) int64 table of training windows, see `create_windows`; on ``device`` if ``in_memory``.
@@ -118,9 +121,17 @@ class DemonstrationDataset(data.Dataset[Batch]):
         seed: int = 42,
         memory_limit_mb: float = 1024.0,
         cache: str | os.PathLike[str] | None = None,
+        only: str | None = None,
     ) -> None:
         numbers = _Numbers(
-            horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes, seed, memory_limit_mb
+            horizon,
+            n_obs_steps,
+            n_action_steps,
+            val_fraction,
+            max_train_episodes,
+            seed,
+            memory_limit_mb,
+            only,
         )
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
@@ -143,8 +154,14 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.train_episodes, self.val_episodes = split_episodes(
             len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed
         )
-        self.train = self._windows(self.train_episodes)
-        self.val = self._windows(self.val_episodes)
+        marked = None if only is None else _marks(source, only)
+        self.train = self._windows(self.train_episodes, marked)
+        self.val = self._windows(self.val_episodes, marked)
+        if len(self.train) == 0 and marked is not None and len(self._windows(self.train_episodes)):
+            raise InputError(
+                f"no window of a training episode of {source.path} begins in a row that '{only}' marks "
+                f"({int(marked.sum())} of {len(marked)} rows are marked): leave data.only out, or record more"
+            )
         if len(self.train) == 0:
             longest = int(np.diff(source.episode_ends, prepend=0)[self.train_episodes].max())
             raise InputError(
@@ -229,11 +246,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         """What a checkpoint says of how much it learned from."""
         return {"train_episodes": int(self.train_episodes.sum()), "train_windows": len(self.train)}
 
-    def _windows(self, episodes: np.ndarray) -> Tensor:
+    def _windows(self, episodes: np.ndarray, marked: np.ndarray | None = None) -> Tensor:
         before, after = self.n_obs_steps - 1, self.n_action_steps - 1
-        return torch.from_numpy(
-            create_windows(self.source.episode_ends, self.horizon, before, after, mask=episodes)
-        )
+        ends = self.source.episode_ends
+        return torch.from_numpy(create_windows(ends, self.horizon, before, after, episodes, marked))
 
     def _load(self, key: str, limit_mb: float, folder: Path) -> None:
         """Go through a key: check every value of its fields, and keep them in memory or in files."""
@@ -297,6 +313,25 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = self._in_memory[name]
         # Nine times as fast for images as rows[steps].
         return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])
+
+
+def _marks(source: EpisodeSource, key: str) -> np.ndarray:
+    """Which rows a key marks, (rows,) bool.
+
+    Raises:
+        InputError: There is no such key, or it holds something else than one 0 or 1 in each row.
+    """
+    if key not in source.keys:
+        raise InputError(
+            f"data.only={key}: {source.path} has no such key; it holds {', '.join(source.keys)}: name one "
+            "that marks rows, or leave data.only out"
+        )
+    values = source.read(key, 0, int(source.episode_ends[-1]))
+    if int(np.prod(source.shapes[key])) != 1 or not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"data.only={key}: key '{key}' of {source.path} must hold one 0 or 1 in each row, to mark rows"
+        )
+    return values.reshape(-1).astype(bool)
 
 
 def _trim_memory() -> None:

@@ -1,4 +1,4 @@
-"""How the numbers of a store lie: the range of each element, and what is odd about it before training scales it."""
+"""How the numbers of a store lie: the range of each element, and what training would find odd in it."""
 
 from dataclasses import dataclass
 
@@ -32,8 +32,8 @@ class ElementRange:
         low_at: Episode and step of the smallest value,
         high_at: and of the largest.
         outliers: Values that lie further from the middle than it is wide.
-        flag: What is odd in one word: ``constant``, ``hardly varies``, ``rarely changes``, ``outliers``, ``not
-            finite``; "" if nothing is.
+        flag: What is odd in one word: ``constant``, ``hardly varies``, ``rarely changes``, ``outliers``,
+            ``not finite``; "" if nothing is.
         why: The same as a sentence.
     """
 

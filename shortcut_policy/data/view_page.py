@@ -19,11 +19,11 @@ from shortcut_policy.data.robomimic_source import RobomimicSource
 from shortcut_policy.data.source import EpisodeSource, episode_rows
 from shortcut_policy.data.view import (
     Frames,
-    store_attributes,
     is_numeric,
     outline,
     small_keys,
     spread,
+    store_attributes,
 )
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.paths import write_atomic

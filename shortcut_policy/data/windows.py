@@ -10,7 +10,12 @@ from shortcut_policy.errors import InputError
 
 
 def create_windows(
-    episode_ends: np.ndarray, horizon: int, pad_before: int, pad_after: int, mask: np.ndarray | None = None
+    episode_ends: np.ndarray,
+    horizon: int,
+    pad_before: int,
+    pad_after: int,
+    mask: np.ndarray | None = None,
+    marked: np.ndarray | None = None,
 ) -> np.ndarray:
     """All windows of ``horizon`` steps that do not cross an episode's border.
 
@@ -21,6 +26,8 @@ def create_windows(
     Args:
         episode_ends: (E,) last row of each episode, plus one.
         mask: (E,) bool, the episodes to use; all if None.
+        marked: (rows,) bool: only the windows whose step ``pad_before`` is a marked row. With
+            ``n_obs_steps - 1`` there, that is the row of the first action that is played. All if None.
 
     Returns:
         (N, 3) int64 table of (start, lo, hi): step i of the window is row ``clip(start + i, lo, hi - 1)``,
@@ -35,7 +42,8 @@ def create_windows(
     counts = np.maximum(hi - lo - horizon + pad_after + pad_before + 1, 0)
     nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
-    return np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+    windows = np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+    return windows if marked is None else windows[marked[starts + pad_before]]
 
 
 def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:

@@ -119,6 +119,7 @@ class DataConfig:
     max_train_episodes: Count | None = None
     memory_limit_mb: NotNegative = 1024.0
     cache: str | None = None
+    only: str | None = None
 
 
 @dataclass(frozen=True)
