@@ -132,7 +132,7 @@ def _end_with_parent() -> None:
 
 
 def check_same(output: str, attributes: Mapping[str, Any]) -> None:
-    """Raise `InputError` if a store was recorded with other attributes: its episodes would be of two kinds."""
+    """Raise `InputError` if a store was recorded with other attributes: its episodes would differ in kind."""
     path = expand(output)
     stored = recorded_attributes(path) if path.suffix in HDF5_SUFFIXES else attributes_of_store(path)
     if stored is None:

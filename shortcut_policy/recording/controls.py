@@ -65,6 +65,6 @@ def control_of(env: gymnasium.Env) -> Control:
             return Control("arm", low, high)
     raise InputError(
         f"there is no way to move actions of {box} by hand: a box of 2 numbers is moved by the mouse, and "
-        f"one of {ARM_SIZE} displacements in [-1, 1] by keys or gamepad (tasks of robosuite with one arm, and "
-        "not *_absolute)"
+        f"one of {ARM_SIZE} displacements in [-1, 1] by keys or gamepad (tasks of robosuite with one arm, "
+        "and not *_absolute)"
     )

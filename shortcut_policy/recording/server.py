@@ -16,6 +16,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -40,7 +41,10 @@ PICTURE_QUALITY = 85
 SEND_SECONDS = 10.0
 CLOSING_SECONDS = 1.0
 #: What the page may do: run itself and talk to where it came from.
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
+    "connect-src 'self'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,8 @@ class PageSettings:
             raise InputError(f"port={self.port} must be a whole number from 0 to 65535")
         if not (is_loopback(self.host) or self.exposed):
             raise InputError(
-                f"host={self.host} lets others on the network open the page: give exposed=true if that is meant"
+                f"host={self.host} lets others on the network open the page: give exposed=true if that is "
+                "meant"
             )
 
 
@@ -129,7 +134,8 @@ class RecordingServer:
     def stop(self) -> None:
         """Close the page's connection and the environment, and return when that is done."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            with suppress(RuntimeError):  # it may be ending by itself
+                self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
 
     def __enter__(self) -> Self:
@@ -205,18 +211,21 @@ class RecordingServer:
             )
         if asked.path == SOCKET:
             return None
-        response = connection.respond(http.HTTPStatus.OK, "")
-        response.body = self._page
-        for name, value in {
+        return self._page_response()
+
+    def _page_response(self) -> Any:
+        from websockets.datastructures import Headers
+        from websockets.http11 import Response
+
+        headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Content-Length": str(len(self._page)),
             "Content-Security-Policy": POLICY,
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
-        }.items():
-            del response.headers[name]
-            response.headers[name] = value
-        return response
+            "Connection": "close",
+        }
+        return Response(200, "OK", Headers(headers), self._page)
 
     async def _serve_client(self, connection: Any) -> None:
         from websockets.exceptions import ConnectionClosed

@@ -84,6 +84,8 @@ class Session:
         self.rate, self.has_policy = float(env.metadata["render_fps"]), player is not None
         self._next = FIRST_SEED + STARTS * seed + writer.n_episodes
         self._status = Status()
+        self._obs: Any = None
+        self._info: Any = None
         self._reset()
 
     @property
@@ -205,6 +207,7 @@ class Session:
         if len(self._kept) < self._least:
             what = "correction" if self._player is not None and not marked else "episode"
             return f"dropped: {len(self._kept)} steps are too short a {what} to learn from ({self._least})"
+        episode = {key: np.stack([row[key] for row in self._kept]) for key in self._kept[0]}
         if marked:
             episode[INTERVENTION] = np.array(self._marks, np.uint8)
         self._writer.add_episode({**self._rows.whole(), **episode})
@@ -217,7 +220,7 @@ def row_of(env: gymnasium.Env, rows: Rows, marked: bool) -> tuple[dict[str, np.n
     action = np.zeros(env.action_space.shape or (), np.float32)
     row = rows.before(obs, info) | rows.after(action, 0.0, False)
     stored = {key: np.asarray(value) for key, value in row.items()}
-    return stored | ({INTERVENTION: np.uint8(0)[()]} if marked else {}), info
+    return stored | ({INTERVENTION: np.array(0, np.uint8)} if marked else {}), info
 
 
 def check_continues(path: str, row: Mapping[str, np.ndarray], source: Any) -> None:

@@ -331,3 +331,28 @@ def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path:
     assert len(list(tmp_path.rglob("*.rows"))) == 2
     seen = lazy.batch(lazy.train)["obs"]
     assert torch.equal(seen["a"], seen["b"])
+
+
+def test_only_windows_that_begin_in_marked_rows_are_learned(tmp_path: Path) -> None:
+    marks = np.zeros(ROWS, np.uint8)
+    marks[[3, 4, 20]] = 1
+    everything = dataset(store(tmp_path, intervention=marks), val_fraction=0)
+    chosen = dataset(everything.source, val_fraction=0, only="intervention")
+    before = everything.n_obs_steps - 1
+    expected = [window for window in everything.train.tolist() if marks[window[0] + before]]
+    assert len(expected) > 0 and chosen.train.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("marks", "only", "message"),
+    [
+        (0, "correction", "data.only=correction: .* has no such key; it holds action, "),
+        (2, "intervention", "must hold one 0 or 1 in each row"),
+        (0, "intervention", r"begins in a row that 'intervention' marks \(0 of \d+ rows are marked\)"),
+        (0, "state", "must hold one 0 or 1 in each row"),
+    ],
+)
+def test_marks_that_choose_nothing_are_refused(tmp_path: Path, marks: int, only: str, message: str) -> None:
+    source = store(tmp_path, intervention=np.full(ROWS, marks, np.uint8))
+    with pytest.raises(InputError, match=message):
+        dataset(source, only=only)
