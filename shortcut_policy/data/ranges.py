@@ -109,8 +109,7 @@ def element_ranges(source: EpisodeSource, key: str) -> list[ElementRange]:
 def _values(source: EpisodeSource, key: str, part: range) -> tuple[np.ndarray, np.ndarray]:
     """Rows as (N, numbers) float64, and which of them are finite throughout, (N,)."""
     values = source.read(key, part.start, part.stop).reshape(len(part), -1).astype(np.float64)
-    whole: np.ndarray = np.isfinite(values).all(axis=1)
-    return values, whole
+    return values, np.asarray(np.isfinite(values).all(axis=1))
 
 
 def _outliers(source: EpisodeSource, key: str, middle: np.ndarray) -> np.ndarray:

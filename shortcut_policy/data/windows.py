@@ -43,7 +43,7 @@ def create_windows(
     nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
     windows = np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
-    return windows if marked is None else windows[marked[starts + pad_before]]
+    return windows if marked is None else windows[marked[np.minimum(starts + pad_before, windows[:, 2] - 1)]]
 
 
 def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:
