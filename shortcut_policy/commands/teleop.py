@@ -78,17 +78,28 @@ def run(config: DictConfig) -> None:
 
     server = RecordingServer(make, f"{settings.task.name}, into {settings.output}", settings)
     try:
-        with server, ending() as ended:
+        server.start()
+        # Around the closing, too: a second Ctrl-C must not keep the last episodes out of the file.
+        with ending() as ended:
             print(f"record at {server.url}", flush=True)
             print("Ctrl-C ends it; what has been stored stays", flush=True)
             # By the second, because a signal that another thread gets does not wake this one.
             while not (ended.wait(1.0) or server.ended.done()):
                 pass
+            server.stop()
+            _close(made)
         server.ended.result()
     finally:
-        for writer in made:
-            writer.close()
-            print(f"{writer.path}: {writer.n_episodes} episodes, {writer.n_steps} steps")
+        server.stop()
+        _close(made)
+
+
+def _close(made: list[EpisodeWriter | RobomimicWriter]) -> None:
+    """Complete what was written, once."""
+    while made:
+        writer = made.pop()
+        writer.close()
+        print(f"{writer.path}: {writer.n_episodes} episodes, {writer.n_steps} steps")
 
 
 def make_session(
