@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import ip_address
 from numbers import Real
 from types import NoneType, UnionType
 from typing import (
@@ -284,6 +285,14 @@ def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
     """Raise `InputError` unless a setting is one of these values, such as ``(True, False)``."""
     if value not in choices:
         raise InputError(f"{key}={value} must be {one_of(choices)}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody on a network can reach what listens at ``host``."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def one_of(choices: Sequence[Any]) -> str:

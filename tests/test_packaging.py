@@ -27,6 +27,7 @@ COMMANDS = (
     "rollout",
     "benchmark",
     "collect",
+    "teleop",
     "convert",
     "download",
     "render",
@@ -136,6 +137,8 @@ def test_wheel_metadata(metadata: Message) -> None:
         "export",
         "images",
         "lerobot",
+        "record",
+        "rerun",
         "robomimic",
         "serve",
         "slurm",
@@ -196,7 +199,8 @@ def imported(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["shortcut_policy", "envs", "studies"])
 def test_every_import_is_a_declared_dependency(folder: str) -> None:
-    projects = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    projects = {"PIL": "pillow", "hydra": "hydra-core", "rerun": "rerun-sdk", "sklearn": "scikit-learn"}
+    projects["yaml"] = "pyyaml"
     declared = {canonicalize_name(Requirement(text).name) for text in requirements()}
     needed = {canonicalize_name(projects.get(module, module)) for module in imported(ROOT / folder)}
     assert needed <= declared

@@ -180,6 +180,14 @@ def collect(config: DictConfig) -> None:
     run(config)
 
 
+@command("teleop")
+def teleop(config: DictConfig) -> None:
+    """Record a person in a page of the browser: ``scripts/teleop.py task=pusht output=mine.zarr``."""
+    from shortcut_policy.commands.teleop import run
+
+    run(config)
+
+
 @command("render")
 def render(config: DictConfig) -> None:
     """Draw images of demonstrations of states: ``scripts/render.py task=pusht output=pusht_images.zarr``."""

@@ -55,6 +55,7 @@ class _Numbers:
     max_train_episodes: Count | None
     seed: Index
     memory_limit_mb: NotNegative
+    only: str | None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -102,6 +103,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         pad_short_episodes: Repeat the last step of episodes without a window, which have fewer than ``horizon
             - n_obs_steps - n_action_steps + 2`` steps. If not, they are left out, and how many they are is
             said on stderr.
+        only: Key of marks, 0 or 1 in each row, such as ``intervention``: only windows whose first played
+            action is in a marked row; all if None.
 
     Attributes:
         train: (N, 3) int64 table of training windows, see `create_windows`; on ``device`` if ``in_memory``.
@@ -129,9 +132,17 @@ class DemonstrationDataset(data.Dataset[Batch]):
         memory_limit_mb: float = 1024.0,
         cache: str | os.PathLike[str] | None = None,
         pad_short_episodes: bool = False,
+        only: str | None = None,
     ) -> None:
         numbers = _Numbers(
-            horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes, seed, memory_limit_mb
+            horizon,
+            n_obs_steps,
+            n_action_steps,
+            val_fraction,
+            max_train_episodes,
+            seed,
+            memory_limit_mb,
+            only,
         )
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
@@ -156,8 +167,14 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.train_episodes, self.val_episodes = split_episodes(
             len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed
         )
-        self.train = self._windows(self.train_episodes)
-        self.val = self._windows(self.val_episodes)
+        marked = None if only is None else _marks(source, only)
+        self.train = self._windows(self.train_episodes, marked)
+        self.val = self._windows(self.val_episodes, marked)
+        if len(self.train) == 0 and marked is not None and len(self._windows(self.train_episodes)):
+            raise InputError(
+                f"no window of a training episode of {source.path} begins in a row that '{only}' marks "
+                f"({int(marked.sum())} of {len(marked)} rows are marked): leave data.only out, or record more"
+            )
         if len(self.train) == 0:
             longest = int(np.diff(source.episode_ends, prepend=0)[self.train_episodes].max())
             raise InputError(
@@ -273,13 +290,11 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 raise InputError(f"{found}, and so do all of them: give the field a min_range below that")
             print(f"{found}, and counts as constant; to learn from it, give its field less", file=sys.stderr)
 
-    def _windows(self, episodes: np.ndarray) -> Tensor:
+    def _windows(self, episodes: np.ndarray, marked: np.ndarray | None = None) -> Tensor:
         before, after = self.n_obs_steps - 1, self.n_action_steps - 1
-        return torch.from_numpy(
-            create_windows(
-                self.source.episode_ends, self.horizon, before, after, episodes, pad_short=self._pad_short
-            )
-        )
+        ends = self.source.episode_ends
+        found = create_windows(ends, self.horizon, before, after, episodes, marked, pad_short=self._pad_short)
+        return torch.from_numpy(found)
 
     @property
     def _fewest(self) -> int:
@@ -364,6 +379,25 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = self._in_memory[name]
         # Nine times as fast for images as rows[steps].
         return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])
+
+
+def _marks(source: EpisodeSource, key: str) -> np.ndarray:
+    """Which rows a key marks, (rows,) bool.
+
+    Raises:
+        InputError: There is no such key, or it holds something else than one 0 or 1 in each row.
+    """
+    if key not in source.keys:
+        raise InputError(
+            f"data.only={key}: {source.path} has no such key; it holds {', '.join(source.keys)}: name one "
+            "that marks rows, or leave data.only out"
+        )
+    values = source.read(key, 0, int(source.episode_ends[-1]))
+    if int(np.prod(source.shapes[key])) != 1 or not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"data.only={key}: key '{key}' of {source.path} must hold one 0 or 1 in each row, to mark rows"
+        )
+    return values.reshape(-1).astype(bool)
 
 
 def _trim_memory() -> None:

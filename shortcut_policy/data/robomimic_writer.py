@@ -83,6 +83,23 @@ class RobomimicWriter:
             _fill(file, {"num_samples": lengths["actions"], **texts}, arrays)
         self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + lengths["actions"]
 
+    def remove_last(self) -> None:
+        """Take the last whole episode out again, in one step.
+
+        Raises:
+            InputError: There is none.
+        """
+        if self.n_episodes == 0:
+            raise InputError(f"{self.path}: there is no episode to remove")
+        # All episodes of a file that was finished before are parts by now. From it, the next writer would
+        # take the removed one again.
+        self.path.unlink(missing_ok=True)
+        part = self._part(self.n_episodes - 1)
+        with self._h5py.File(part, "r") as file:
+            length = int(file.attrs["num_samples"])
+        part.unlink()
+        self.n_episodes, self.n_steps = self.n_episodes - 1, self.n_steps - length
+
     def close(self) -> None:
         """Put the episodes together, with ``mask/train`` and ``mask/valid``, nine to one."""
         with self._lock:

@@ -15,6 +15,7 @@ def create_windows(
     pad_before: int,
     pad_after: int,
     mask: np.ndarray | None = None,
+    marked: np.ndarray | None = None,
     pad_short: bool = False,
 ) -> np.ndarray:
     """All windows of ``horizon`` steps that do not cross an episode's border.
@@ -26,6 +27,8 @@ def create_windows(
     Args:
         episode_ends: (E,) last row of each episode, plus one.
         mask: (E,) bool, the episodes to use; all if None.
+        marked: (rows,) bool: only the windows whose step ``pad_before`` is a marked row. With
+            ``n_obs_steps - 1`` there, that is the row of the first action that is played. All if None.
         pad_short: Repeat the last step of such a short episode as often as it takes, so that a window begins
             at each of its steps.
 
@@ -44,7 +47,8 @@ def create_windows(
         counts = np.where(counts == 0, hi - lo + pad_before, counts)
     nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
-    return np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+    windows = np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+    return windows if marked is None else windows[marked[np.minimum(starts + pad_before, windows[:, 2] - 1)]]
 
 
 def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:

@@ -97,6 +97,21 @@ class EpisodeWriter:
             self._put(ENDS, self.n_episodes, np.array([self.n_steps + length], np.int64))
         self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + length
 
+    def remove_last(self) -> None:
+        """Take the last whole episode out again. A process that dies meanwhile leaves it in, or out.
+
+        Raises:
+            InputError: There is none, or the writer is closed.
+        """
+        if self.n_episodes == 0 or RECORDING not in self._group.attrs:
+            what = "there is no episode" if self.n_episodes == 0 else "the writer is closed: there is nothing"
+            raise InputError(f"{self.path}: {what} to remove")
+        ends = np.asarray(self._array(ENDS)[:])
+        self.n_episodes -= 1
+        self.n_steps = int(ends[self.n_episodes - 1]) if self.n_episodes else 0
+        with zarr.config.set(WRITE_ALL_CHUNKS):
+            self._drop_unfinished()
+
     def close(self) -> None:
         """Mark the store as complete; further episodes need a new writer."""
         try:
@@ -179,11 +194,11 @@ class EpisodeWriter:
     def _drop_unfinished(self) -> None:
         if self.n_episodes == 0:
             # As folders: an array is written before the group above it, which zarr cannot list until then.
-            for name in GROUPS:
+            # The ends go first: rows without ends are no episode, ends without rows would be a damaged store.
+            for name in reversed(GROUPS):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             return
-        names = [f"data/{key}" for key in self._keys()] + [ENDS]
-        for name in names:
+        for name in [ENDS, *(f"data/{key}" for key in self._keys())]:
             array, rows = self._array(name), self.n_episodes if name == ENDS else self.n_steps
             if array.shape[0] > rows:
                 # What is cut off stays in the last chunk, where it would make the bytes depend on the crash.

@@ -120,6 +120,7 @@ class DataConfig:
     memory_limit_mb: NotNegative = 1024.0
     cache: str | None = None
     pad_short_episodes: bool = False
+    only: str | None = None
 
 
 @dataclass(frozen=True)

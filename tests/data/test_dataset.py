@@ -387,3 +387,28 @@ def test_the_range_of_the_actions(tmp_path: Path, low: float, high: float) -> No
     )
     found = demonstrations.action_range()
     np.testing.assert_allclose(found, (actions.min(0), actions.max(0)), rtol=1e-6)
+
+
+def test_only_windows_that_begin_in_marked_rows_are_learned(tmp_path: Path) -> None:
+    marks = np.zeros(ROWS, np.uint8)
+    marks[[3, 4, 20]] = 1
+    everything = dataset(store(tmp_path, intervention=marks), val_fraction=0)
+    chosen = dataset(everything.source, val_fraction=0, only="intervention")
+    before = everything.n_obs_steps - 1
+    expected = [window for window in everything.train.tolist() if marks[window[0] + before]]
+    assert len(expected) > 0 and chosen.train.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("marks", "only", "message"),
+    [
+        (0, "correction", "data.only=correction: .* has no such key; it holds action, "),
+        (2, "intervention", "must hold one 0 or 1 in each row"),
+        (0, "intervention", r"begins in a row that 'intervention' marks \(0 of \d+ rows are marked\)"),
+        (0, "state", "must hold one 0 or 1 in each row"),
+    ],
+)
+def test_marks_that_choose_nothing_are_refused(tmp_path: Path, marks: int, only: str, message: str) -> None:
+    source = store(tmp_path, intervention=np.full(ROWS, marks, np.uint8))
+    with pytest.raises(InputError, match=message):
+        dataset(source, only=only)
