@@ -123,7 +123,6 @@ def upload(
 @contextmanager
 def _one_sentence(what: str) -> Iterator[None]:
     """Say in one sentence what the hub's library raised."""
-    import httpx
     from huggingface_hub import errors
 
     try:
@@ -144,7 +143,9 @@ def _one_sentence(what: str) -> Iterator[None]:
         ) from error
     except errors.HFValidationError as error:
         raise InputError(f"{what}: {_first_line(error)}") from error
-    except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    # Without a connection it raises an error of its HTTP library, which changes with its versions: that from
+    # which its own error is derived.
+    except (*errors.HfHubHTTPError.__bases__, OSError) as error:
         raise InputError(
             f"{what} ({_first_line(error)}); try again, or log in with `hf auth login`"
         ) from error

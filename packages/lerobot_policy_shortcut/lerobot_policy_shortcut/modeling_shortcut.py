@@ -23,8 +23,8 @@ from lerobot_policy_shortcut.translation import (
     our_names,
 )
 from shortcut_policy import Policy, recipe
-from shortcut_policy.data.fields import read_fields
 from shortcut_policy.control import chunk_generator
+from shortcut_policy.data.fields import read_fields
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Draws
 from shortcut_policy.training.averaging import averaging

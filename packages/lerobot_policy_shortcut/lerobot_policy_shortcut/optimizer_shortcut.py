@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lerobot.optim import DiffuserSchedulerConfig, LRSchedulerConfig, OptimizerConfig
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -39,9 +40,23 @@ class Joined(Optimizer):
             part.step()
         return loss
 
+    def state_dict(self) -> dict[str, Any]:
+        """All state, each tensor in one piece, as LeRobot's file needs it; some parameters lie otherwise."""
+        found: dict[str, Any] = super().state_dict()
+        entries = {
+            number: {name: _in_one_piece(value) for name, value in entry.items()}
+            for number, entry in found["state"].items()
+        }
+        return {**found, "state": entries}
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the state of another one, and give each optimizer its part."""
         super().load_state_dict(dict(state_dict))
+        for parameter, entry in self.state.items():
+            for name, value in entry.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # Laid out as the parameter: fused optimizers walk through the memory of both.
+                    entry[name] = torch.empty_like(parameter).copy_(value)
         self._share()
 
     def _share(self) -> None:
@@ -51,6 +66,10 @@ class Joined(Optimizer):
             part.param_groups = self.param_groups[first : first + len(part.param_groups)]
             part.state = self.state
             first += len(part.param_groups)
+
+
+def _in_one_piece(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, Tensor) else value
 
 
 @OptimizerConfig.register_subclass("shortcut")

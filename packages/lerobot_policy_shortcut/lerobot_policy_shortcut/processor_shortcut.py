@@ -1,7 +1,7 @@
 """What happens to observations before the policy and to actions after it: hardly anything.
 
-Scaling is part of the policy, where it cannot be lost or doubled. LeRobot's steps are there all the same, with
-nothing to do, because its commands expect them.
+Scaling is part of the policy, where it cannot be lost or doubled. LeRobot's steps are there all the same,
+with nothing to do, because its commands expect them.
 """
 
 from dataclasses import dataclass, field
