@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from shortcut_policy.rollout.statistics import bootstrap_interval, wilson_interv
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_SEED, NOISE_SEED, BATCH = 1000, 0, 50
+#: Score and success of each episode, in the order of the starts.
+Played = tuple[list[float], list[bool]]
 #: Scores that differ by less are the same: coverage is computed from float64 polygons.
 SAME = 1e-6
 
@@ -38,20 +40,26 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="pretrained/pusht")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--episodes", type=int, default=100, help=f"a multiple of {BATCH}")
+    parser.add_argument("--jobs", type=int, default=1, help="evaluations side by side; changes no score")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "outputs/lerobot_harness", help="kept, and reused"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "results/lerobot_harness/results.json")
     given = parser.parse_args()
 
-    rows, same = [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        converted = Path(folder, "policy")
+    work = given.work.absolute()
+    converted = work / "policy"
+    if not converted.exists():
         convert = [given.lerobot, "-m", "lerobot_policy_shortcut.convert", given.checkpoint, str(converted)]
         run([*convert, "--gym-pusht"])
-        ours = roll_out(given.checkpoint, given.steps, given.episodes, Path(folder))
-        for steps in given.steps:
-            theirs = evaluate(given.lerobot, converted, steps, given.episodes, Path(folder))
-            rows += [row("lerobot-eval", steps, *theirs), row("ours", steps, *ours[steps])]
-            difference = np.abs(np.array(theirs[0]) - np.array(ours[steps][0]))
-            same[str(steps)] = int((difference < SAME).sum())
+    with ThreadPoolExecutor(given.jobs) as pool:
+        ours = {n: pool.submit(roll_out, given.checkpoint, n, given.episodes, work) for n in given.steps}
+        theirs = {n: pool.submit(evaluate, given.lerobot, n, given.episodes, work) for n in given.steps}
+    rows, same = [], {}
+    for steps in given.steps:
+        own, other = ours[steps].result(), theirs[steps].result()
+        rows += [row("lerobot-eval", steps, *other), row("ours", steps, *own)]
+        same[str(steps)] = int((np.abs(np.array(other[0]) - np.array(own[0])) < SAME).sum())
     report = {
         "rows": rows,
         "episodes_with_the_same_score": same,
@@ -69,31 +77,24 @@ def main() -> None:
     write_atomic(given.output, text)
 
 
-def roll_out(
-    checkpoint: str, steps: list[int], episodes: int, folder: Path
-) -> dict[int, tuple[list[float], list[bool]]]:
-    """Scores and successes of each episode in our harness, by step count."""
-    command = [sys.executable, "scripts/rollout.py", f"checkpoint={checkpoint}", f"output={folder / 'ours'}"]
-    command += [f"steps=[{','.join(map(str, steps))}]", f"episodes={episodes}", f"seed={FIRST_SEED}"]
-    command += [f"noise_seed={NOISE_SEED}", f"num_envs={BATCH}", f"batch_size={BATCH}", "plot=false"]
+def roll_out(checkpoint: str, steps: int, episodes: int, work: Path) -> Played:
+    """Each episode in our harness."""
+    output = work / f"ours_{steps}"
+    command = [sys.executable, "scripts/rollout.py", f"checkpoint={checkpoint}", f"output={output}"]
+    command += [f"steps=[{steps}]", f"episodes={episodes}", f"seed={FIRST_SEED}", f"noise_seed={NOISE_SEED}"]
+    command += [f"num_envs={BATCH}", f"batch_size={BATCH}", "plot=false"]
     paths = [str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
     run([*command, "+env.id=gym_pusht_starts:GymPushTStarts-v0"], PYTHONPATH=os.pathsep.join(paths))
-    found = {}
-    for file in (folder / "ours").rglob("summary.json"):
-        lines = (file.parent / "episodes.jsonl").read_text().splitlines()
-        played = sorted((json.loads(line) for line in lines), key=lambda episode: episode["seed"])
-        scores = [episode["score"] for episode in played]
-        found[json.loads(file.read_text())["steps"]] = scores, [episode["success"] for episode in played]
-    return found
+    (file,) = output.rglob("episodes.jsonl")
+    played = sorted(map(json.loads, file.read_text().splitlines()), key=lambda episode: episode["seed"])
+    return [episode["score"] for episode in played], [episode["success"] for episode in played]
 
 
-def evaluate(
-    python: str, policy: Path, steps: int, episodes: int, folder: Path
-) -> tuple[list[float], list[bool]]:
-    """Scores and successes of each episode in LeRobot's."""
-    output = folder / f"lerobot_{steps}"
+def evaluate(python: str, steps: int, episodes: int, work: Path) -> Played:
+    """Each episode in LeRobot's; what is finished is not done again."""
+    output = work / f"lerobot_{steps}_{episodes}"
     options = {
-        "policy.path": policy,
+        "policy.path": work / "policy",
         "policy.device": "cpu",
         "policy.sampling_steps": steps,
         "policy.sampling_seed": NOISE_SEED,
@@ -108,7 +109,8 @@ def evaluate(
         "output_dir": output,
     }
     command = [python, "-W", "ignore", "-m", "lerobot.scripts.lerobot_eval"]
-    run([*command, *(f"--{key}={value}" for key, value in options.items())], SDL_VIDEODRIVER="dummy")
+    if not (output / "eval_info.json").is_file():
+        run([*command, *(f"--{key}={value}" for key, value in options.items())], SDL_VIDEODRIVER="dummy")
     (task,) = json.loads((output / "eval_info.json").read_text())["per_task"]
     return task["metrics"]["max_rewards"], task["metrics"]["successes"]
 

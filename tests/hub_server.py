@@ -201,9 +201,7 @@ class Answer(BaseHTTPRequestHandler):
         model = self.server.models.get(repo)
         # As the hub does it: whoever may not see a model is told what one is told who asks for none.
         if model is None or (model.private and not self._known):
-            if not self._known:
-                raise Refused(401, message="Invalid username or password.")
-            raise Refused(404, "RepoNotFound")
+            raise Refused(404 if self._known else 401, "RepoNotFound", "Invalid username or password.")
         found = model.find(revision)
         if found is None:
             raise Refused(404, "RevisionNotFound")

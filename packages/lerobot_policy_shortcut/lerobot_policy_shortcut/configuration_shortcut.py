@@ -38,8 +38,8 @@ class ShortcutConfig(PreTrainedConfig):
             and that of the chunk: results depend neither on the batch size nor on what ran before. None takes
             the noise from torch's global generator, as LeRobot's policies do.
         first_episode: Number of the first episode that is played; the rows of a batch count on from it.
-        training_steps: Updates in all, on which the objective depends; None for those of ``lerobot-train``,
-            which tells them while its own presets are used.
+        training_steps: Updates in all, on which the objective depends. ``lerobot-train`` tells them, unless
+            its presets are not used.
         optimizer: ``muon``, with AdamW for what is no matrix, or ``adamw``.
         optimizer_lr: AdamW's, and
         matrix_rate: Muon's as a multiple of it,
@@ -89,6 +89,9 @@ class ShortcutConfig(PreTrainedConfig):
     names: dict[str, str] = field(default_factory=dict)
     specification: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    #: Whether a training is to begin with the next update, from the averaged weights; no setting.
+    begins = False
 
     @property
     def drop_n_last_frames(self) -> int:

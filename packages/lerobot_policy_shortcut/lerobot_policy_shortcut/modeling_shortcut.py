@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from lerobot.policies import PreTrainedPolicy
 from lerobot.policies.utils import populate_queues
 from lerobot.utils.constants import ACTION
@@ -28,6 +29,7 @@ from shortcut_policy.data.fields import read_fields
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Draws
 from shortcut_policy.training.averaging import averaging
+from shortcut_policy.training.batches import seeded_generator
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.trust import check_trust
 
@@ -53,6 +55,7 @@ class ShortcutPolicy(PreTrainedPolicy):
     config_class = ShortcutConfig
     name = "shortcut"
     config: ShortcutConfig
+    training_seed: Tensor
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class ShortcutPolicy(PreTrainedPolicy):
             self.policy.normalizer = fit_normalizer({**obs, ACTION: action}, keys, dataset_stats)
         settings = TrainerConfig(ema_power=config.ema_power, ema_max_decay=config.ema_max_decay)
         self.ema = AveragedModel(self.policy, multi_avg_fn=averaging(settings)).requires_grad_(False).eval()
+        # Drawn with the first update; in the weights' file, so that a run that goes on has it.
+        self.register_buffer("training_seed", torch.tensor(-1))
         self._episodes = self._rows = 0
         self.reset()
 
@@ -111,12 +116,12 @@ class ShortcutPolicy(PreTrainedPolicy):
                 "this objective trains in phases with a teacher, which LeRobot's loop has not: train it with "
                 "shortcut-train and convert its checkpoint"
             )
+        if self.config.begins:
+            self._begin()
         progress = self.updates / self._training_steps()
-        # Seeded by the generator that LeRobot's checkpoints keep.
-        seed = int(torch.randint(2**63 - 1, ()))
-        draws = Draws(torch.Generator(self.policy.device).manual_seed(seed))
+        observed = self._observed(batch)
         losses, metrics = self.policy(
-            self._observed(batch), batch[ACTION], ema=self.averaged, draws=draws, progress=min(progress, 1.0)
+            observed, batch[ACTION], ema=self.averaged, draws=self._draws(), progress=min(progress, 1.0)
         )
         told = {name: value.item() for name, value in metrics.items()}
         return losses if reduction == "none" else losses.mean(), told
@@ -173,6 +178,25 @@ class ShortcutPolicy(PreTrainedPolicy):
     def _observed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         policy = self.policy
         return observations(batch, self.config.names, policy.obs_shapes, policy.cameras, policy.n_obs_steps)
+
+    def _draws(self) -> Draws:
+        """The random numbers of an update: a function of the training's seed and of the update alone.
+
+        LeRobot keeps the state of torch's generator, but other numbers are drawn from it when a run goes on.
+        """
+        if self.training_seed < 0:
+            self.training_seed.random_(0, 2**31)
+        seed = int(self.training_seed)
+        several = dist.is_available() and dist.is_initialized()
+        ranks = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+        return Draws(seeded_generator(self.policy.device, seed, self.updates), *ranks)
+
+    def _begin(self) -> None:
+        """Begin a training: from the averaged weights of the one before, if there was one."""
+        self.training_seed.fill_(-1)
+        self.policy.load_state_dict(self.averaged.state_dict())
+        self.ema.n_averaged.zero_()
+        self.config.begins = False
 
     def _training_steps(self) -> int:
         steps = self.config.training_steps

@@ -114,14 +114,14 @@ class ShortcutSchedulerConfig(DiffuserSchedulerConfig):
     """LeRobot's own cosine with a warm-up, which is ours as well, and a word to the policy.
 
     The objective depends on how much of the training is done, and LeRobot tells the length of a training to
-    its schedule alone.
+    its schedule alone. A training that goes on has its schedule from a file, and knows its length already.
     """
 
-    #: Whose ``training_steps`` are set; no setting, so that it is not stored.
+    #: Whose training begins; no setting, so that it is not stored.
     policy_config = None
 
     def build(self, optimizer: Optimizer, num_training_steps: int) -> LambdaLR:
         """The schedule for so many updates."""
-        if self.policy_config is not None and self.policy_config.training_steps is None:
-            self.policy_config.training_steps = num_training_steps
+        if self.policy_config is not None:
+            self.policy_config.training_steps, self.policy_config.begins = num_training_steps, True
         return super().build(optimizer, num_training_steps)

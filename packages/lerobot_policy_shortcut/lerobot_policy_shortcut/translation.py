@@ -184,10 +184,10 @@ def metadata_of(
         updates: Of its training in LeRobot; 0 for none.
         training: LeRobot's ``train_config.json``, or what there is of it.
     """
+    if not updates:
+        return dict(known)
     described = {"objective": snake_case(spec["objective"]), "backbone": snake_case(spec["backbone"])}
     described = {"method": described["objective"], **described, **known}
-    if not updates:
-        return described
     dataset = (training.get("dataset") or {}).get("repo_id")
     told = {"dataset": dataset, "seed": training.get("seed"), "batch_size": training.get("batch_size")}
     begun = {"init_from": dict(known)} if known else {}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from lerobot.utils.import_utils import register_third_party_plugins
 
 from lerobot_policy_shortcut import ShortcutConfig, ShortcutPolicy
 from lerobot_policy_shortcut.convert import from_lerobot, main, to_lerobot
-from lerobot_policy_shortcut.optimizer_shortcut import Joined
+from lerobot_policy_shortcut.optimizer_shortcut import Joined, ShortcutSchedulerConfig
 from shortcut_envs.pusht.physics import transform_points
 from shortcut_policy import Field, Policy, load_policy, save_policy
 from shortcut_policy.data import Normalizer
@@ -141,6 +142,29 @@ def test_the_schedule_tells_how_long_the_training_is():
     policy.forward(batch())
 
 
+def test_another_training_begins_from_the_averaged_weights(tmp_path: Path):
+    first = make()
+    first.forward(batch())
+    first.update()
+    with torch.no_grad():
+        for parameter in first.policy.parameters():
+            parameter.add_(1)
+    first.save_pretrained(tmp_path / "first")
+    config = PreTrainedConfig.from_pretrained(tmp_path / "first")
+    second = ShortcutPolicy.from_pretrained(tmp_path / "first", config=config)
+    assert second.updates == 1 and config.training_steps == 10
+    # One that goes on has its schedule from a file.
+    optimizer = config.get_optimizer_preset().build(second.get_optim_params())
+    ShortcutSchedulerConfig(num_warmup_steps=1).build(optimizer, 20)
+    second.forward(batch())
+    assert second.updates == 1 and config.training_steps == 10
+    config.get_scheduler_preset().build(optimizer, 20)
+    second.forward(batch())
+    assert second.updates == 0 and config.training_steps == 20
+    for trained, averaged in zip(second.policy.parameters(), first.averaged.parameters(), strict=True):
+        assert torch.equal(trained, averaged)
+
+
 def test_an_optimizer_goes_on_from_its_state():
     def advance(policy: ShortcutPolicy, optimizer: Joined, seed: int) -> None:
         torch.manual_seed(seed)
@@ -154,7 +178,7 @@ def test_an_optimizer_goes_on_from_its_state():
     one, other = (preset.build(policy.get_optim_params()) for policy in (first, second))
     assert len(one.parts) == 2
     advance(first, one, 0)
-    state = one.state_dict()
+    state = deepcopy(one.state_dict())
     assert all(value.is_contiguous() for entry in state["state"].values() for value in entry.values())
     second.load_state_dict(first.state_dict())
     other.load_state_dict(state)
