@@ -125,6 +125,10 @@ def _one_sentence(what: str) -> Iterator[None]:
     """Say in one sentence what the hub's library raised."""
     from huggingface_hub import errors
 
+    # Without a connection it raises an error of its HTTP library, which changes with its versions: that from
+    # which its own error is derived.
+    bases = (base for base in errors.HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    raised: tuple[type[Exception], ...] = (OSError, *bases)
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -143,9 +147,7 @@ def _one_sentence(what: str) -> Iterator[None]:
         ) from error
     except errors.HFValidationError as error:
         raise InputError(f"{what}: {_first_line(error)}") from error
-    # Without a connection it raises an error of its HTTP library, which changes with its versions: that from
-    # which its own error is derived.
-    except (*errors.HfHubHTTPError.__bases__, OSError) as error:
+    except raised as error:
         raise InputError(
             f"{what} ({_first_line(error)}); try again, or log in with `hf auth login`"
         ) from error

@@ -54,7 +54,8 @@ def to_lerobot(
     obs, action = read_fields(policy.spec["obs"], policy.spec[ACTION])
     features = {}
     for name, field in obs.items():
-        kind, shape = FeatureType.STATE, (int(np.prod(field.shape)),)
+        shape: tuple[int, ...] = (int(np.prod(field.shape)),)
+        kind = FeatureType.STATE
         if field.normalize == "image":
             kind, shape = FeatureType.VISUAL, (field.shape[2], *field.shape[:2])
         elif keys[name] == "observation.environment_state":

@@ -3,7 +3,7 @@
 import builtins
 from collections import deque
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
@@ -82,8 +82,7 @@ class ShortcutPolicy(PreTrainedPolicy):
     @property
     def averaged(self) -> Policy:
         """The policy with averaged weights: the one that acts."""
-        policy: Policy = self.ema.module
-        return policy
+        return cast(Policy, self.ema.module)
 
     @property
     def updates(self) -> int:
@@ -251,7 +250,15 @@ def make_policy(config: ShortcutConfig) -> Policy:
         fields = make_fields(shapes, pictures, config.names)
         (action,) = make_fields({ACTION: config.action_feature.shape}, (), {ACTION: ACTION}).values()
         sizes = (config.horizon, config.n_obs_steps, config.n_action_steps)
-        policy = Policy.build(fields, action, *sizes, **parts, obs_noise=config.obs_noise)
+        policy = Policy.build(
+            fields,
+            action,
+            *sizes,
+            objective=parts["objective"],
+            backbone=parts["backbone"],
+            encoder=parts["encoder"],
+            obs_noise=config.obs_noise,
+        )
     policy.metadata = dict(config.metadata)
     return policy
 

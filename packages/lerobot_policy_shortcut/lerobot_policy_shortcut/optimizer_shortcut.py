@@ -117,8 +117,9 @@ class ShortcutSchedulerConfig(DiffuserSchedulerConfig):
     its schedule alone. A training that goes on has its schedule from a file, and knows its length already.
     """
 
-    #: Whose training begins; no setting, so that it is not stored.
-    policy_config = None
+    def __post_init__(self) -> None:
+        #: Whose training begins; no setting, so that it is not stored.
+        self.policy_config: Any = None
 
     def build(self, optimizer: Optimizer, num_training_steps: int) -> LambdaLR:
         """The schedule for so many updates."""

@@ -121,9 +121,8 @@ def fit_normalizer(
             )
         running = RunningStatistics()
         running.count = 1
-        running.min, running.max, running.mean, running.square = (
-            value.reshape(field.shape) for value in (low, high, mean, std**2)
-        )
+        parts: list[Any] = [value.reshape(field.shape) for value in (low, high, mean, std**2)]
+        running.min, running.max, running.mean, running.square = parts
         found[name] = running
     return Normalizer(fields, found)
 
