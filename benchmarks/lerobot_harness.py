@@ -69,7 +69,8 @@ def main() -> None:
         "versions": {"ours": versions(sys.executable), "lerobot-eval": versions(given.lerobot)},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": commit(),
-        "command": "python benchmarks/lerobot_harness.py --lerobot ENV/bin/python",
+        "command": "python benchmarks/lerobot_harness.py --lerobot ENV/bin/python --steps "
+        + " ".join(map(str, given.steps)),
     }
     text = json.dumps(report, indent=2) + "\n"
     sys.stdout.write(text)
@@ -78,13 +79,14 @@ def main() -> None:
 
 
 def roll_out(checkpoint: str, steps: int, episodes: int, work: Path) -> Played:
-    """Each episode in our harness."""
-    output = work / f"ours_{steps}"
+    """Each episode in our harness; what is finished is not done again."""
+    output = work / f"ours_{steps}_{episodes}"
     command = [sys.executable, "scripts/rollout.py", f"checkpoint={checkpoint}", f"output={output}"]
     command += [f"steps=[{steps}]", f"episodes={episodes}", f"seed={FIRST_SEED}", f"noise_seed={NOISE_SEED}"]
     command += [f"num_envs={BATCH}", f"batch_size={BATCH}", "plot=false"]
     paths = [str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    run([*command, "+env.id=gym_pusht_starts:GymPushTStarts-v0"], PYTHONPATH=os.pathsep.join(paths))
+    if not [*output.rglob("summary.json")]:
+        run([*command, "+env.id=gym_pusht_starts:GymPushTStarts-v0"], PYTHONPATH=os.pathsep.join(paths))
     (file,) = output.rglob("episodes.jsonl")
     played = sorted(map(json.loads, file.read_text().splitlines()), key=lambda episode: episode["seed"])
     return [episode["score"] for episode in played], [episode["success"] for episode in played]
