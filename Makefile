@@ -41,7 +41,7 @@ robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 lint: $(READY) ## Check style, format, types and who imports whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks packages/client/shortcut_client
+	@$(BIN)/mypy shortcut_policy envs/shortcut_envs studies scripts docs/hooks packages/client/shortcut_client packages/lerobot_policy_shortcut/lerobot_policy_shortcut
 	@PYTHONPATH=.:envs:studies $(BIN)/lint-imports --no-logo
 
 clean: ## Remove the environment, caches and builds; trained runs stay

@@ -142,9 +142,12 @@ def upload(
 @contextmanager
 def _one_sentence(what: str, kind: str = "model") -> Iterator[None]:
     """Say in one sentence what the hub's library raised."""
-    import httpx
     from huggingface_hub import errors
 
+    # Without a connection it raises an error of its HTTP library, which changes with its versions: that from
+    # which its own error is derived.
+    bases = (base for base in errors.HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    raised: tuple[type[Exception], ...] = (OSError, *bases)
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -163,7 +166,7 @@ def _one_sentence(what: str, kind: str = "model") -> Iterator[None]:
         ) from error
     except errors.HFValidationError as error:
         raise InputError(f"{what}: {_first_line(error)}") from error
-    except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except raised as error:
         raise InputError(
             f"{what} ({_first_line(error)}); try again, or log in with `hf auth login`"
         ) from error

@@ -1,6 +1,11 @@
-"""The ``README.md`` of a checkpoint that others are to use: what it takes and gives, and how it was made."""
+"""The ``README.md`` of a checkpoint that others are to use: what it takes and gives, and how it was made.
 
-from collections.abc import Iterable, Mapping
+It says what the policy's metadata and measured results say, and what they leave open.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +14,7 @@ import yaml
 from shortcut_policy.build import build
 from shortcut_policy.data import Field
 from shortcut_policy.data.fields import ACTION
+from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import allowed_steps
 
@@ -22,22 +28,25 @@ SCALED = {
 }
 #: What the card says of the training: entry of the metadata -> words.
 TRAINING = {
-    "method": "method",
-    "objective": "objective",
-    "backbone": "network",
-    "parameters": "parameters",
     "task": "task",
     "dataset": "data set",
     "train_episodes": "episodes",
     "train_windows": "windows",
+    "method": "method",
+    "objective": "objective",
+    "backbone": "network",
+    "parameters": "parameters",
     "train_steps": "updates",
     "batch_size": "windows of an update",
     "optimizer": "optimizer",
     "precision": "precision",
+    "train_nfe_per_step": "network evaluations of an update",
     "train_seconds": "seconds of training",
     "seed": "seed",
     "commit": "commit of the library",
 }
+#: What a rollout's summary has to hold.
+MEASURED = ("settings", "episodes", "score", "score_ci", "success", "success_ci", "command")
 
 CARD = """\
 {front_matter}
@@ -64,15 +73,31 @@ Numbers are in the units of the demonstrations; the policy scales them itself.
 
 {fields}
 
+## Results
+
+{results}
+
 ## Training
 
 {training}
-{command}
-Versions: {versions}.
+
+## Reproduce
+
+{reproduce}
+
+## Licence
+
+{licence}
 """
 
 
-def model_card(model: Model, address: str, versions: Mapping[str, str], license_name: str | None) -> str:
+def model_card(
+    model: Model,
+    address: str,
+    versions: Mapping[str, str],
+    license_name: str | None,
+    results: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The card of a policy, in Markdown with front matter.
 
     Args:
@@ -80,6 +105,7 @@ def model_card(model: Model, address: str, versions: Mapping[str, str], license_
         address: Where it can be loaded from, as `Policy.from_pretrained` takes it.
         versions: Package -> version that made it.
         license_name: Identifier such as ``mit``; None leaves it to whoever publishes the policy.
+        results: Summaries of its rollouts, see `read_results`; none if there are none.
     """
     spec, metadata = model.spec, model.metadata
     steps = allowed_steps(model.objective, STEP_COUNTS)
@@ -94,10 +120,42 @@ def model_card(model: Model, address: str, versions: Mapping[str, str], license_
         step=steps[0] if steps else 1,
         steps=", ".join(map(str, steps)) or "none of the powers of two",
         fields=_table(("name", "shape of a step", "scaled", "in the training data"), _fields(model)),
-        training=_table(("", ""), _training(metadata)) if metadata else "Nothing is known of it.",
-        command=f"\nThe command:\n\n```bash\n{metadata['command']}\n```\n" if metadata.get("command") else "",
-        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+        results=_results(results),
+        training=_training(metadata),
+        reproduce=_reproduce(metadata, results, versions),
+        licence=_licence(license_name),
     )
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """What ``scripts/rollout.py`` has written of a policy: its summaries, fewest sampling steps first.
+
+    Args:
+        path: A ``summary.json``, or a folder with some anywhere below it.
+
+    Raises:
+        InputError: There is none, or a file is no such summary.
+    """
+    path = Path(path).expanduser()
+    files = [path] if path.is_file() else sorted(path.rglob("summary.json"))
+    if not files:
+        raise InputError(f"there is no summary.json at {path}: give the output of scripts/rollout.py")
+    found = [_summary(file) for file in files]
+    return sorted(found, key=lambda summary: float(summary["settings"].get("steps", 0)))
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); roll the policy out again") from error
+    lacking = [name for name in MEASURED if not isinstance(found, dict) or name not in found]
+    if lacking or not isinstance(found["settings"], dict):
+        raise InputError(
+            f"{file} is no summary of scripts/rollout.py: it lacks {', '.join(lacking) or 'settings'}"
+        )
+    summary: dict[str, Any] = found
+    return summary
 
 
 def _front_matter(method: str | None, license_name: str | None) -> str:
@@ -136,16 +194,78 @@ def _statistics(model: Model, name: str, field: Field) -> str:
     return f"means {offset.min():.4g} to {offset.max():.4g}, deviations up to {scale.max():.4g}"
 
 
-def _training(metadata: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
-    for key, words in TRAINING.items():
-        value = _task(metadata) if key == "task" else metadata.get(key)
-        if value is not None:
-            yield words, str(value)
+def _results(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """How well it acts, and how long that takes."""
+    if not summaries:
+        return "None were given with this policy: how well it acts is not stated here."
+    header = ("sampling steps", "starts", "score", "success", "latency of a chunk")
+    rows = (
+        (
+            _steps(summary["settings"]),
+            str(summary["episodes"]),
+            _with_interval("{:.3f}", summary["score"], summary["score_ci"]),
+            _with_interval("{:.0%}", summary["success"], summary["success_ci"]),
+            _latency(summary.get("latency") or {}),
+        )
+        for summary in summaries
+    )
+    return (
+        f"{_table(header, rows)}\n\nMeans of this one training; brackets hold 95% intervals over its starts, "
+        "and say nothing of other trainings. Score and success are those of the task's environment."
+    )
+
+
+def _with_interval(form: str, value: float, interval: Sequence[float]) -> str:
+    return f"{form.format(value)} [{', '.join(form.format(end) for end in interval)}]"
+
+
+def _latency(latency: Mapping[str, Any]) -> str:
+    if "p50" not in latency:
+        return "not measured"
+    threads = {1: ", one thread", None: ""}.get(latency.get("threads"), f", {latency.get('threads')} threads")
+    return f"{latency['p50']:.3g} ms on {latency.get('device') or 'a device that is not named'}{threads}"
+
+
+def _steps(settings: Mapping[str, Any]) -> str:
+    if "tolerance" in settings:
+        return f"auto, at most {settings.get('steps')}"
+    return str(settings.get("steps", "not known"))
+
+
+def _training(metadata: Mapping[str, Any]) -> str:
+    """What is known of the training, and which of it is not."""
+    if not metadata:
+        return "Nothing is known of it."
+    known = {**metadata, "task": _task(metadata)}
+    rows = [(words, str(known[key])) for key, words in TRAINING.items() if known.get(key) is not None]
+    missing = [words for key, words in TRAINING.items() if known.get(key) is None]
+    return _table(("", ""), rows) + (f"\n\nNot known: {', '.join(missing)}." if missing else "")
+
+
+def _reproduce(
+    metadata: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], versions: Mapping[str, str]
+) -> str:
+    """The commands and versions that made the policy and its results."""
+    commands = list(dict.fromkeys(str(summary["command"]) for summary in summaries))
+    played = f"The results:\n\n```bash\n{chr(10).join(commands)}\n```" if commands else ""
+    trained = (
+        f"The training:\n\n```bash\n{metadata['command']}\n```"
+        if metadata.get("command")
+        else "The command of the training is not known."
+    )
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n\n".join(part for part in (trained, played, f"Versions: {told}.") if part)
+
+
+def _licence(license_name: str | None) -> str:
+    if license_name is None:
+        return "Whoever published these weights has not stated a licence of them."
+    return f"The weights: {license_name}. That of the training data is not stated here."
 
 
 def _task(metadata: Mapping[str, Any]) -> str | None:
     task = metadata.get("task")
-    return str(task["name"]) if isinstance(task, Mapping) and "name" in task else None
+    return str(task["name"]) if isinstance(task, Mapping) and task.get("name") else None
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -3,15 +3,16 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from shortcut_policy.checkpoint import load_model, package_versions, save_model
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import CARD, upload
 from shortcut_policy.model import Model
-from shortcut_policy.model_card import model_card
+from shortcut_policy.model_card import model_card, read_results
 from shortcut_policy.paths import write_atomic
 
 
@@ -51,22 +52,31 @@ class Pretrained(Model):
         return model
 
     def save_pretrained(
-        self, folder: str | Path, *, license: str | None = None, overwrite_card: bool = False
+        self,
+        folder: str | Path,
+        *,
+        license: str | None = None,
+        results: str | Path | None = None,
+        overwrite_card: bool = False,
     ) -> None:
         """Write a checkpoint that others can use: ``policy.safetensors``, ``policy.json``, ``README.md``.
 
         The last is a model card, made from what the policy knows of itself, the command that trained it
-        included. A card that is there already stays: somebody may have written in it.
+        included, and from what was measured. It says which of it is not known. A card that is there already
+        stays: somebody may have written in it.
 
         Args:
             folder: Made if it is not there.
             license: Of the weights, an identifier such as ``mit``; None leaves the card without one.
+            results: Output of ``scripts/rollout.py`` with this policy: a folder, or a ``summary.json``; None
+                leaves the card without results.
             overwrite_card: Write a new card all the same.
 
         Raises:
-            InputError: The policy has no specification, or says something of itself that JSON cannot hold.
+            InputError: The policy has no specification, or says something of itself that JSON cannot hold;
+                or the results cannot be read, or are those of other weights.
         """
-        self._write(Path(folder), str(folder), license, overwrite_card)
+        self._write(Path(folder), str(folder), license, results, overwrite_card)
 
     def push_to_hub(
         self,
@@ -76,6 +86,7 @@ class Pretrained(Model):
         revision: str | None = None,
         message: str = "Upload a policy",
         license: str | None = None,
+        results: str | Path | None = None,
         overwrite_card: bool = False,
         token: str | None = None,
     ) -> str:
@@ -88,6 +99,7 @@ class Pretrained(Model):
             revision: Branch, made if it is not there; None for the main one.
             message: Of the commit.
             license: Of the weights, an identifier such as ``mit``; None leaves the card without one.
+            results: See `save_pretrained`.
             overwrite_card: Replace the card of the model, if it has one.
             token: Of the hub; None for the one of ``hf auth login``.
 
@@ -103,10 +115,31 @@ class Pretrained(Model):
         repo = repo.removeprefix("hf://")
         with tempfile.TemporaryDirectory() as folder:
             address = f"hf://{repo}" + (f"@{revision}" if revision else "")
-            self._write(Path(folder), address, license, overwrite_card=True)
+            self._write(Path(folder), address, license, results, overwrite_card=True)
             return upload(Path(folder), repo, private, revision, message, not overwrite_card, token)
 
-    def _write(self, folder: Path, address: str, license: str | None, overwrite_card: bool) -> None:
+    def _write(
+        self,
+        folder: Path,
+        address: str,
+        license: str | None,
+        results: str | Path | None,
+        overwrite_card: bool,
+    ) -> None:
+        summaries = self._results(results)
         save_model(self, folder)
         if overwrite_card or not (folder / CARD).exists():
-            write_atomic(folder / CARD, model_card(self, address, package_versions(), license))
+            card = model_card(self, address, package_versions(), license, summaries)
+            write_atomic(folder / CARD, card)
+
+    def _results(self, path: str | Path | None) -> list[dict[str, Any]]:
+        """Summaries of rollouts, which have to be those of these weights."""
+        if path is None:
+            return []
+        found, own = read_results(path), weights_hash(self)
+        if strange := [summary for summary in found if summary["settings"].get("weights") != own]:
+            raise InputError(
+                f"results={path} holds {len(strange)} summaries of other weights than these: give the output "
+                "of scripts/rollout.py with this checkpoint"
+            )
+        return found

@@ -217,6 +217,17 @@ def test_the_client_imports_what_it_declares_and_nothing_of_ours() -> None:
         assert requirement.specifier.contains(pins()[requirement.name])
 
 
+def test_the_plugin_for_lerobot_imports_what_it_declares_and_has_the_name_that_lerobot_looks_for() -> None:
+    plugin = ROOT / "packages" / "lerobot_policy_shortcut"
+    project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "lerobot_policy_shortcut" and (plugin / project["name"]).is_dir()
+    names = {Requirement(text).name.replace("-", "_") for text in project["dependencies"]}
+    assert imported(plugin / project["name"]) - {project["name"]} == names - {"shortcut_policy"}
+    for requirement in map(Requirement, project["dependencies"]):
+        if requirement.name in pins():
+            assert requirement.specifier.contains(pins()[requirement.name])
+
+
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""Policies of folders and of the hub, whose own functions are played here: nothing reaches for a network."""
+"""Policies of folders and of the hub, whose functions are played here; `test_hub` has its own client."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from huggingface_hub import errors
 
 from shortcut_policy import Policy, load_policy
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.plain import plain_json
 from tests.test_policy import observe
 
@@ -120,6 +121,66 @@ def test_a_card_says_what_a_stranger_has_to_know(policy: Policy, hub: Hub):
     ):
         assert part in text
     assert "{" not in text.replace("{_target_", "")
+
+
+def test_a_card_says_what_it_does_not_know(policy: Policy, tmp_path: Path):
+    for key in ("seed", "dataset", "commit", "command"):
+        policy.metadata.pop(key, None)
+    policy.save_pretrained(tmp_path / "policy")
+    text = (tmp_path / "policy" / "README.md").read_text()
+    (missing,) = (line for line in text.splitlines() if line.startswith("Not known: "))
+    assert {"data set", "seed", "commit of the library"} <= set(missing[11:-1].split(", "))
+    assert "The command of the training is not known." in text
+    assert "None were given with this policy" in text
+    assert "has not stated a licence" in text
+
+
+SUMMARY = {
+    "episodes": 100,
+    "score": 0.9614,
+    "score_ci": [0.93, 0.98],
+    "success": 0.66,
+    "success_ci": [0.56, 0.745],
+    "latency": {"p50": 4.5123, "p95": 5, "device": "Xeon", "threads": 1},
+    "command": "python scripts/rollout.py steps=[1,4]",
+}
+
+
+def put_summary(policy: Policy, file: Path, steps: int, **others: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"steps": steps, "weights": weights_hash(policy)}
+    file.write_text(json.dumps({**SUMMARY, "settings": settings, **others}))
+
+
+def test_a_card_tells_what_was_measured(policy: Policy, tmp_path: Path):
+    put_summary(policy, tmp_path / "out/pusht/4_steps/summary.json", 4, latency=None)
+    put_summary(policy, tmp_path / "out/pusht/1_step/summary.json", 1)
+    policy.save_pretrained(tmp_path / "policy", license="mit", results=tmp_path / "out")
+    text = (tmp_path / "policy" / "README.md").read_text()
+    figures = "| 100 | 0.961 [0.930, 0.980] | 66% [56%, 74%] |"
+    assert f"| 1 {figures} 4.51 ms on Xeon, one thread |\n| 4 {figures} not measured |\n" in text
+    assert text.count(SUMMARY["command"]) == 1 and "The weights: mit." in text
+    (tmp_path / "policy" / "README.md").unlink()
+    policy.save_pretrained(tmp_path / "policy", results=tmp_path / "out/pusht/1_step/summary.json")
+    assert "| 4 |" not in (tmp_path / "policy" / "README.md").read_text()
+
+
+def test_results_of_other_weights_or_none_are_refused(policy: Policy, tiny_policy: Policy, tmp_path: Path):
+    file = tmp_path / "out/summary.json"
+    put_summary(policy, file, 1)
+    with torch.no_grad():
+        next(policy.parameters()).add_(1)
+    (tmp_path / "torn.json").write_text('{"score": 1')
+    (tmp_path / "other.json").write_text('{"score": 1}')
+    for path, sentence in (
+        (file, "holds 1 summaries of other weights"),
+        (tmp_path / "none", "there is no summary.json at"),
+        (tmp_path / "torn.json", "cannot be read"),
+        (tmp_path / "other.json", "is no summary of scripts/rollout.py: it lacks settings, episodes"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            policy.save_pretrained(tmp_path / "policy", results=path)
+    assert not (tmp_path / "policy").exists()
 
 
 def test_a_card_that_somebody_wrote_in_stays(policy: Policy, hub: Hub, tmp_path: Path):

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from shortcut_policy.checkpoint import (
     checkpoint_step,
@@ -26,6 +26,7 @@ from shortcut_policy.checkpoint import (
 from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
+from shortcut_policy.training.averaging import averaging
 from shortcut_policy.training.batches import BatchStream, LearnedFrom, seeded_generator
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.cuda_graph import Compute, CudaGraph
@@ -47,7 +48,6 @@ from shortcut_policy.training.validation import validate
 #: Keys that keep the random streams of the different uses of one seed apart.
 NOISE, ORDER, VALIDATION = range(3)
 
-Weights = tuple[Tensor, ...] | list[Tensor]
 Rollouts = Callable[[Model, int], dict[str, float]]
 Pictures = Callable[[Model, int], Path]  # given the model and the step: a file of what it samples
 
@@ -115,7 +115,7 @@ class Trainer:
         self.phase_starts = [0, *phase_starts(model.objective.teacher_phases, config.max_steps)]
         self.teacher: Model | None = None
         self.model = model.to(self.device).train()
-        self.ema = AveragedModel(self.model, multi_avg_fn=self._average).eval()
+        self.ema = AveragedModel(self.model, multi_avg_fn=averaging(config)).eval()
         # Nothing here draws from the global generator, but a network with dropout does.
         torch.manual_seed(seed)
         self.step, self.seconds = 0, 0.0
@@ -315,10 +315,6 @@ class Trainer:
             make_schedule(optimizer, warmup, end - start, self.recorded_on, config.cooldown)
             for optimizer in self.optimizers
         ]
-
-    def _average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
-        decay = min(1 - (1 + int(count)) ** -self.config.ema_power, self.config.ema_max_decay)
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
 
     @torch.compiler.set_stance("force_eager")  # batches of other sizes are not worth compiling for
     def _validate(self, log: RunLog | None) -> None:
