@@ -71,15 +71,12 @@ def latencies_in_turns(
 
 
 def _call(policy: Policy, steps: int) -> Callable[[], torch.Tensor]:
-    """Acts on one observation."""
-    obs = {
-        name: torch.zeros(
-            (1, policy.n_obs_steps, *shape),
-            dtype=torch.uint8 if name in policy.cameras else torch.float32,
-            device=policy.device,
-        )
-        for name, shape in policy.obs_shapes.items()
-    }
+    """Acts on one observation, from the middle of the data: zeros may be far from them."""
+    obs = {}
+    for name, shape in policy.obs_shapes.items():
+        middle = torch.zeros((1, policy.n_obs_steps, *shape), device=policy.device)
+        dtype = torch.uint8 if name in policy.cameras else torch.float32
+        obs[name] = policy.normalizer.unnormalize(name, middle).to(dtype)
     generator = torch.Generator().manual_seed(0)
     return lambda: policy.act(obs, steps=steps, generator=[generator]).cpu()
 

@@ -14,6 +14,7 @@ from shortcut_policy.policy import Policy
 from shortcut_policy.rollout import episode as episodes
 from shortcut_policy.rollout.episode import ActionChunkEpisode
 from shortcut_policy.rollout.evaluate import summarise
+from shortcut_policy.rollout.latency import measure_latency
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 
@@ -238,3 +239,9 @@ def test_what_is_no_picture_is_told(tmp_path: Path, frame: object):
 
     with pytest.raises(InputError, match=r"films need pictures \(H, W, 3\): let render\(\)"):
         film(Blind, tmp_path)
+
+
+def test_timing_a_policy_shows_it_nothing_strange(tiny_policy: Policy, capsys):
+    tiny_policy.normalizer.agent_pos_scale.fill_(0.1)  # data about 250, so that zeros would be far away
+    measure_latency(tiny_policy, steps=1, repeats=2)
+    assert capsys.readouterr().err == ""
