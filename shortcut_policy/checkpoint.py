@@ -21,7 +21,7 @@ from safetensors.torch import save_model as write_weights
 from torch import Tensor
 
 from shortcut_policy.device import usable_device
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.paths import atomic_path, write_atomic
@@ -199,15 +199,27 @@ def _read_json(folder: str | Path) -> dict[str, Any]:
 
 
 def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint of a run that is either complete or not there; older training states are removed."""
+    """Write a checkpoint of a run that is either complete or not there; older training states are removed.
+
+    Raises:
+        TrainingError: It cannot be written. Those before it are whole.
+    """
     folder = run / "checkpoints" / f"step_{step:08d}"
     temporary = folder.with_name(f".{folder.name}.tmp")
-    remove_folder(temporary)
-    save_model(policy, temporary)
-    torch.save(dict(training_state), temporary / TRAINING_STATE)
-    for file in temporary.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    try:
+        remove_folder(temporary)
+        save_model(policy, temporary)
+        torch.save(dict(training_state), temporary / TRAINING_STATE)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        free = shutil.disk_usage(run).free / 2**20
+        raise TrainingError(
+            f"the checkpoint of update {step} cannot be written to {folder.parent}, where {free:.0f} MiB are "
+            f"free ({str(error).splitlines()[0]}): make room, and go on from the one before with resume=true"
+        ) from error
     remove_folder(folder)
     temporary.rename(folder)
     for older in list_checkpoints(run)[:-1]:

@@ -16,6 +16,7 @@ FREE_TO_CHANGE = (
     "trust",
     "trainer.cuda_graph",
     "trainer.threads",
+    "trainer.find_unused_parameters",
     "trainer._target_",
     "data.cache",
 )

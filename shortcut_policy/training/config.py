@@ -54,6 +54,8 @@ class TrainerConfig:
             CPUs with tiles for it (AMX); elsewhere it is slower than fp32. See `precision.computes_bf16`.
         compile: Run the network through ``torch.compile``: a minute or more of start-up, faster updates.
         cuda_graph: On a single GPU, with data in memory, launch the gradients of an update as a whole.
+        find_unused_parameters: With several processes (torchrun): look in each update for weights that do not
+            reach the loss, such as the unused head of a pretrained network. It costs time.
         threads: That compute: a number, or ``auto`` for PyTorch's own (``OMP_NUM_THREADS``, or one a core),
             and on a CPU fewer while other programs use the cores, see `threads.Threads`. Sums are rounded
             otherwise with another number of threads: a training that was disturbed is as good as one that
@@ -93,6 +95,7 @@ class TrainerConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     cuda_graph: bool = True
+    find_unused_parameters: bool = False
     threads: Count | Literal["auto"] = "auto"
     log_every: Count = 50
     validate_every: Interval = 1000

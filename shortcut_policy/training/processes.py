@@ -1,29 +1,67 @@
 """What the processes of one training tell each other."""
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from torch import Tensor, nn
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.training.config import TrainerConfig
 
 
-def make_accelerator(cpu: bool, batch_size: int) -> Accelerator:
+def make_accelerator(cpu: bool, config: TrainerConfig) -> Accelerator:
     """The processes of a training and their device.
 
+    Args:
+        cpu: Leave a GPU alone.
+        config: Of the training.
+
     Raises:
-        InputError: They cannot share a batch of this size.
+        InputError: They cannot share a batch of this size, or there is no compiler for ``compile``.
     """
+    batch_size = config.batch_size
+    several = DistributedDataParallelKwargs(find_unused_parameters=config.find_unused_parameters)
     # Without a GPU accelerate would take the processes of torchrun for as many trainings.
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
+    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available(), kwargs_handlers=[several])
     if batch_size % accelerator.num_processes:
         raise InputError(
             f"trainer.batch_size={batch_size} is shared by {accelerator.num_processes} processes and must be "
             "a multiple of that"
         )
+    if config.compile and accelerator.device.type == "cpu":
+        wanted = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
+        if not any(map(shutil.which, wanted)):
+            raise InputError(
+                f"trainer.compile=true needs a C++ compiler, and {' or '.join(wanted)} is not there: install "
+                "g++, or give trainer.compile=false"
+            )
     return accelerator
+
+
+@contextmanager
+def reaching_all(model: nn.Module) -> Iterator[None]:
+    """Say in a sentence what several processes wait for in vain: gradients of weights without any.
+
+    Raises:
+        TrainingError: In place of the error of torch.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "find_unused_parameters" not in str(error):
+            raise
+        unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        some = ", ".join(unused[:3]) or "some weights"
+        raise TrainingError(
+            f"{some} of {len(unused)} weights do not reach the loss, and the processes of torchrun wait for "
+            "their gradients: freeze them (requires_grad_(False)), or give "
+            "trainer.find_unused_parameters=true, which looks for them in each update"
+        ) from error
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:

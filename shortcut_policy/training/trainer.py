@@ -37,7 +37,7 @@ from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.parts import prepare
 from shortcut_policy.training.precision import computes_bf16
 from shortcut_policy.training.prefetch import Prefetch
-from shortcut_policy.training.processes import any_process, make_accelerator, means
+from shortcut_policy.training.processes import any_process, make_accelerator, means, reaching_all
 from shortcut_policy.training.record import check_length, progress_bar, recorded, run_document
 from shortcut_policy.training.run_folder import check_output, only_training
 from shortcut_policy.training.schedules import make_schedule, phase_starts, present_rate, set_rate
@@ -102,7 +102,7 @@ class Trainer:
         self.config, self.output, self.seed, self.resuming = config, Path(output), seed, resume
         prepare(model, dataset, config, seed, cpu)
         self.rollouts, self.pictures = rollouts, pictures
-        self.accelerator = make_accelerator(cpu, config.batch_size)
+        self.accelerator = make_accelerator(cpu, config)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self.bf16 = computes_bf16(config.precision, self.device)
@@ -272,7 +272,8 @@ class Trainer:
         batch = self.prefetch.batch(self.step, rows)
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        with mixed, reaching_all(self.model):
             losses, metrics = self.wrapped(
                 **batch, ema=self.ema_model, draws=draws, progress=progress, teacher=self.teacher
             )
