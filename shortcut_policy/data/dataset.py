@@ -5,6 +5,7 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, SupportsIndex, TypedDict
 
@@ -33,8 +34,8 @@ STATISTICS_BYTES = 2**27
 #: Folder in the cache.
 FRAMES = "frames"
 
-#: Columns, shape, and whether it is an image: fields of a key that are the same in this are loaded once.
-_Kind = tuple[tuple[int, ...] | None, tuple[int, ...], bool]
+#: Key, columns, shape, and whether it is an image: fields that are the same in this are loaded once.
+_Kind = tuple[str, tuple[int, ...] | None, tuple[int, ...], bool]
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
     actions of all of them are learned. Windows begin up to ``n_obs_steps - 1`` steps before an episode and
     end up to ``n_action_steps - 1`` after it, where the first and last step repeat (see `create_windows`).
 
-    Every value is looked at once, here. Fields of up to ``memory_limit_mb`` are kept in memory and gathered
-    on ``device`` by one indexing operation; larger ones are decoded into a file, from which batches are read
-    (see `frame_file`; it is used again the next time). Images are kept as bytes: one per value.
+    Every value is looked at once, here. The smallest fields, up to ``memory_limit_mb`` together, are kept in
+    memory and gathered on ``device`` by one indexing operation; the others are decoded into files, from which
+    batches are read (see `frame_file`; they are used again the next time). Images are kept as bytes: one per
+    value.
 
     It is a map-style data set of torch, whose items are the training windows, so that a `DataLoader` takes
     it, with workers, too: the source is opened again in each. The trainer calls `batch` instead, which
@@ -89,7 +91,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         val_fraction: Part of the episodes held out for validation, in [0, 1); above 0 it is at least one.
         max_train_episodes: Train on this many episodes, drawn after the split; all if None.
         seed: Of both draws.
-        memory_limit_mb: Largest field that is kept in memory, in MiB.
+        memory_limit_mb: Most that all fields in memory hold together, in MiB, in each process.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
 
@@ -155,8 +157,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
+        self._limit_mb = numbers.memory_limit_mb
+        self._needed = self._count_memory()
         for key in dict.fromkeys(field.key for field in self.fields.values()):
-            self._load(key, numbers.memory_limit_mb, folder)
+            self._load(key, folder)
 
     def __len__(self) -> int:
         """The number of training windows."""
@@ -235,24 +239,34 @@ class DemonstrationDataset(data.Dataset[Batch]):
             create_windows(self.source.episode_ends, self.horizon, before, after, mask=episodes)
         )
 
-    def _load(self, key: str, limit_mb: float, folder: Path) -> None:
+    def _count_memory(self) -> dict[_Kind, int]:
+        """Bytes of what is loaded together with all that is smaller: the smallest stay in memory."""
+        rows = int(self.source.episode_ends[-1])
+        sizes = {
+            _kind(field): rows * int(np.prod(field.shape)) * (1 if field.normalize == "image" else 4)
+            for field in self.fields.values()
+        }
+        kinds = sorted(sizes, key=sizes.__getitem__)
+        return dict(zip(kinds, accumulate(sizes[kind] for kind in kinds), strict=True))
+
+    def _load(self, key: str, folder: Path) -> None:
         """Go through a key: check every value of its fields, and keep them in memory or in files."""
         rows = int(self.source.episode_ends[-1])
         kinds: dict[_Kind, list[str]] = {}
         for name, field in self.fields.items():
             if field.key == key:
-                kinds.setdefault((field.columns, field.shape, field.normalize == "image"), []).append(name)
+                kinds.setdefault(_kind(field), []).append(name)
         kept: list[tuple[Conversion, Tensor]] = []
-        for names in kinds.values():
+        for kind, names in kinds.items():
             convert = Conversion(self.source, self.fields[names[0]])
             say_changes(convert)
-            if rows * int(np.prod(convert.field.shape)) * convert.dtype.itemsize <= limit_mb * 2**20:
+            if self._needed[kind] <= self._limit_mb * 2**20:
                 kept.append(
                     (convert, torch.from_numpy(np.empty((rows, *convert.field.shape), convert.dtype)))
                 )
                 self._in_memory |= dict.fromkeys(names, kept[-1][1])
             else:
-                file = self._frame_file(convert, rows, limit_mb, folder)
+                file = self._frame_file(convert, rows, self._needed[kind], folder)
                 self._on_disk |= dict.fromkeys(names, file)
         if kept:
             converts, tensors = zip(*kept, strict=True)
@@ -260,11 +274,11 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 for tensor, values in zip(tensors, self._converted(key, part, converts), strict=True):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
 
-    def _frame_file(self, convert: Conversion, count: int, limit_mb: float, folder: Path) -> FrameFile:
+    def _frame_file(self, convert: Conversion, count: int, needed: int, folder: Path) -> FrameFile:
         field = convert.field
         kind = "images" if convert.is_image else "values"
-        name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={limit_mb:g}"
-        rows = Rows(f"{name} of {self.source.path}", count, field.shape, convert.dtype, why)
+        name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={self._limit_mb:g}"
+        rows = Rows(f"{name} of {self.source.path}", count, field.shape, convert.dtype, why, needed)
 
         def blocks(done: int) -> Iterator[np.ndarray]:
             for part in self._parts(field.key, done):
@@ -297,6 +311,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = self._in_memory[name]
         # Nine times as fast for images as rows[steps].
         return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])
+
+
+def _kind(field: Field) -> _Kind:
+    return field.key, field.columns, field.shape, field.normalize == "image"
 
 
 def _trim_memory() -> None:

@@ -47,6 +47,7 @@ class Rows:
         shape: Of a row.
         dtype: Of its values.
         why: Why they are not in memory, for messages.
+        needed: Bytes of the fields that would be there, and these.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Rows:
     shape: tuple[int, ...]
     dtype: np.dtype
     why: str = ""
+    needed: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -238,7 +240,7 @@ def _check_space(folder: Path, rows: Rows, done: int) -> None:
         raise InputError(
             f"{rows.name} need {_size(needed)} in {folder} when decoded, and {_size(free)} are free there; "
             "choose a folder with room (data.cache or SHORTCUT_POLICY_CACHE), or give "
-            f"data.memory_limit_mb={-(-rows.bytes // 2**20)} if they fit into memory"
+            f"data.memory_limit_mb={-(-max(rows.needed, rows.bytes) // 2**20)} if they fit into memory"
         )
 
 

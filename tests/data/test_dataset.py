@@ -325,6 +325,20 @@ def test_lazy_fields_are_read_from_files_in_the_cache(whole_store: ZarrSource, t
         assert torch.equal(value, dataset(whole_store).fit_normalizer().state_dict()[name])
 
 
+def test_the_memory_limit_is_of_all_fields_together_and_the_smallest_stay(
+    whole_store: ZarrSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"agent": 2 * 4, "action": 2 * 4, "keypoint": 6 * 4, "image": 4 * 4 * 3}
+    for kept in range(len(sizes) + 1):
+        limit = sum(list(sizes.values())[:kept]) * ROWS / 2**20
+        demonstrations = dataset(whole_store, memory_limit_mb=limit, cache=tmp_path / str(kept))
+        assert len(list((tmp_path / str(kept)).rglob("*.rows"))) == len(sizes) - kept
+        assert_same(
+            demonstrations.batch(demonstrations.train), dataset(whole_store).batch(demonstrations.train)
+        )
+    assert capsys.readouterr().err.count("images of key 'image'") == len(sizes)
+
+
 def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path: Path) -> None:
     twice = {"a": Field("state", (5,)), "b": Field("state", (5,), normalize="gaussian")}
     lazy = dataset(whole_store, obs=twice, memory_limit_mb=0, cache=tmp_path)
