@@ -21,7 +21,8 @@ from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore
 
 from shortcut_policy.data.source import expand
-from shortcut_policy.data.zarr_source import ENDS, LAYOUT, RECORDING, ZarrSource
+from shortcut_policy.data.zarr_files import ENDS, LAYOUT
+from shortcut_policy.data.zarr_source import RECORDING, ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.locks import writer_lock
 
@@ -170,6 +171,13 @@ class EpisodeWriter:
                 raise InputError(f"{self.path} holds folders that are no zarr groups; choose another path")
             return 0, 0
         source = ZarrSource(self.path)
+        if source.lacking:
+            raise InputError(f"nothing can be appended: {next(iter(source.lacking.values()))}")
+        if source.ends_name != ENDS or not source.prefix or any("/" in key for key in source.keys):
+            raise InputError(
+                f"nothing can be appended to {self.path}: it holds {', '.join(source.keys)} and "
+                f"{source.ends_name}, and a writer makes data/<key> and {ENDS} alone; choose another path"
+            )
         return len(source.episode_ends), int(source.episode_ends[-1])
 
     def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
