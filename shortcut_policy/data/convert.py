@@ -92,11 +92,13 @@ def zarr_to_hdf5(path: Path, output: Path, env_args: str | None, actions: str) -
 
 def _repaired(path: Path) -> RobomimicSource | None:
     """The file with ``object`` repaired; None, with a line that says why, if that cannot be."""
-    try:
-        return RobomimicSource(path, poses=True)
-    except InputError as error:
-        print(f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {error}")
-        return None
+    source = RobomimicSource(path, poses=True)
+    if OBJECT not in source.lacking:
+        return source
+    print(
+        f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {source.lacking[OBJECT]}"
+    )
+    return None
 
 
 def _write_episodes(

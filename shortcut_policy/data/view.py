@@ -144,7 +144,8 @@ def _attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
 
 
 def _named(env_args: EnvArgs) -> str:
-    return f"{env_args.name}, robosuite {env_args.version}"
+    version = f", robosuite {env_args.version}" if env_args.version else ""
+    return f"{env_args.name}{version}" or "not said"
 
 
 def _is_numeric(source: EpisodeSource, key: str) -> bool:
