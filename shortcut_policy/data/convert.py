@@ -61,6 +61,8 @@ def hdf5_to_zarr(path: Path, output: Path) -> None:
     the attribute ``robomimic``.
     """
     stored = RobomimicSource(path, objects="stored", poses=True)
+    for why in stored.lacking.values():
+        print(f"left out: {why}")
     names = {key: _array_name(key, stored.dataset_of(key)) for key in stored.keys}
     about = {
         "attributes": stored.attributes(),

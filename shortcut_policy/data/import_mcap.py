@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shortcut_policy.data.mcap_reader import Recording, read_episodes
+from shortcut_policy.data.mcap_reader import Recording, check_file, read_episodes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.errors import InputError
@@ -36,6 +36,8 @@ def import_mcap(inputs: Sequence[str], output: str, recording: Recording) -> Pat
     files = [file for path in inputs for file in _files(expand(path))]
     if not files:
         raise InputError("input names no file; give an MCAP file, a folder of them, or a list")
+    for file in files:  # before the first is gone through, which may take long
+        check_file(file, recording)
     about = {"files": [file.name for file in files], "recording": asdict(recording)}
     target.parent.mkdir(parents=True, exist_ok=True)
     # In one step: a store that lacks the last files looks like a whole one.

@@ -139,6 +139,12 @@ def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterato
             yield episode
 
 
+def check_file(path: str | os.PathLike[str], recording: Recording) -> None:
+    """Raise `InputError` unless a file can be opened and has the topics, without a look at its messages."""
+    with _opened(expand(path)) as reader:
+        _check_topics(reader, expand(path), recording)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator["McapReader"]:
     """A reader of a file; what goes wrong with the file becomes one sentence."""

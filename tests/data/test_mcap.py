@@ -376,6 +376,10 @@ def test_a_folder_of_files_becomes_a_store(tmp_path: Path, capsys: pytest.Captur
         command("other.zarr", input=tmp_path)
     with pytest.raises(InputError, match=r"recording=.*none.yaml cannot be read .* give the name of a file"):
         command("other.zarr", recording=tmp_path / "none.yaml")
+    write(tmp_path / "files" / "3.mcap", [pose(0, 1)])
+    with pytest.raises(InputError, match=r"3\.mcap has no topic /joints"):
+        command("other.zarr")
+    (tmp_path / "files" / "3.mcap").unlink()
     write(tmp_path / "files" / "2.mcap", [joints(i / 10, 1, math.inf) for i in range(3)])
     with pytest.raises(InputError, match=r"2\.mcap: key 'state' .* not finite"):
         command("other.zarr")
