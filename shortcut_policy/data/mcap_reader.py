@@ -275,7 +275,8 @@ def _spans(found: Mapping[str, _Key], gap: float | None) -> list[tuple[int, int]
 
 def _marked(reader: "McapReader", topic: str, path: str) -> list[tuple[int, int]]:
     """From the message that begins a run of one value other than zero to the one that ends it, as logged."""
-    steps, spans, before = parse_path(path), [], 0.0
+    steps, before = parse_path(path), 0.0
+    spans: list[tuple[int, int]] = []
     for _, _, message, decoded in reader.iter_decoded_messages(topics=[topic]):
         try:
             value = float(numbers(decoded, steps)[0])

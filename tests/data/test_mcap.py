@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
@@ -384,6 +386,13 @@ def test_a_folder_of_files_becomes_a_store(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(InputError, match=r"2\.mcap: key 'state' .* not finite"):
         command("other.zarr")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demos.zarr", "files", "robot.yaml"]
+
+
+def test_the_recording_of_the_page_can_be_read() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs/mcap.md"
+    (block,) = re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), flags=re.S)
+    keys = parse(Recording, yaml.safe_load(block), "the page").keys
+    assert keys["front"].size == (96, 96) and keys["turn"].resample == "slerp"
 
 
 def test_settings_from_python() -> None:
