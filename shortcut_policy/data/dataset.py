@@ -91,7 +91,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         val_fraction: Part of the episodes held out for validation, in [0, 1); above 0 it is at least one.
         max_train_episodes: Train on this many episodes, drawn after the split; all if None.
         seed: Of both draws.
-        memory_limit_mb: Most that all fields in memory hold together, in MiB, in each process.
+        memory_limit_mb: Most that all fields in memory hold together, in MiB; the processes of torchrun on a
+            machine share it.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
 
@@ -157,7 +158,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
-        self._limit_mb = numbers.memory_limit_mb
+        # Processes of torchrun on one machine each hold the fields, and share its memory.
+        self._limit_mb = numbers.memory_limit_mb / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         self._needed = self._count_memory()
         for key in dict.fromkeys(field.key for field in self.fields.values()):
             self._load(key, folder)

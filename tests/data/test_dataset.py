@@ -339,6 +339,16 @@ def test_the_memory_limit_is_of_all_fields_together_and_the_smallest_stay(
     assert capsys.readouterr().err.count("images of key 'image'") == len(sizes)
 
 
+def test_processes_of_one_machine_share_the_memory_limit(
+    whole_store: ZarrSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_bytes = ROWS * (2 * 4 + 2 * 4 + 6 * 4 + 4 * 4 * 3)
+    assert dataset(whole_store, memory_limit_mb=all_bytes / 2**20, cache=tmp_path).in_memory
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert not dataset(whole_store, memory_limit_mb=all_bytes / 2**20, cache=tmp_path).in_memory
+    assert dataset(whole_store, memory_limit_mb=all_bytes / 2**19, cache=tmp_path).in_memory
+
+
 def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path: Path) -> None:
     twice = {"a": Field("state", (5,)), "b": Field("state", (5,), normalize="gaussian")}
     lazy = dataset(whole_store, obs=twice, memory_limit_mb=0, cache=tmp_path)
