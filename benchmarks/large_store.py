@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/large_store.py --gigabytes 0.2 --updates 20 --output /tmp/results.json
 
 Writes a store of random pictures of 96 x 96 from two cameras, which no codec makes smaller, and 600 numbers a
-step, which fit into the memory limit as it comes (1 GiB) and so are held by each process. On it a small
+step, which fit into the memory limit as it comes (1 GiB) and so are held in memory by one. On it a small
 policy is trained with ``scripts/train.py``, first by one process, which decodes the pictures, then by two,
 which read what was decoded. The folder needs twice the size of the store and is deleted.
 
