@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/act.py [--old 28240b4] [--lerobot PYTHON] [--rounds 3]
 
-Batches of one observation, from NumPy to the executed actions, on one thread. Rows take turns: a block of
-calls each, several times, so that what slows the machine slows all of them. ``--old`` is a commit of this
-repository, cloned and measured in a process of its own; ``--lerobot`` an interpreter of Python 3.12 with
-LeRobot 0.6.1 (``pip install "lerobot[diffusion]==0.6.1"``): its DiffusionPolicy gets a UNet of our widths.
+Batches of one observation, from NumPy to the executed actions, on one thread. Every row has a process of its
+own, as on a robot: runtimes in one process disturb each other's memory and threads. They take turns, a block
+of calls each, several times, so that what slows the machine slows all of them. ``--old`` is a commit of this
+repository, which is cloned; ``--lerobot`` an interpreter of Python 3.12 with LeRobot 0.6.1
+(``pip install "lerobot[diffusion]==0.6.1"``): its DiffusionPolicy gets a UNet of our widths.
 
 ``results/act/results.json`` has the ``rows``, and as ``limit`` what the core reads in a second and how
 long the weights that are left in the graph take at that rate; ``docs/fast_act.md`` gets the table.
@@ -19,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +41,49 @@ ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "pretrained" / "pusht"
 Call = Callable[[], Any]
 
-#: Runtime and precision of the shipped policy at one step; those that are also measured at 16 steps.
-RUNTIMES = (
-    ("onnx", "fp32"),
-    ("openvino", "fp32"),
-    ("openvino", "bf16"),
-    ("inductor", "fp32"),
-    ("aoti", "fp32"),
-    ("aoti", "bf16"),
+SMALL, IMAGE, LARGE = "4.5M", "4.5M and light encoder, one 96 x 96 camera", "66M"
+#: Runtime, precision, network and steps of our own rows.
+OWN = (
+    ("eager", "fp32", SMALL, 1),
+    ("onnx", "fp32", SMALL, 1),
+    ("openvino", "fp32", SMALL, 1),
+    ("openvino", "bf16", SMALL, 1),
+    ("inductor", "fp32", SMALL, 1),
+    ("aoti", "fp32", SMALL, 1),
+    ("aoti", "bf16", SMALL, 1),
+    ("eager", "fp32", SMALL, 16),
+    ("openvino", "fp32", SMALL, 16),
+    ("eager", "fp32", IMAGE, 1),
+    ("onnx", "fp32", IMAGE, 1),
+    ("openvino", "fp32", IMAGE, 1),
+    ("eager", "fp32", LARGE, 1),
+    ("openvino", "fp32", LARGE, 1),
+    ("openvino", "bf16", LARGE, 1),
 )
-SIXTEEN = ("openvino", "fp32")
-PEER = """
-import json, sys, time
-import numpy as np, torch
-sys.path.insert(0, {folder!r})
-torch.set_num_threads(1)
-{make}
+#: What a row's process does, once ``call`` is there: says so, then times as many calls as it is asked for.
+BLOCKS = """
+print("ready", flush=True)
 while (line := sys.stdin.readline()):
     times = []
     for _ in range(int(line)):
         start = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - start))
+        if len(times) > 12 and sum(times) > 3000:
+            break
     print(json.dumps(times), flush=True)
+"""
+OURS = """
+import json, sys, time
+sys.path.insert(0, {folder!r})
+from act import call_of
+call = call_of(*{row!r})
+"""
+PEER = """
+import json, sys, time
+import numpy as np, torch
+sys.path.insert(0, {folder!r})
+torch.set_num_threads(1)
 """
 OLD = """
 sys.path.insert(0, {folder!r} + "/envs")
@@ -91,6 +113,52 @@ def call():
 """
 
 
+@dataclass
+class Row:
+    """A line of the table, the program whose process measures it, and its times so far in ms."""
+
+    runtime: str
+    precision: str
+    network: str
+    steps: int
+    python: str
+    code: str
+    times: list[float] = field(default_factory=list)
+
+    def start(self, stack: ExitStack) -> "subprocess.Popen[str]":
+        """Its process, once all is made that is timed."""
+        began = time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        command = [self.python, "-c", self.code + BLOCKS]
+        process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        while (line := process.stdout.readline()) != "ready\n":  # compilers print as well
+            if not line:
+                sys.exit(f"{self.runtime} {self.precision}, {self.network}: its process ended, see above")
+        seconds = time.perf_counter() - began
+        print(f"{self.runtime} {self.precision}, {self.network}, {self.steps} steps: {seconds:.0f} s to make")
+        return process
+
+    def measure(self, process: "subprocess.Popen[str]", calls: int) -> None:
+        """Another block; without its first calls, which find cold caches."""
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{calls + 10}\n")
+        process.stdin.flush()
+        self.times += json.loads(process.stdout.readline())[10:]
+
+    def result(self) -> dict[str, Any]:
+        """As it is written."""
+        p50, p95 = np.percentile(self.times, (50, 95))
+        found = {name: getattr(self, name) for name in ("runtime", "precision", "network", "steps")}
+        return found | {
+            "p50_ms": round(float(p50), 3),
+            "p95_ms": round(float(p95), 3),
+            "device": device_name(torch.device("cpu")),
+        }
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -101,72 +169,53 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without what takes minutes to make")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        rows, blocks = own_rows(options.quick)
-        with peers(options, Path(folder)) as more:
-            for row, block in more:
-                rows.append(row)
-                blocks.append(block)
-            times: list[list[float]] = [[] for _ in rows]
-            for _ in range(options.rounds):
-                for number, block in enumerate(blocks):
-                    times[number] += block(options.calls)
-    device = device_name(torch.device("cpu"))
-    for row, own in zip(rows, times, strict=True):
-        p50, p95 = np.percentile(own, (50, 95))
-        row |= {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3), "device": device}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        rows = own_rows(options.quick) + list(peers(options.old, options.lerobot, Path(folder)))
+        processes = [row.start(stack) for row in rows]
+        for _ in range(options.rounds):
+            for row, process in zip(rows, processes, strict=True):
+                row.measure(process, options.calls)
+    results = [row.result() for row in rows]
     found = {
         "command": command_line(),
         "commit": commit(),
         "versions": library_versions(),
         "threads": torch.get_num_threads(),
         "limit": limit(),
-        "rows": rows,
+        "rows": results,
     }
     write_atomic(ROOT / "results" / "act" / "results.json", json.dumps(found, indent=2) + "\n")
-    write_into(ROOT / "docs" / "fast_act.md", "act", table(rows))
-    print(table(rows), json.dumps(found["limit"]), sep="\n")
+    write_into(ROOT / "docs" / "fast_act.md", "act", table(results))
+    print(table(results), json.dumps(found["limit"]), sep="\n")
 
 
-def own_rows(quick: bool) -> tuple[list[dict[str, Any]], list[Callable[[int], list[float]]]]:
-    """Rows without their times, and what times a block of calls of each."""
-    small = load_policy(CHECKPOINT)
-    image = untrained(
-        {"image": Field("img", (96, 96, 3), normalize="image"), "agent_pos": Field("state", (2,))},
-        encoder="image_light",
-    )
-    found: list[tuple[str, str, str, int, Policy]] = [
-        ("eager", "fp32", "4.5M", 1, small),
-        ("eager", "fp32", "4.5M", 16, small),
-        ("eager", "fp32", "4.5M and light encoder, one 96 x 96 camera", 1, image),
+def own_rows(quick: bool) -> list[Row]:
+    """Those of this build; ``quick``: without what compiles for minutes, and the large network."""
+    wanted = [
+        row
+        for row in OWN
+        if not quick
+        or (row[0] not in ("aoti", "inductor") and row[2] != LARGE and row[0::3] != ("openvino", 16))
     ]
-    for runtime, precision in RUNTIMES:
-        if quick and runtime in ("aoti", "inductor"):
-            continue
-        found.append((runtime, precision, "4.5M", 1, compiled(small, runtime, 1, precision)))
-    if not quick:
-        found.append((*SIXTEEN, "4.5M", 16, compiled(small, SIXTEEN[0], 16, SIXTEEN[1])))
-    for runtime in ("onnx", "openvino"):
-        fast = compiled(image, runtime, 1, "fp32")
-        found.append((runtime, "fp32", "4.5M and light encoder, one 96 x 96 camera", 1, fast))
-    if not quick:
-        large = untrained(
-            {"keypoint": Field("keypoint", (9, 2)), "agent_pos": Field("state", (2,))}, "unet_large"
-        )
-        found.append(("eager", "fp32", "66M", 1, large))
-        for precision in ("fp32", "bf16"):
-            found.append(("openvino", precision, "66M", 1, compiled(large, "openvino", 1, precision)))
-    keys = ("runtime", "precision", "network", "steps")
-    rows = [dict(zip(keys, row[:4], strict=True)) for row in found]
-    return rows, [timed(acting(policy, steps)) for *_, steps, policy in found]
+    return [
+        Row(*row, sys.executable, OURS.format(folder=str(Path(__file__).parent), row=row)) for row in wanted
+    ]
 
 
-def compiled(policy: Policy, runtime: str, steps: int, precision: str) -> Policy:
-    """With a line that says what is being made: some take minutes."""
-    start = time.perf_counter()
-    fast = policy.compile(runtime, steps=steps, precision=precision)
-    print(f"{runtime} {precision}, {steps} steps: made in {time.perf_counter() - start:.0f} s", flush=True)
-    return fast
+def call_of(runtime: str, precision: str, network: str, steps: int) -> Call:
+    """What a robot's loop calls, in the process of a row."""
+    torch.set_num_threads(1)
+    keypoint, place = Field("keypoint", (9, 2)), Field("state", (2,))
+    if network == SMALL:
+        policy = load_policy(CHECKPOINT)
+    elif network == LARGE:
+        policy = untrained({"keypoint": keypoint, "agent_pos": place}, "unet_large")
+    else:
+        image = Field("img", (96, 96, 3), normalize="image")
+        policy = untrained({"image": image, "agent_pos": place}, encoder="image_light")
+    if runtime != "eager":
+        policy = policy.compile(runtime, steps=steps, precision=precision)
+    return acting(policy, steps)
 
 
 def untrained(obs: dict[str, Field], backbone: str = "unet", encoder: str = "lowdim") -> Policy:
@@ -174,10 +223,10 @@ def untrained(obs: dict[str, Field], backbone: str = "unet", encoder: str = "low
     action = Field("action", (2,))
     policy = Policy.build(obs, action, backbone=backbone, encoder=encoder)
     fields, statistics = {**obs, "action": action}, {}
-    for name, field in fields.items():
-        if field.normalize == "limits":
+    for name, one in fields.items():
+        if one.normalize == "limits":
             statistics[name] = RunningStatistics()
-            statistics[name].update(np.stack([np.zeros(field.shape), np.full(field.shape, 512.0)]))
+            statistics[name].update(np.stack([np.zeros(one.shape), np.full(one.shape, 512.0)]))
     policy.normalizer = Normalizer(fields, statistics)
     return policy.eval()
 
@@ -189,67 +238,18 @@ def acting(policy: Policy, steps: int) -> Call:
     return lambda: policy.act(obs, steps, generator).numpy()
 
 
-def timed(call: Call) -> Callable[[int], list[float]]:
-    """Milliseconds of each call of a block; at most three seconds of them, and ten to warm up."""
-
-    def block(calls: int) -> list[float]:
-        times: list[float] = []
-        for number in range(calls + 10):
-            start = time.perf_counter()
-            call()
-            times.append(1000 * (time.perf_counter() - start))
-            if number >= 13 and sum(times) > 3000:
-                break
-        return times[10:]
-
-    return block
-
-
-@contextmanager
-def peers(
-    options: argparse.Namespace, folder: Path
-) -> Iterator[list[tuple[dict[str, Any], Callable[[int], list[float]]]]]:
-    """Rows that need another interpreter or another build, each in a process that waits for its turn."""
-    codes: list[tuple[str, str, int, str, int]] = []
-    if options.old:
+def peers(old: str, lerobot: str | None, folder: Path) -> Iterator[Row]:
+    """Rows of another build and of another library."""
+    if old:
         clone = folder / "old"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        subprocess.run(["git", "-C", str(clone), "checkout", "--quiet", options.old], check=True)
-        checkpoint = clone / CHECKPOINT.relative_to(ROOT)
-        make = OLD.format(folder=str(clone), checkpoint=str(checkpoint))
-        code = PEER.format(folder=str(clone), make=make)
-        codes.append((sys.executable, f"eager_{options.old}", 1, code, options.calls))
-    if options.lerobot:
+        subprocess.run(["git", "-C", str(clone), "checkout", "--quiet", old], check=True)
+        code = OLD.format(folder=str(clone), checkpoint=str(clone / CHECKPOINT.relative_to(ROOT)))
+        yield Row(f"eager_{old}", "fp32", SMALL, 1, sys.executable, PEER.format(folder=str(clone)) + code)
+    if lerobot:
         for name, scheduler, steps in (("ddpm100", "DDPM", 100), ("ddim10", "DDIM", 10), ("1", "DDIM", 1)):
-            code = PEER.format(folder="", make=LEROBOT.format(scheduler=scheduler, steps=steps))
-            codes.append((options.lerobot, f"lerobot_{name}", steps, code, max(4, options.calls // steps)))
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [python, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for python, _, _, code, _ in codes
-    ]
-    try:
-        yield [
-            (
-                {"runtime": name, "precision": "fp32", "network": "4.5M", "steps": steps},
-                lambda _, process=process, calls=calls: ask(process, calls),
-            )
-            for (_, name, steps, _, calls), process in zip(codes, started, strict=True)
-        ]
-    finally:
-        for process in started:
-            process.kill()
-
-
-def ask(process: "subprocess.Popen[str]", calls: int) -> list[float]:
-    """The times of a block in another process, without its first calls."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(f"{calls + 3}\n")
-    process.stdin.flush()
-    times: list[float] = json.loads(process.stdout.readline())
-    return times[3:]
+            code = LEROBOT.format(scheduler=scheduler, steps=steps)
+            yield Row(f"lerobot_{name}", "fp32", SMALL, steps, lerobot, PEER.format(folder="") + code)
 
 
 def limit() -> dict[str, Any]:
@@ -285,7 +285,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        old = [r for r in rows if r["runtime"].startswith("eager_") and row["network"] == "4.5M"]
+        old = [r for r in rows if r["runtime"].startswith("eager_") and row["network"] == SMALL]
         own = [r for r in rows if r["runtime"] == "eager" and r["network"] == row["network"]]
         reference = (old or own)[0]["p50_ms"]
         ratio = f"{reference / row['p50_ms']:.1f}x" if row["steps"] == 1 else ""

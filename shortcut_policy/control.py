@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.adaptive import Steps, check_steps
+from shortcut_policy.data.normalizer import Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
 from shortcut_policy.objectives.base import Generators, check_generators
@@ -82,6 +83,7 @@ class StepwiseControl(ABC):
     cameras: frozenset[str]
     n_obs_steps: int
     objective: Objective
+    normalizer: Normalizer
     device: torch.device
     _episode: Episode | None = None
 
@@ -196,9 +198,12 @@ class StepwiseControl(ABC):
                 )
         for name in self.cameras:
             check_picture(name, tensors[name])
-        if not torch.stack([x.isfinite().all() for x in tensors.values()]).all():
-            bad = ", ".join(name for name, x in tensors.items() if not x.isfinite().all())
-            raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
+        usual = [x.isfinite().all() for x in tensors.values()]
+        usual += [self.normalizer.is_near(name, x) for name, x in tensors.items()]
+        if not torch.stack(usual).all():
+            if bad := ", ".join(name for name, x in tensors.items() if not x.isfinite().all()):
+                raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
+            self.normalizer.say_far(tensors)
         return tensors
 
     def _one_step(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:

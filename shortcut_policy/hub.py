@@ -1,6 +1,6 @@
-"""Checkpoints on the Hugging Face hub: ``hf://user/name`` in place of a folder.
+"""Checkpoints and datasets on the Hugging Face hub: ``hf://user/name`` in place of a folder.
 
-Nothing of the hub's library is imported before a checkpoint comes from there or goes there.
+Nothing of the hub's library is imported before something comes from there or goes there.
 """
 
 import re
@@ -17,7 +17,7 @@ CARD = "README.md"
 
 
 class Repository(NamedTuple):
-    """A model on the hub.
+    """A model or a dataset on the hub.
 
     Attributes:
         name: ``user/name``.
@@ -74,6 +74,25 @@ def download(address: str | Path, files: Sequence[str]) -> Path:
     return folder
 
 
+def download_dataset(address: str | Path) -> Path:
+    """Fetch all files of a dataset, or take them from the hub's cache on this machine.
+
+    Args:
+        address: ``hf://user/name[@revision]``; without a network the cache answers, if it holds them.
+
+    Returns:
+        The folder of the cache that holds them.
+
+    Raises:
+        InputError: There is no such dataset or revision, no access to it, or no network.
+    """
+    repository = parse(address)
+    from huggingface_hub import snapshot_download
+
+    with _one_sentence(f"{address} cannot be fetched", "dataset"):
+        return Path(snapshot_download(repository.name, revision=repository.revision, repo_type="dataset"))
+
+
 def upload(
     folder: Path,
     repo: str,
@@ -121,7 +140,7 @@ def upload(
 
 
 @contextmanager
-def _one_sentence(what: str) -> Iterator[None]:
+def _one_sentence(what: str, kind: str = "model") -> Iterator[None]:
     """Say in one sentence what the hub's library raised."""
     import httpx
     from huggingface_hub import errors
@@ -129,12 +148,12 @@ def _one_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except errors.RevisionNotFoundError as error:
-        raise InputError(f"{what}: the model has no such revision; correct it") from error
+        raise InputError(f"{what}: the {kind} has no such revision; correct it") from error
     except errors.GatedRepoError as error:
         raise InputError(f"{what}: its owner grants access on request; ask there and log in") from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{what}: there is no such model, or you may not see it; correct the name, or log in with "
+            f"{what}: there is no such {kind}, or you may not see it; correct the name, or log in with "
             "`hf auth login`"
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:

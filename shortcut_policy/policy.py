@@ -43,10 +43,12 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         obs_noise: Standard deviation of what is added to each number of the normalised observations, but to
             no picture, while training, so that a small set of demonstrations is not learned by heart (Bishop
             1995); None adds nothing.
+        obs_clamp: Normalised observations, but no pictures, are kept within this size, in training and at
+            play: a sensor that fails cannot carry the network far away from what it knows. None for any size.
         prefix_steps: K, the most actions that `act` takes as a ``prefix``; training gives 0 to K of them.
 
     Raises:
-        InputError: ``obs_noise`` is not a number above 0.
+        InputError: ``obs_noise`` is not a number above 0, or ``obs_clamp`` below 1.
 
     Attributes:
         normalizer: Scaling between environment and network units; buffers of this module.
@@ -65,13 +67,17 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         backbone: nn.Module,
         objective: Objective,
         obs_noise: float | None = None,
+        obs_clamp: float | None = None,
         prefix_steps: int = 0,
     ) -> None:
         super().__init__(Normalizer.empty({**obs, ACTION: action}), encoder, backbone, objective)
         if obs_noise is not None:
             words = "above 0, a standard deviation, or null for none"
             check_number("obs_noise", obs_noise, lambda std: std > 0, words)
-        self.obs_noise = obs_noise
+        if obs_clamp is not None:
+            words = "at least 1, in normalised units, or null for none"
+            check_number("obs_clamp", obs_clamp, lambda size: size >= 1, words)
+        self.obs_noise, self.obs_clamp = obs_noise, obs_clamp
         self.obs_shapes = {name: field.shape for name, field in obs.items()}
         self.cameras = frozenset(name for name, field in obs.items() if field.normalize == "image")
         (self.action_dim,) = action.shape
@@ -93,6 +99,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         encoder: str | Mapping[str, Any] = "lowdim",
         precondition: Mapping[str, float] | Literal["default"] | None = "default",
         obs_noise: float | None = None,
+        obs_clamp: float | None = None,
         prefix_steps: int = 0,
         seed: int = 0,
         task: str | None = None,
@@ -113,6 +120,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             precondition: Arguments of `Preconditioned`; None for none, by default those of
                 ``configs/train.yaml``.
             obs_noise: See `Policy`.
+            obs_clamp: See `Policy`.
             prefix_steps: See `Policy`.
             seed: Of the weights.
             task: Name of the task; that of the data if None.
@@ -147,6 +155,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             "n_obs_steps": n_obs_steps,
             "n_action_steps": n_action_steps,
             "obs_noise": obs_noise,
+            "obs_clamp": obs_clamp,
             "prefix_steps": prefix_steps,
         }
         with torch.random.fork_rng():
@@ -162,7 +171,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
         Args:
             spec: Plain mapping with ``obs``, ``action``, ``horizon``, ``n_obs_steps``, ``n_action_steps``,
-                perhaps ``obs_noise`` and ``prefix_steps``, and what `build_parts` takes.
+                perhaps ``obs_noise``, ``obs_clamp`` and ``prefix_steps``, and what `build_parts` takes.
 
         Raises:
             InputError: It holds what JSON cannot, or its parts cannot be built or do not fit each other.
@@ -177,7 +186,8 @@ class Policy(StepwiseControl, Compiled, Pretrained):
             unbounded=action.normalize == "gaussian",
             prefix_dim=sizes["prefix_steps"] * (action.shape[0] + 1),
         )
-        policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=spec.get("obs_noise"))
+        noise, clamp = spec.get("obs_noise"), spec.get("obs_clamp")
+        policy = cls(obs=obs, action=action, **sizes, **parts, obs_noise=noise, obs_clamp=clamp)
         policy.spec = dict(spec)
         return policy
 
@@ -335,7 +345,11 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         return {f"action_error_{steps}": error.norm(dim=-1).mean().item()}
 
     def _normalized(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
+        found = {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
+        if self.obs_clamp is None:
+            return found
+        size = self.obs_clamp
+        return {name: x if name in self.cameras else x.clamp(-size, size) for name, x in found.items()}
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import ip_address
 from numbers import Real
 from types import NoneType, UnionType
 from typing import (
@@ -286,6 +287,14 @@ def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
         raise InputError(f"{key}={value} must be {one_of(choices)}")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether nobody on a network can reach what listens at ``host``."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def one_of(choices: Sequence[Any]) -> str:
     """Choices in words: "auto, bf16 or fp32"."""
     *others, last = (str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
@@ -314,7 +323,7 @@ def check_keys(
     for key in map(str, given):
         if key not in known:
             meant = [name for name in elsewhere if name.endswith(f".{key}")] or get_close_matches(key, known)
-            hint = f"did you mean '{meant[0]}'?" if meant else f"it has {', '.join(known)}"
+            hint = f"did you mean '{meant[0]}'?" if meant else f"it has {', '.join(known) or 'none'}"
             raise InputError(f"{owner} has no setting '{key}': {hint}")
     for key in required:
         if key not in given:

@@ -188,3 +188,19 @@ def test_an_action_that_is_not_finite_is_refused(tiny_policy):
     policy.reset(seed=0)
     with pytest.raises(InputError, match="no finite action for these observations"):
         policy.select_action(huge)
+
+
+def test_an_observation_far_from_the_data_is_said_once_and_can_be_clamped(policy: Policy, capsys):
+    obs = batch_of(*[next(observations()) for _ in range(2)])
+    far = {name: value.copy() for name, value in obs.items()}
+    far["keypoint"][:, :, 3, 1] = 5e4
+    for _ in range(2):
+        policy.act(far, generator=torch.Generator().manual_seed(0))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("observation 'keypoint', element [3, 1], is 50000, and the data")
+    tensors = policy.check_histories(far)
+    policy.obs_clamp = 1.5
+    assert policy._normalized(tensors)["keypoint"].amax() == 1.5
+    assert Policy.from_spec({**policy.spec, "obs_clamp": 2}).obs_clamp == 2
+    with pytest.raises(InputError, match=r"obs_clamp=0.5 must be at least 1, in normalised units"):
+        Policy.from_spec({**policy.spec, "obs_clamp": 0.5})

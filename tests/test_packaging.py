@@ -27,6 +27,7 @@ COMMANDS = (
     "rollout",
     "benchmark",
     "collect",
+    "teleop",
     "convert",
     "download",
     "import-mcap",
@@ -136,7 +137,10 @@ def test_wheel_metadata(metadata: Message) -> None:
         "docs",
         "export",
         "images",
+        "lerobot",
         "mcap",
+        "record",
+        "rerun",
         "robomimic",
         "serve",
         "slurm",
@@ -197,7 +201,8 @@ def imported(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["shortcut_policy", "envs", "studies"])
 def test_every_import_is_a_declared_dependency(folder: str) -> None:
-    projects = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    projects = {"PIL": "pillow", "hydra": "hydra-core", "rerun": "rerun-sdk", "sklearn": "scikit-learn"}
+    projects["yaml"] = "pyyaml"
     declared = {canonicalize_name(Requirement(text).name) for text in requirements()}
     needed = {canonicalize_name(projects.get(module, module)) for module in imported(ROOT / folder)}
     assert needed <= declared

@@ -17,6 +17,7 @@ ROOMS = {
     "runtimes": ("Runtimes", "Policies as graphs; [Acting fast](../fast_act.md) compares what runs them."),
     "rollout": ("Rollout", "Playing a policy in its environment."),
     "serving": ("Serving", "A policy behind a socket; [Server](../server.md) shows how to use it."),
+    "recording": ("Recording", "A person's demonstrations; [Record](../record.md) shows how to make some."),
     "benchmark": ("Benchmark", "The harness that compares methods."),
     "images": ("Images", "Image generation with the same objectives and trainer."),
     "commands": ("Commands", "What a script of `scripts/` calls; [Commands](../commands.md) lists them."),

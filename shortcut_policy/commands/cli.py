@@ -134,7 +134,7 @@ def rollout(config: DictConfig) -> None:
 
 @command("convert")
 def convert(config: DictConfig) -> None:
-    """Between robomimic and zarr files: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
+    """Between formats of demonstrations: ``scripts/convert.py input=low_dim_v15.hdf5 output=lift.zarr``."""
     from shortcut_policy.commands.convert import run
 
     run(config)
@@ -184,6 +184,14 @@ def benchmark_images(config: DictConfig) -> None:
 def collect(config: DictConfig) -> None:
     """Record demonstrations with a scripted expert: ``scripts/collect.py expert=pusht episodes=200``."""
     from shortcut_policy.commands.collect import run
+
+    run(config)
+
+
+@command("teleop")
+def teleop(config: DictConfig) -> None:
+    """Record a person in a page of the browser: ``scripts/teleop.py task=pusht output=mine.zarr``."""
+    from shortcut_policy.commands.teleop import run
 
     run(config)
 

@@ -1,4 +1,4 @@
-"""The command that converts between robomimic's HDF5 files and zarr stores."""
+"""The command that converts demonstrations from one file format to another."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from shortcut_policy.commands.configuration import read
-from shortcut_policy.data.convert import convert
+from shortcut_policy.data.convert import ConvertOptions, convert
+from shortcut_policy.data.lerobot_writer import LeRobotSettings
 
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """``configs/convert.yaml``; see `convert`.
+    """``configs/convert.yaml``; see `ConvertOptions` and `LeRobotSettings`.
 
     Attributes:
         env_args: A file, of whose name `convert` says what it has to be.
@@ -19,8 +20,14 @@ class ConvertSettings:
 
     input: str
     output: str
+    to: str | None = None
+    lossy: bool = False
     env_args: Any = None
     actions: str = "action"
+    fps: float | None = None
+    instruction: str | None = None
+    videos: bool = False
+    crf: int = 18
 
 
 def run(config: DictConfig) -> None:
@@ -30,5 +37,7 @@ def run(config: DictConfig) -> None:
         InputError: A setting is wrong; or see `convert`.
     """
     settings = read(config, ConvertSettings)
-    written = convert(settings.input, settings.output, settings.env_args, settings.actions)
+    lerobot = LeRobotSettings(settings.fps, settings.instruction, settings.videos, settings.crf)
+    options = ConvertOptions(settings.to, settings.lossy, settings.env_args, settings.actions, lerobot)
+    written = convert(settings.input, settings.output, options)
     print(f"{written}: written")

@@ -1,16 +1,13 @@
 """The command that serves a policy: ``scripts/serve.py checkpoint=...``."""
 
 import gc
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from signal import SIGINT, SIGTERM
 
 from omegaconf import DictConfig
 
 from shortcut_policy.commands.configuration import read
+from shortcut_policy.commands.ending import ending
 from shortcut_policy.policy import load_policy
 from shortcut_policy.serving.server import PolicyServer, ServerSettings
 
@@ -41,20 +38,8 @@ def run(config: DictConfig) -> None:
     # What is there now stays to the end: looking through it for garbage would only make some client wait.
     gc.collect()
     gc.freeze()
-    with PolicyServer(policy, settings) as server, _ending() as ended:
+    with PolicyServer(policy, settings) as server, ending() as ended:
         print(f"{settings.checkpoint} is served at {server.url}", flush=True)
         # By the second, because a signal that another thread gets does not wake this one.
         while not ended.wait(1.0):
             pass
-
-
-@contextmanager
-def _ending() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, in place of ending the process."""
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (SIGINT, SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

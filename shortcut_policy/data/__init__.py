@@ -8,6 +8,8 @@ from shortcut_policy.lazy import lazy_names
 if TYPE_CHECKING:
     from shortcut_policy.data.dataset import Batch, DemonstrationDataset
     from shortcut_policy.data.env_args import EnvArgs
+    from shortcut_policy.data.lerobot_source import LeRobotSource
+    from shortcut_policy.data.minari_source import MinariSource
     from shortcut_policy.data.normalizer import Normalizer
     from shortcut_policy.data.robomimic_source import RobomimicSource
     from shortcut_policy.data.source import EpisodeSource, Field
@@ -21,6 +23,8 @@ __all__ = [
     "EpisodeSource",
     "EpisodeWriter",
     "Field",
+    "LeRobotSource",
+    "MinariSource",
     "Normalizer",
     "RobomimicSource",
     "ZarrSource",
@@ -37,6 +41,8 @@ __getattr__, __dir__ = lazy_names(
         "EpisodeSource": "shortcut_policy.data.source",
         "EpisodeWriter": "shortcut_policy.data.writer",
         "Field": "shortcut_policy.data.source",
+        "LeRobotSource": "shortcut_policy.data.lerobot_source",
+        "MinariSource": "shortcut_policy.data.minari_source",
         "Normalizer": "shortcut_policy.data.normalizer",
         "RobomimicSource": "shortcut_policy.data.robomimic_source",
         "ZarrSource": "shortcut_policy.data.zarr_source",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from shortcut_policy.build import build
 from shortcut_policy.data.env_args import ENV_ARGS
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
@@ -59,13 +59,8 @@ def collect(
     """
     expert: Expert = build(expert_spec)
     attributes = {**expert.attributes, "seed": seed}
-    if ENV_ARGS in attributes and expand(output).suffix not in HDF5_SUFFIXES:
-        raise InputError(
-            f"output={output} would be a zarr store, but the demonstrations of this expert make a robomimic "
-            "file; give output=<name>.hdf5"
-        )
-    _check_same(output, attributes)
-    with _writer(output, attributes) as writer:
+    check_same(output, attributes)
+    with writer_of(output, attributes) as writer:
         first, rejected = writer.n_episodes, 0
         progress = tqdm(total=episodes, initial=min(first, episodes), unit="episode")
         for episode, failures in _episodes(expert_spec, seed, range(first, episodes), workers):
@@ -92,7 +87,17 @@ def record(expert_spec: Mapping[str, Any], seed: int, index: int) -> tuple[dict[
     raise InputError(f"expert {expert_spec['_target_']} failed {MAX_TRIES} times in a row at episode {index}")
 
 
-def _writer(output: str, attributes: Mapping[str, Any]) -> EpisodeWriter | RobomimicWriter:
+def writer_of(output: str, attributes: Mapping[str, Any]) -> EpisodeWriter | RobomimicWriter:
+    """What writes to a robomimic file if the name ends in .hdf5, and to a zarr store else.
+
+    Raises:
+        InputError: Their demonstrations make a robomimic file, and the name is not of one.
+    """
+    if ENV_ARGS in attributes and expand(output).suffix not in HDF5_SUFFIXES:
+        raise InputError(
+            f"output={output} would be a zarr store, but the demonstrations of this expert make a robomimic "
+            "file; give output=<name>.hdf5"
+        )
     if expand(output).suffix in HDF5_SUFFIXES:
         return RobomimicWriter(output, attributes)
     return EpisodeWriter(output, zarr_format=2, attributes=attributes)
@@ -126,8 +131,8 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _check_same(output: str, attributes: Mapping[str, Any]) -> None:
-    """Episodes of two experts or seeds in one store could not be made again."""
+def check_same(output: str, attributes: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a store was recorded with other attributes: its episodes would differ in kind."""
     path = expand(output)
     stored = recorded_attributes(path) if path.suffix in HDF5_SUFFIXES else attributes_of_store(path)
     if stored is None:

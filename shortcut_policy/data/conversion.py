@@ -53,6 +53,12 @@ class Conversion:
         columns = None if self.field.columns is None else list(self.field.columns)
         return [self.field.key, columns, list(self._axes or ()), self.top]
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the values are the stored ones, as they are."""
+        stored = self.source.dtypes[self.field.key]
+        return self.field.columns is None and self._axes is None and stored == self.dtype == np.uint8
+
     def __call__(self, block: np.ndarray, start: int) -> np.ndarray:
         """Values of the rows from ``start`` on, (N, *stored shape) -> (N, *shape), contiguous.
 

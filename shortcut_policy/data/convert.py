@@ -1,173 +1,174 @@
-"""Between robomimic's HDF5 files and zarr stores, without loss in either direction."""
+"""Between the file formats of demonstrations, with a list of what a format cannot hold."""
 
-import json
+import errno
+import re
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from shortcut_policy.data.action_kind import ACTIONS
-from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
-from shortcut_policy.data.object_state import OBJECT
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
-from shortcut_policy.data.robomimic_writer import write_hdf5
-from shortcut_policy.data.source import episode_rows, expand
-from shortcut_policy.data.writer import EpisodeWriter
-from shortcut_policy.data.zarr_source import ZarrSource
+from shortcut_policy.data.lerobot_recording import is_lerobot, read_lerobot
+from shortcut_policy.data.lerobot_writer import LeRobotSettings, lost_in_lerobot, write_lerobot
+from shortcut_policy.data.minari_recording import is_minari, lost_in_minari, read_minari, write_minari
+from shortcut_policy.data.recording import Recording, one_sentence
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_recording import read_robomimic, write_robomimic
+from shortcut_policy.data.source import expand, file_stamps
+from shortcut_policy.data.zarr_recording import read_zarr, write_zarr
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import write_atomic
 
-#: Attribute of a store that was a robomimic file: what arrays cannot hold.
-ROBOMIMIC = "robomimic"
+FORMATS = ("zarr", "robomimic", "lerobot", "minari")
+#: Names that the folder of a Minari dataset has.
+MINARI_NAME = re.compile(r".*-v\d+")
+#: A disk with less free room is full.
+FULL_BYTES = 2**20
 
 
-def convert(source: str | Path, output: str | Path, env_args: Any = None, actions: str = "action") -> Path:
-    """Convert a robomimic file to a zarr store or a store to a file, as their names say.
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What a conversion needs to know besides its files.
+
+    Attributes:
+        to: Format of the output, one of `FORMATS`; as its name says if None.
+        lossy: Leave out what the output cannot hold, and write a list of it beside the output.
+        env_args: File of JSON, for a robomimic file of what never was one.
+        actions: Key of the actions of a zarr store that never was something else.
+        lerobot: Of a LeRobot dataset.
+    """
+
+    to: str | None = None
+    lossy: bool = False
+    env_args: Any = None
+    actions: str = "action"
+    lerobot: LeRobotSettings = field(default_factory=LeRobotSettings)
+
+
+def convert(source: str | Path, output: str | Path, options: ConvertOptions | None = None) -> Path:
+    """Convert demonstrations to another format: all that they hold, or nothing.
 
     Args:
-        source: What is converted; a robomimic file has a name that ends in .hdf5.
-        output: What it becomes; must not be there yet.
-        env_args: See `zarr_to_hdf5`.
-        actions: See there.
+        source: What is converted, of any of the formats.
+        output: What it becomes; must not be there yet. It appears under this name when it is whole.
+        options: See there; the defaults if None.
 
     Returns:
         Where it was written.
 
     Raises:
-        InputError: The input cannot be read, the output is there already, or neither or both are HDF5 files.
+        InputError: The input cannot be read, has changed meanwhile or holds what the output cannot; the
+            output is there already or of the same format; the disk is full.
     """
-    source, output = expand(source), expand(output)
-    if (source.suffix in HDF5_SUFFIXES) == (output.suffix in HDF5_SUFFIXES):
+    source, output, options = expand(source), expand(output), options or ConvertOptions()
+    of, to = format_of(source), format_to(output, options.to)
+    if of == to:
         raise InputError(
-            f"one of input={source} and output={output} must be a robomimic file, with a name that ends in "
-            ".hdf5, and the other a zarr store"
+            f"input={source} and output={output} are both of the format {to}: copy it, or choose another "
+            f"format, to={' or '.join(name for name in FORMATS if name != of)}"
         )
     if output.exists():
         raise InputError(f"{output} is there already; delete it or choose another output")
-    if source.suffix in HDF5_SUFFIXES:
-        hdf5_to_zarr(source, output)
-    else:
-        zarr_to_hdf5(source, output, env_args, actions)
+    recording = _read(of, source, options)
+    recording.check_actions()
+    lost = _lost(recording, to, options)
+    if lost and not options.lossy:
+        raise InputError(
+            f"{output}, of the format {to}, cannot hold all of {source}: {one_sentence(lost)}; choose "
+            "another format, or leave these out with lossy=true"
+        )
+    stamps = file_stamps(str(source))
+    with _in_one_step(output) as temporary:
+        _write(recording, to, temporary, options)
+        if file_stamps(str(source)) != stamps:
+            raise InputError(
+                f"{source} has changed while it was converted: convert it again when nothing writes to it"
+            )
+    if lost:
+        _say_lost(lost, source, output)
     return output
 
 
-def hdf5_to_zarr(path: Path, output: Path) -> None:
-    """Observations keep their names, other arrays get dots for slashes (``next_obs.object``).
+def format_of(path: Path) -> str:
+    """Format of what is there."""
+    if is_lerobot(path):
+        return "lerobot"
+    if is_minari(path):
+        return "minari"
+    return "robomimic" if path.suffix in HDF5_SUFFIXES else "zarr"
 
-    ``object`` is repaired as `RobomimicSource` does it, and so is what environments of this library give;
-    ``obs.object`` is what the file holds, alone where that cannot be repaired. Masks and attributes become
-    the attribute ``robomimic``.
+
+def format_to(path: Path, to: str | None) -> str:
+    """Format that a name asks for.
+
+    Raises:
+        InputError: ``to`` is no format.
     """
-    stored = RobomimicSource(path, objects="stored", poses=True)
-    for why in stored.lacking.values():
-        print(f"left out: {why}")
-    names = {key: _array_name(key, stored.dataset_of(key)) for key in stored.keys}
-    about = {
-        "attributes": stored.attributes(),
-        "demos": [[name, stored.attributes(name)] for name in stored.demos],
-        "masks": stored.masks(),
-        "datasets": {names[key]: stored.dataset_of(key) for key in stored.keys},
-    }
+    if to is not None:
+        if to not in FORMATS:
+            raise InputError(f"to={to} is not one of {', '.join(FORMATS)}")
+        return to
+    if path.suffix in HDF5_SUFFIXES:
+        return "robomimic"
+    if path.suffix == ".lerobot":
+        return "lerobot"
+    return "minari" if path.suffix == ".minari" or MINARI_NAME.fullmatch(path.name) else "zarr"
+
+
+def _read(name: str, path: Path, options: ConvertOptions) -> Recording:
+    if name == "zarr":
+        return read_zarr(path, options.actions)
+    return {"robomimic": read_robomimic, "minari": read_minari, "lerobot": read_lerobot}[name](path)
+
+
+def _lost(recording: Recording, to: str, options: ConvertOptions) -> list[str]:
+    lost = list(recording.unheld)
+    if to == "minari":
+        lost += lost_in_minari(recording)
+    if to == "lerobot":
+        lost += lost_in_lerobot(recording, options.lerobot)
+    return lost
+
+
+def _write(recording: Recording, to: str, output: Path, options: ConvertOptions) -> None:
+    if to == "zarr":
+        write_zarr(recording, output)
+    elif to == "robomimic":
+        write_robomimic(recording, output, options.env_args)
+    elif to == "minari":
+        write_minari(recording, output)
+    else:
+        write_lerobot(recording, output, options.lerobot)
+
+
+@contextmanager
+def _in_one_step(output: Path) -> Iterator[Path]:
+    """Where to write what then appears as ``output``: half a dataset looks like a whole one."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    # In one step: a store that lacks the last demonstrations looks like a whole one.
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         temporary = Path(folder, output.name)
-        with EpisodeWriter(temporary, attributes={ROBOMIMIC: about}) as writer:
-            _write_episodes(writer, stored, names, _repaired(path))
-        temporary.rename(output)
-
-
-def zarr_to_hdf5(path: Path, output: Path, env_args: str | None, actions: str) -> None:
-    """A store that was a robomimic file becomes that file again; of any other, all keys are observations.
-
-    Args:
-        env_args: File of JSON, for stores that were never a robomimic file.
-        actions: Their key of the actions.
-    """
-    source = ZarrSource(path)
-    about = source.attributes.get(ROBOMIMIC) or _describe(source, env_args, actions)
-    _check_unchanged(source, about)
-    write_hdf5(output, about["attributes"], _episodes(source, about), about["masks"])
-
-
-def _repaired(path: Path) -> RobomimicSource | None:
-    """The file with ``object`` repaired; None, with a line that says why, if that cannot be."""
-    source = RobomimicSource(path, poses=True)
-    if OBJECT not in source.lacking:
-        return source
-    print(
-        f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {source.lacking[OBJECT]}"
-    )
-    return None
-
-
-def _write_episodes(
-    writer: EpisodeWriter, stored: RobomimicSource, names: Mapping[str, str], repaired: RobomimicSource | None
-) -> None:
-    for number, demo in enumerate(tqdm(stored.demos, unit="episode")):
-        rows = episode_rows(stored, number)
-        episode = {names[key]: stored.read(key, *rows) for key in stored.keys}
-        if repaired is not None and OBJECT in repaired.keys:
-            episode[OBJECT] = repaired.read(OBJECT, *rows)
         try:
-            writer.add_episode(episode)
-        except InputError as error:
-            raise InputError(f"{demo} of {stored.path} cannot be converted: {error}") from error
+            yield temporary
+            if output.exists():
+                raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
+            temporary.rename(output)
+        except Exception as error:
+            print(file=sys.stderr)  # after the bar that shows how far it was
+            # HDF5 says in words alone that it ran out of room, and in several.
+            full = shutil.disk_usage(output.parent).free < FULL_BYTES
+            full &= isinstance(error, OSError | RuntimeError)
+            if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"there is no space left for {output} ({error}): nothing was written; free some, or "
+                    "choose another disk"
+                ) from error
+            raise
 
 
-def _check_unchanged(source: ZarrSource, about: Mapping[str, Any]) -> None:
-    """Episodes and keys that came later are in no list of what the file held: they would be left out."""
-    held = [attributes["num_samples"] for _, attributes in about["demos"]]
-    holds = np.diff(source.episode_ends, prepend=0).tolist()
-    added = set(source.keys) - set(about["datasets"]) - {OBJECT}
-    if holds != held or added:
-        more = f" and the keys {', '.join(sorted(added))}" if added else ""
-        raise InputError(
-            f"{source.path} has changed since it was converted from a robomimic file of {len(held)} "
-            f"demonstrations and {sum(held)} steps: it holds {len(holds)} episodes, {sum(holds)} steps"
-            f"{more}; convert that file again, or remove the attribute '{ROBOMIMIC}' to convert the store "
-            "like any other"
-        )
-
-
-def _episodes(
-    source: ZarrSource, about: Mapping[str, Any]
-) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]]:
-    for number, (name, attributes) in enumerate(tqdm(about["demos"], unit="episode")):
-        start, stop = episode_rows(source, number)
-        arrays = {path: source.read(key, start, stop) for key, path in about["datasets"].items()}
-        yield name, attributes, arrays
-
-
-def _describe(source: ZarrSource, env_args: str | None, actions: str) -> dict[str, Any]:
-    if env_args is None:
-        raise InputError(
-            f"{source.path} was not converted from a robomimic file: say with env_args=<file of JSON> what "
-            "it was recorded in, as robomimic does"
-        )
-    try:
-        text = expand(str(env_args)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"env_args={env_args} cannot be read ({error}); give the name of a file of JSON with env_name, "
-            "env_version and env_kwargs"
-        ) from error
-    EnvArgs.parse(text, f"env_args={env_args}")
-    if actions not in source.keys:
-        raise InputError(
-            f"{source.path} has no key '{actions}', given as actions=; it holds {', '.join(source.keys)}"
-        )
-    lengths = np.diff(source.episode_ends, prepend=0).tolist()
-    return {
-        "attributes": {ENV_ARGS: json.dumps(json.loads(text), indent=4), "total": sum(lengths)},
-        "demos": [[f"demo_{i}", {"num_samples": length}] for i, length in enumerate(lengths)],
-        "masks": {},
-        "datasets": {key: ACTIONS if key == actions else f"obs/{key}" for key in source.keys},
-    }
-
-
-def _array_name(key: str, dataset: str) -> str:
-    """Keys of the source, but ``object`` itself is the repaired one."""
-    return (dataset if key == OBJECT else key).replace("/", ".")
+def _say_lost(lost: list[str], source: Path, output: Path) -> None:
+    listing = output.with_name(f"{output.name}.lost.txt")
+    write_atomic(listing, "\n".join([f"Left out of {output.name}, made of {source}:", *lost, ""]))
+    print("\n  ".join([f"{output} cannot hold, and lacks (listed in {listing}):", *lost]))

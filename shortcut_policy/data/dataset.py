@@ -1,11 +1,10 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
-import ctypes
 import operator
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, SupportsIndex, TypedDict
 
@@ -17,13 +16,22 @@ from torch.utils import data
 
 from shortcut_policy.data.conversion import Conversion, say_changes
 from shortcut_policy.data.fields import ACTION
-from shortcut_policy.data.frame_file import FrameFile, Rows, frame_file
-from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
-from shortcut_policy.data.source import EpisodeSource, Field, expand, pieces, row_bytes, whole_chunks
-from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
+from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, SourceOfFrames, frame_file
+from shortcut_policy.data.memory import Kind, kind_of, local_processes, needed_bytes, trim_memory
+from shortcut_policy.data.normalizer import Normalizer, RunningStatistics, nearly_constant
+from shortcut_policy.data.source import (
+    EpisodeSource,
+    Field,
+    expand,
+    pieces,
+    row_bytes,
+    speaks_for_read,
+    whole_chunks,
+)
+from shortcut_policy.data.windows import check_sizes, create_windows, marked_rows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
-from shortcut_policy.settings import Count, Index, NotNegative, check_fields
+from shortcut_policy.settings import Count, Index, NotNegative, check_choice, check_fields
 
 #: Bytes of stored data that are read at a time when a whole key is gone through.
 BLOCK_BYTES = 2**24
@@ -31,11 +39,6 @@ BLOCK_BYTES = 2**24
 PARTS_BETWEEN_TRIMS = 4
 #: Bytes of a block for statistics, whose last digits depend on it.
 STATISTICS_BYTES = 2**27
-#: Folder in the cache.
-FRAMES = "frames"
-
-#: Key, columns, shape, and whether it is an image: fields that are the same in this are loaded once.
-_Kind = tuple[str, tuple[int, ...] | None, tuple[int, ...], bool]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class _Numbers:
     max_train_episodes: Count | None
     seed: Index
     memory_limit_mb: NotNegative
+    only: str | None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -95,6 +99,11 @@ class DemonstrationDataset(data.Dataset[Batch]):
             machine share it.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
+        pad_short_episodes: Repeat the last step of episodes without a window, which have fewer than ``horizon
+            - n_obs_steps - n_action_steps + 2`` steps. If not, they are left out, and how many they are is
+            said on stderr.
+        only: Key of marks, 0 or 1 in each row, such as ``intervention``: only windows whose first played
+            action is in a marked row; all if None.
 
     Attributes:
         train: (N, 3) int64 table of training windows, see `create_windows`; on ``device`` if ``in_memory``.
@@ -121,9 +130,18 @@ class DemonstrationDataset(data.Dataset[Batch]):
         seed: int = 42,
         memory_limit_mb: float = 1024.0,
         cache: str | os.PathLike[str] | None = None,
+        pad_short_episodes: bool = False,
+        only: str | None = None,
     ) -> None:
         numbers = _Numbers(
-            horizon, n_obs_steps, n_action_steps, val_fraction, max_train_episodes, seed, memory_limit_mb
+            horizon,
+            n_obs_steps,
+            n_action_steps,
+            val_fraction,
+            max_train_episodes,
+            seed,
+            memory_limit_mb,
+            only,
         )
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
@@ -139,6 +157,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
             )
         self.source, self.horizon, self.n_obs_steps = source, horizon, n_obs_steps
         self.n_action_steps = n_action_steps
+        check_choice("data.pad_short_episodes", pad_short_episodes, (True, False))
+        self._pad_short = pad_short_episodes
         self.fields: dict[str, Field] = {**obs, ACTION: action}
         self.device = torch.device("cpu")
         for field in self.fields.values():
@@ -146,21 +166,27 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.train_episodes, self.val_episodes = split_episodes(
             len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed
         )
-        self.train = self._windows(self.train_episodes)
-        self.val = self._windows(self.val_episodes)
+        marked = None if only is None else marked_rows(source, only)
+        self.train = self._windows(self.train_episodes, marked)
+        self.val = self._windows(self.val_episodes, marked)
+        if len(self.train) == 0 and marked is not None and len(self._windows(self.train_episodes)):
+            raise InputError(
+                f"no window of a training episode of {source.path} begins in a row that '{only}' marks "
+                f"({int(marked.sum())} of {len(marked)} rows are marked): leave data.only out, or record more"
+            )
         if len(self.train) == 0:
             longest = int(np.diff(source.episode_ends, prepend=0)[self.train_episodes].max())
             raise InputError(
                 f"no training episode of {source.path} is long enough for a window: the longest has "
-                f"{longest} steps, horizon={horizon} needs "
-                f"{horizon - n_obs_steps - n_action_steps + 2}; lower it"
+                f"{longest} steps, horizon={horizon} needs {self._fewest}; lower it, or give "
+                "data.pad_short_episodes=true"
             )
+        self._say_short()
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
-        # Processes of torchrun on one machine each hold the fields, and share its memory.
-        self._limit_mb = numbers.memory_limit_mb / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        self._needed = self._count_memory()
+        self._limit_mb, self._processes = numbers.memory_limit_mb, local_processes()
+        self._needed = needed_bytes(self.fields.values(), int(source.episode_ends[-1]))
         for key in dict.fromkeys(field.key for field in self.fields.values()):
             self._load(key, folder)
 
@@ -215,7 +241,15 @@ class DemonstrationDataset(data.Dataset[Batch]):
             for lo, hi in used:
                 for rows in pieces(lo, hi, row_bytes(self.source, field.key), STATISTICS_BYTES):
                     statistics[name].update(self._rows(name, rows.start, rows.stop))
+        self._say_nearly_constant(statistics)
         return Normalizer(self.fields, statistics)
+
+    def action_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest value of each element of the trained actions, two of (A,), in their units."""
+        found = RunningStatistics()
+        for lo, hi in torch.unique(self.train[:, 1:], dim=0).tolist():
+            found.update(self._rows(ACTION, lo, hi))
+        return found.min, found.max
 
     @property
     def in_memory(self) -> bool:
@@ -233,36 +267,65 @@ class DemonstrationDataset(data.Dataset[Batch]):
     @property
     def size(self) -> dict[str, int]:
         """What a checkpoint says of how much it learned from."""
-        return {"train_episodes": int(self.train_episodes.sum()), "train_windows": len(self.train)}
+        return {"train_episodes": len(torch.unique(self.train[:, 1])), "train_windows": len(self.train)}
 
-    def _windows(self, episodes: np.ndarray) -> Tensor:
+    def _say_nearly_constant(self, statistics: Mapping[str, RunningStatistics]) -> None:
+        """On stderr, which elements hold noise alone.
+
+        Raises:
+            InputError: All elements of the action that vary do, so that nothing would be learned.
+        """
+        for name, field in self.fields.items():
+            elements = nearly_constant(field, statistics[name])
+            if not elements:
+                continue
+            at, low, high = elements[0]
+            where = f"{name} (key '{field.key}' of {self.source.path})"
+            more = f" and {len(elements) - 1} more elements" if len(elements) > 1 else ""
+            found = (
+                f"{where}: element {list(at)}{more} varies by {high - low:.2g} only, {low:.6g} to "
+                f"{high:.6g}, no more than min_range={field.min_range:g}"
+            )
+            moving = statistics[name].max - statistics[name].min > field.min_range
+            if name == ACTION and not moving.any():
+                raise InputError(f"{found}, and so do all of them: give the field a min_range below that")
+            print(f"{found}, and counts as constant; to learn from it, give its field less", file=sys.stderr)
+
+    def _windows(self, episodes: np.ndarray, marked: np.ndarray | None = None) -> Tensor:
         before, after = self.n_obs_steps - 1, self.n_action_steps - 1
-        return torch.from_numpy(
-            create_windows(self.source.episode_ends, self.horizon, before, after, mask=episodes)
-        )
+        ends = self.source.episode_ends
+        found = create_windows(ends, self.horizon, before, after, episodes, marked, pad_short=self._pad_short)
+        return torch.from_numpy(found)
 
-    def _count_memory(self) -> dict[_Kind, int]:
-        """Bytes of what is loaded together with all that is smaller: the smallest stay in memory."""
-        rows = int(self.source.episode_ends[-1])
-        sizes = {
-            _kind(field): rows * int(np.prod(field.shape)) * (1 if field.normalize == "image" else 4)
-            for field in self.fields.values()
-        }
-        kinds = sorted(sizes, key=sizes.__getitem__)
-        return dict(zip(kinds, accumulate(sizes[kind] for kind in kinds), strict=True))
+    @property
+    def _fewest(self) -> int:
+        """Steps of an episode that has a window."""
+        return max(1, self.horizon - self.n_obs_steps - self.n_action_steps + 2)
+
+    def _say_short(self) -> None:
+        """On stderr, how many episodes are too short."""
+        lengths = np.diff(self.source.episode_ends, prepend=0)
+        short = int((lengths < self._fewest).sum())
+        if short and not self._pad_short:
+            print(
+                f"{short} of {len(lengths)} episodes of {self.source.path} have fewer than {self._fewest} "
+                f"steps, which a window of horizon={self.horizon} needs, and are left out; "
+                "data.pad_short_episodes=true trains on them, too, with their last step repeated",
+                file=sys.stderr,
+            )
 
     def _load(self, key: str, folder: Path) -> None:
         """Go through a key: check every value of its fields, and keep them in memory or in files."""
         rows = int(self.source.episode_ends[-1])
-        kinds: dict[_Kind, list[str]] = {}
+        kinds: dict[Kind, list[str]] = {}
         for name, field in self.fields.items():
             if field.key == key:
-                kinds.setdefault(_kind(field), []).append(name)
+                kinds.setdefault(kind_of(field), []).append(name)
         kept: list[tuple[Conversion, Tensor]] = []
         for kind, names in kinds.items():
             convert = Conversion(self.source, self.fields[names[0]])
             say_changes(convert)
-            if self._needed[kind] <= self._limit_mb * 2**20:
+            if self._needed[kind] * self._processes <= self._limit_mb * 2**20:
                 kept.append(
                     (convert, torch.from_numpy(np.empty((rows, *convert.field.shape), convert.dtype)))
                 )
@@ -277,16 +340,28 @@ class DemonstrationDataset(data.Dataset[Batch]):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
 
     def _frame_file(self, convert: Conversion, count: int, needed: int, folder: Path) -> FrameFile:
-        field = convert.field
+        field, source = convert.field, self.source
+        if convert.keeps and isinstance(source, SourceOfFrames) and speaks_for_read(source, "decoded"):
+            file = source.decoded(field.key)
+            if file is not None:
+                return file
         kind = "images" if convert.is_image else "values"
-        name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={self._limit_mb:g}"
-        rows = Rows(f"{name} of {self.source.path}", count, field.shape, convert.dtype, why, needed)
+        each = "" if self._processes == 1 else f" for {self._processes} processes"
+        name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={self._limit_mb:g}{each}"
+        rows = Rows(
+            f"{name} of {source.path}",
+            count,
+            field.shape,
+            convert.dtype,
+            why,
+            needed=needed * self._processes,
+        )
 
         def blocks(done: int) -> Iterator[np.ndarray]:
             for part in self._parts(field.key, done):
                 yield from self._converted(field.key, part, [convert])
 
-        return frame_file(rows, self.source, convert.made_of, blocks, folder)
+        return frame_file(rows, source, convert.made_of, blocks, folder)
 
     def _parts(self, key: str, start: int) -> Iterator[range]:
         """Rows from ``start`` on, in parts that are read at a time."""
@@ -294,7 +369,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         for number, part in enumerate(whole_chunks(self.source, key, start, rows, BLOCK_BYTES), start=1):
             yield part
             if number % PARTS_BETWEEN_TRIMS == 0:
-                _trim_memory()
+                trim_memory()
 
     def _converted(self, key: str, part: range, converts: Sequence[Conversion]) -> list[np.ndarray]:
         """Values of some rows; what is stored of them is freed at once, before the next are read."""
@@ -313,14 +388,3 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = self._in_memory[name]
         # Nine times as fast for images as rows[steps].
         return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])
-
-
-def _kind(field: Field) -> _Kind:
-    return field.key, field.columns, field.shape, field.normalize == "image"
-
-
-def _trim_memory() -> None:
-    """Give the system what was freed in this process, where its C library (glibc) can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from itertools import count
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
-from shortcut_policy.data.source import EpisodeSource, SourceOfFiles
+from shortcut_policy.data.source import EpisodeSource, SourceOfFiles, speaks_for_read
 from shortcut_policy.errors import InputError
 from shortcut_policy.locks import wait_for_lock
 from shortcut_policy.provenance import short_hash
@@ -29,6 +29,8 @@ from shortcut_policy.provenance import short_hash
 #: Goes up when files of before can no longer be used.
 FORMAT = 1
 SUFFIX, PARTIAL = ".rows", ".partial"
+#: Folder in the cache.
+FRAMES = "frames"
 #: Seconds after which a progress bar appears.
 PATIENCE = 2.0
 _numbers = count()
@@ -47,7 +49,8 @@ class Rows:
         shape: Of a row.
         dtype: Of its values.
         why: Why they are not in memory, for messages.
-        needed: Bytes of the fields that would be there, and these.
+        instead: What to do where the file cannot be written; the dataset's settings if it says nothing.
+        needed: Bytes of data.memory_limit_mb with which they would be in memory.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Rows:
     shape: tuple[int, ...]
     dtype: np.dtype
     why: str = ""
+    instead: str = ""
     needed: int = 0
 
     @property
@@ -149,6 +153,15 @@ class FrameFile:
         )
 
 
+@runtime_checkable
+class SourceOfFrames(Protocol):
+    """A source that keeps some of its keys in such a file itself."""
+
+    def decoded(self, key: str) -> FrameFile | None:
+        """The file with all rows of a key as stored; None of a key that is in none."""
+        ...
+
+
 def frame_file(
     rows: Rows, source: EpisodeSource, made_of: list[Any], blocks: Blocks, folder: Path
 ) -> FrameFile:
@@ -229,8 +242,12 @@ def _explained(rows: Rows, folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{rows.name} cannot be decoded into {folder} ({error.strerror or error}); choose another folder "
-            "(data.cache or SHORTCUT_POLICY_CACHE), or raise data.memory_limit_mb if they fit into memory"
+            f"{rows.name} cannot be decoded into {folder} ({error.strerror or error}); "
+            + (
+                rows.instead
+                or "choose another folder (data.cache or SHORTCUT_POLICY_CACHE), or raise "
+                "data.memory_limit_mb if they fit into memory"
+            )
         ) from error
 
 
@@ -239,8 +256,11 @@ def _check_space(folder: Path, rows: Rows, done: int) -> None:
     if needed > free:
         raise InputError(
             f"{rows.name} need {_size(needed)} in {folder} when decoded, and {_size(free)} are free there; "
-            "choose a folder with room (data.cache or SHORTCUT_POLICY_CACHE), or give "
-            f"data.memory_limit_mb={-(-max(rows.needed, rows.bytes) // 2**20)} if they fit into memory"
+            + (
+                rows.instead
+                or "choose a folder with room (data.cache or SHORTCUT_POLICY_CACHE), or give "
+                f"data.memory_limit_mb={-(-max(rows.needed, rows.bytes) // 2**20)} if they fit into memory"
+            )
         )
 
 
@@ -259,13 +279,9 @@ def _size(count: int) -> str:
 
 def _stamp(source: EpisodeSource, key: str) -> list[Any] | None:
     """What a source says of itself, if it speaks for the method that reads: a subclass may read otherwise."""
-    if not isinstance(source, SourceOfFiles):
+    if not isinstance(source, SourceOfFiles) or not speaks_for_read(source, "stamp"):
         return None
-    kind = type(source)
-    reads, speaks = (next(c for c in kind.__mro__ if method in vars(c)) for method in ("read", "stamp"))
-    if reads is not speaks:
-        return None
-    stamp = source.stamp(key)
+    kind, stamp = type(source), source.stamp(key)
     return None if stamp is None else [f"{kind.__module__}.{kind.__qualname__}", *stamp]
 
 

@@ -5,7 +5,6 @@ pictures that an episode needs. So no more is held than the numbers of a file an
 """
 
 import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from mcap.reader import McapReader
 
 Stamp = Literal["header", "log"]
+#: What a file begins and ends with, 8 bytes each, and its last record, of 29: a shorter one is none.
+LEAST_BYTES = 45
 #: Messages of a topic without a picture.
 NOTHING = np.empty((0, 0))
 
@@ -149,7 +150,6 @@ def check_file(path: str | os.PathLike[str], recording: Recording) -> None:
 def _opened(path: Path) -> Iterator["McapReader"]:
     """A reader of a file; what goes wrong with the file becomes one sentence."""
     try:
-        from mcap.exceptions import McapError
         from mcap.reader import make_reader
         from mcap_ros2.decoder import DecoderFactory
     except ImportError as error:
@@ -159,6 +159,12 @@ def _opened(path: Path) -> Iterator["McapReader"]:
         ) from error
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the path of an MCAP file")
+    size = path.stat().st_size
+    if size < LEAST_BYTES:
+        raise InputError(
+            f"{path} has {size} bytes, which is no MCAP file: it was cut off at its beginning or never "
+            "written; copy it again, or leave it out"
+        )
     try:
         with path.open("rb") as file:
             reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
@@ -170,7 +176,7 @@ def _opened(path: Path) -> Iterator["McapReader"]:
             yield reader
     except InputError as error:
         raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-    except (McapError, struct.error, ValueError, OSError) as error:
+    except Exception as error:  # mcap and what it decompresses with raise many kinds
         what = str(error) or type(error).__name__
         raise InputError(
             f"{path} cannot be read as MCAP ({what}); if it was cut off, mend it with 'mcap recover' of the "

@@ -1,5 +1,6 @@
 """Scaling of observations and actions, kept inside the policy so that it cannot be lost or doubled."""
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
@@ -9,6 +10,10 @@ from torch import Tensor
 from shortcut_policy.data.source import Field
 from shortcut_policy.errors import InputError
 from shortcut_policy.float32_buffers import Float32Buffers
+
+#: Size of a normalised number from which on a value is far from the data: a whole range outside them, or ten
+#: standard deviations from their mean.
+FAR = {"limits": 3.0, "gaussian": 10.0}
 
 
 class RunningStatistics:
@@ -47,13 +52,16 @@ class Normalizer(Float32Buffers):
     policy is cast to fewer.
 
     An element that never varied in the training data says nothing: its scale is 0, it normalises to 0
-    whatever its value, and comes back as the constant whatever the network says.
+    whatever its value, and comes back as the constant whatever the network says. So is one that varied by no
+    more than ``min_range`` of its field, see `Field` and `nearly_constant`.
     """
 
     def __init__(self, fields: Mapping[str, Field], statistics: Mapping[str, RunningStatistics]) -> None:
         super().__init__()
         self.names = tuple(fields)
         self._known_finite = False
+        self._far = {name: FAR[field.normalize] for name, field in fields.items() if field.normalize in FAR}
+        self._said: set[tuple[str, int]] = set()
         for name, field in fields.items():
             if "." in name:
                 raise InputError(f"the name '{name}' holds a dot, which a parameter's cannot; rename it")
@@ -87,6 +95,35 @@ class Normalizer(Float32Buffers):
         scale, offset = self._affine(name)
         return y * scale + offset
 
+    def is_near(self, name: str, x: Tensor) -> Tensor:
+        """Whether all of x (..., *shape), in environment units, is about where the training data were; ().
+
+        See `FAR`. An element that was constant is near whatever its value, which the network does not see.
+        """
+        if name not in self._far:
+            return torch.ones((), dtype=torch.bool, device=x.device)
+        return self.normalize(name, x).abs().amax() <= self._far[name]
+
+    def say_far(self, values: Mapping[str, Tensor]) -> None:
+        """Say on stderr, once an element, which of these values are not near, name -> (..., *shape)."""
+        for name in [name for name in values if name in self._far]:
+            scale, offset = self._affine(name)
+            rows = values[name].float().reshape(-1, max(scale.numel(), 1))
+            sizes = self.normalize(name, values[name]).abs().reshape(rows.shape)
+            for element in (sizes.amax(0) > self._far[name]).nonzero().flatten().tolist():
+                if (name, element) in self._said:
+                    continue
+                self._said.add((name, element))
+                value, size = rows[sizes[:, element].argmax(), element].item(), sizes[:, element].max().item()
+                middle, half = offset.flatten()[element].item(), abs(scale.flatten()[element].item())
+                index = list(map(int, np.unravel_index(element, scale.shape)))
+                print(
+                    f"observation '{name}', element {index}, is {value:.6g}, and the data that the policy "
+                    f"learned from lie about {middle:.6g} +- {half:.3g}: the network gets {size:.3g} where "
+                    "it knows about 1; check units and sensor; obs_clamp limits what it gets (said once)",
+                    file=sys.stderr,
+                )
+
     def disturbed(
         self,
         values: Mapping[str, Tensor],
@@ -117,6 +154,28 @@ class Normalizer(Float32Buffers):
         return self.get_buffer(f"{name}_scale"), self.get_buffer(f"{name}_offset")
 
 
+def nearly_constant(
+    field: Field, statistics: RunningStatistics
+) -> list[tuple[tuple[int, ...], float, float]]:
+    """Elements that vary and count as constant all the same: their index, smallest and largest value."""
+    if field.normalize in ("identity", "image") or statistics.count == 0:
+        return []
+    lost = ~_varies(field, statistics) & (statistics.max > statistics.min)
+    if field.unscaled:
+        lost[..., list(field.unscaled)] = False
+    return [
+        (tuple(map(int, at)), float(statistics.min[tuple(at)]), float(statistics.max[tuple(at)]))
+        for at in np.argwhere(lost)
+    ]
+
+
+def _varies(field: Field, statistics: RunningStatistics) -> np.ndarray:
+    """Which elements hold information: what float32 cannot hold next to the value itself is rounding."""
+    largest = np.maximum(abs(statistics.min), abs(statistics.max))
+    found: np.ndarray = statistics.max - statistics.min > np.maximum(1e-6 * largest, field.min_range)
+    return found
+
+
 def _scale_and_offset(field: Field, statistics: RunningStatistics | None) -> tuple[np.ndarray, np.ndarray]:
     """The two numbers in float64; not a number where statistics are needed and absent."""
     if field.normalize == "image":
@@ -129,10 +188,9 @@ def _scale_and_offset(field: Field, statistics: RunningStatistics | None) -> tup
         scale, offset = statistics.std, statistics.mean
     else:
         scale, offset = (statistics.max - statistics.min) / 2, (statistics.max + statistics.min) / 2
-    # Differences that float32 cannot hold next to the value itself are rounding, not information.
-    largest = np.maximum(abs(statistics.min), abs(statistics.max))
-    varies = statistics.max - statistics.min > 1e-6 * largest
-    scale, offset = np.where(varies, scale, 0.0), np.where(varies, offset, statistics.min)
+    constant = statistics.min + (statistics.max - statistics.min) / 2
+    varies = _varies(field, statistics)
+    scale, offset = np.where(varies, scale, 0.0), np.where(varies, offset, constant)
     if field.unscaled:
         scale[..., list(field.unscaled)], offset[..., list(field.unscaled)] = 1.0, 0.0
     return scale, offset

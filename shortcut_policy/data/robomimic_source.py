@@ -6,7 +6,6 @@ names of episodes.
 """
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,8 +13,16 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS, ActionKind, kind_of_actions
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.hdf5_filters import missing_filter
-from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
+from shortcut_policy.data.robomimic_files import (
+    HDF5_SUFFIXES,
+    LAYOUT,
+    data_group,
+    datasets,
+    listed,
+    open_hdf5,
+    plain_attributes,
+)
 from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
@@ -23,9 +30,7 @@ from shortcut_policy.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-HDF5_SUFFIXES = (".hdf5", ".h5")
 LISTED = 8  # demonstrations that an error names, at most
-LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
 
 
 class RobomimicSource:
@@ -168,7 +173,7 @@ class RobomimicSource:
         if ACTIONS not in demo or "obs" not in demo:
             missing = "obs" if ACTIONS in demo else ACTIONS
             raise InputError(
-                f"{name} of {self.path} has no {missing} (it holds {_listed(demo)}); files of states alone "
+                f"{name} of {self.path} has no {missing} (it holds {listed(demo)}); files of states alone "
                 "need robomimic's dataset_states_to_obs first"
             )
         if "num_samples" not in demo.attrs:
@@ -187,9 +192,9 @@ class RobomimicSource:
         holders: dict[str, set[str]] = {}
         unusable: dict[str, str] = {}
         for name, length in zip(self.demos, lengths, strict=True):
-            for path, array in _datasets(self._data()[name]).items():
+            for path, array in datasets(self._data()[name]).items():
                 holders.setdefault(path, set()).add(name)
-                wanted = (length, *shapes.setdefault(path, array.shape[1:]))
+                wanted = (length, *shapes.setdefault(path, (array.shape or ())[1:]))
                 if path not in unusable and (reason := self._objection(array, wanted)):
                     unusable[path] = f"{path} in {name} of {self.path} {reason}"
         if ACTIONS in unusable:
@@ -207,8 +212,9 @@ class RobomimicSource:
     def _objection(self, array: Any, wanted: tuple[int, ...]) -> str | None:
         """What speaks against a dataset, or nothing."""
         if array.shape != wanted:
+            shape = list(array.shape or ())
             return (
-                f"has shape {list(array.shape)}, but num_samples={wanted[0]} and {self.demos[0]} ask for "
+                f"has shape {shape}, but num_samples={wanted[0]} and {self.demos[0]} ask for "
                 f"{list(wanted)}; drop or repair that demonstration if a task uses this"
             )
         lost = missing_filter(array)
@@ -316,37 +322,6 @@ class RobomimicStore(ZarrSource):
         self.demos = [f"episode {number}" for number in range(len(self.episode_ends))]
 
 
-def open_hdf5(path: str) -> "h5py.File":
-    """Open for reading; `InputError` if that cannot be."""
-    if not Path(path).is_file():
-        raise InputError(
-            f"{path} does not exist; give the path of a robomimic HDF5 file (scripts/download.py fetches "
-            "published ones)"
-        )
-    refuse_pointer(path)
-    h5py = import_h5py()
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if h5py.is_hdf5(path):
-            raise InputError(
-                f"{path} is an HDF5 file that cannot be opened ({error}); it was cut short or is being "
-                "written: copy it again"
-            ) from error
-        raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
-
-
-def import_h5py() -> Any:
-    """The module; `InputError` where the extra is not installed."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            "robomimic files need h5py, which is not installed: pip install 'shortcut-policy[robomimic]'"
-        ) from error
-    return h5py
-
-
 def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
     """What a file, or a store that was made of one, was recorded in, without a look at its demonstrations.
 
@@ -360,18 +335,6 @@ def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
         return _env_args(data_group(file, name), name)
 
 
-def plain_attributes(group: Any) -> dict[str, Any]:
-    """Attributes of a group of an HDF5 file, as Python values."""
-    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in group.attrs.items()}
-
-
-def data_group(file: Any, path: str) -> Any:
-    """Where the demonstrations of an open file are; `InputError` if that is missing."""
-    if "data" not in file:
-        raise InputError(f"{path} has no group 'data' (it holds {_listed(file)}); {LAYOUT}")
-    return file["data"]
-
-
 def _env_args(data: Any, path: str) -> EnvArgs:
     if ENV_ARGS not in data.attrs:
         raise InputError(
@@ -379,22 +342,3 @@ def _env_args(data: Any, path: str) -> EnvArgs:
             "file that this one was made of"
         )
     return EnvArgs.parse(data.attrs[ENV_ARGS], path)
-
-
-def list_arrays(demo: Any) -> dict[str, Any]:
-    """Path -> dataset with a row for each step, of a demonstration and the groups in it."""
-    return {path: array for path, array in _datasets(demo).items() if array.shape}
-
-
-def _datasets(group: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, item in group.items():
-        if hasattr(item, "shape"):
-            found[name] = item
-        else:
-            found |= {f"{name}/{path}": array for path, array in _datasets(item).items()}
-    return found
-
-
-def _listed(group: Any) -> str:
-    return ", ".join(group) or "nothing"

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,9 @@ from typing import Any, Self
 import numpy as np
 
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
-from shortcut_policy.data.robomimic_source import (
+from shortcut_policy.data.hdf5_file import create_hdf5
+from shortcut_policy.data.recording import SMALL, Large
+from shortcut_policy.data.robomimic_files import (
     data_group,
     import_h5py,
     list_arrays,
@@ -77,16 +79,32 @@ class RobomimicWriter:
                 f"episode {self.n_episodes} for {self.path}: actions are needed, and every key with the same "
                 f"number of steps, at least 1; got {lengths}"
             )
-        with atomic_path(self._part(self.n_episodes)) as temporary, self._h5py.File(temporary, "w") as file:
+        with atomic_path(self._part(self.n_episodes)) as temporary, create_hdf5(temporary) as (file, _):
             _fill(file, {"num_samples": lengths["actions"], **texts}, arrays)
         self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + lengths["actions"]
+
+    def remove_last(self) -> None:
+        """Take the last whole episode out again, in one step.
+
+        Raises:
+            InputError: There is none.
+        """
+        if self.n_episodes == 0:
+            raise InputError(f"{self.path}: there is no episode to remove")
+        # All episodes of a file that was finished before are parts by now. From it, the next writer would
+        # take the removed one again.
+        self.path.unlink(missing_ok=True)
+        part = self._part(self.n_episodes - 1)
+        with self._h5py.File(part, "r") as file:
+            length = int(file.attrs["num_samples"])
+        part.unlink()
+        self.n_episodes, self.n_steps = self.n_episodes - 1, self.n_steps - length
 
     def close(self) -> None:
         """Put the episodes together, with ``mask/train`` and ``mask/valid``, nine to one."""
         with self._lock:
             if self.n_episodes:
-                attributes = {**self.attributes, "total": self.n_steps}
-                write_hdf5(self.path, attributes, self._episodes(), split_masks(self.n_episodes))
+                write_hdf5(self.path, self._episodes(), self._rest())
                 shutil.rmtree(self._parts)
 
     def __enter__(self) -> Self:
@@ -111,11 +129,19 @@ class RobomimicWriter:
                 lengths.append(int(file.attrs["num_samples"]))
         return lengths
 
-    def _episodes(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]]:
+    def _episodes(self) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
         for number in range(self.n_episodes):
             with self._h5py.File(self._part(number), "r") as part:
-                arrays = {path: array[()] for path, array in list_arrays(part).items()}
-                yield f"demo_{number}", dict(part.attrs), arrays
+                yield f"demo_{number}", {path: array[()] for path, array in list_arrays(part).items()}
+
+    def _rest(self) -> dict[str, Any]:
+        attributes = {**self.attributes, "total": self.n_steps}
+        rest: dict[str, Any] = {f"data/@{name}": value for name, value in attributes.items()}
+        for number in range(self.n_episodes):
+            with self._h5py.File(self._part(number), "r") as part:
+                rest |= {f"data/demo_{number}/@{name}": value for name, value in part.attrs.items()}
+        masks = split_masks(self.n_episodes)
+        return rest | {f"mask/{key}": np.array(names, dtype="S") for key, names in masks.items()}
 
     def _part(self, number: int) -> Path:
         return self._parts / f"demo_{number}.hdf5"
@@ -134,34 +160,49 @@ class RobomimicWriter:
                 path = self._part(int(name.removeprefix("demo_")))
                 if path.exists():
                     continue
-                with atomic_path(path) as temporary, self._h5py.File(temporary, "w") as part:
+                with atomic_path(path) as temporary, create_hdf5(temporary) as (part, _):
                     part.attrs.update(demo.attrs)
                     for key in demo:
                         demo.copy(key, part)
 
 
 def write_hdf5(
-    path: Path,
-    attributes: Mapping[str, Any],
-    episodes: Iterable[tuple[str, Mapping[str, Any], Mapping[str, np.ndarray]]],
-    masks: Mapping[str, Sequence[str]],
+    path: Path, episodes: Iterable[tuple[str, Mapping[str, np.ndarray]]], rest: Mapping[str, Any]
 ) -> None:
     """Write a robomimic file in one step.
 
     Args:
-        attributes: Of the group ``data``.
-        episodes: Name, attributes and arrays of each demonstration.
-        masks: Filter key -> names.
+        episodes: Name and arrays of each demonstration.
+        rest: All else: place -> value, as a `Recording` has it.
     """
-    h5py = import_h5py()
     # The file format of HDF5 1.10 and later takes half the room for arrays as short as these.
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
-        data = file.create_group("data")
-        for name, own, arrays in episodes:
-            _fill(data.create_group(name), own, arrays)
-        data.attrs.update(attributes)
-        for key, names in masks.items():
-            file.create_dataset(f"mask/{key}", data=np.array(names, dtype="S"), track_times=False)
+    with atomic_path(path) as temporary, create_hdf5(temporary, libver="latest") as (file, check):
+        file.create_group("data")
+        for name, arrays in episodes:
+            _fill(file["data"].create_group(name), {}, arrays)
+            file.flush()
+            check()
+        # Attributes of arrays come after the arrays.
+        for place in sorted(rest, key=lambda place: "/@" in place):
+            put(file, place, rest[place])
+            check()
+
+
+def put(file: Any, place: str, value: Any) -> None:
+    """Write one thing of the rest of a `Recording` into an open file or group."""
+    string = import_h5py().string_dtype()
+    path, is_attribute, attribute = place.partition("/@")
+    value = value.read() if isinstance(value, Large) else value
+    dtype = string if np.asarray(value).dtype.kind == "O" else None
+    if is_attribute:
+        path = path or "/"
+        item = file[path] if path in file else file.require_group(path)
+        item.attrs.create(attribute, value, dtype=dtype)
+    elif place.endswith("/"):
+        file.require_group(place)
+    else:
+        packed = {"compression": "gzip", "shuffle": True} if np.size(value) > SMALL else {}
+        file.create_dataset(place, data=value, dtype=dtype, track_times=False, **packed)
 
 
 def _fill(group: Any, attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

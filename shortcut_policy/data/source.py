@@ -10,14 +10,18 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_number
 
 Normalization = Literal["limits", "gaussian", "identity", "image"]
+#: A tenth of a millimetre where lengths are metres; Diffusion Policy's ``range_eps``, too.
+MIN_RANGE = 1e-4
 
 
 class EpisodeSource(Protocol):
     """Episodes laid end to end: row i of every key is the same moment, an episode is a range of rows.
 
-    A source may have more, which is used where it is there: ``stamp`` (see `SourceOfFiles`); ``chunk_rows``,
+    A source may have more, which is used where it is there: ``stamp`` (see `SourceOfFiles`); ``decoded``,
+    images that are in a file already (see `frame_file.SourceOfFrames`); ``chunk_rows``,
     key -> number of rows that can only be read together; and ``lacking``, key -> a sentence that says why it
     is not among the ``keys`` though some of it is stored.
     """
@@ -45,6 +49,11 @@ def file_stamps(path: str, below: str = "") -> list[Any]:
         files = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
     else:
         files = [root]
+    return stamps_of(files, root)
+
+
+def stamps_of(files: Iterable[Path], root: Path) -> list[Any]:
+    """``root`` as it really is, and name below it, size and time of change of each file; plain JSON."""
     status = ((file, file.stat()) for file in files)
     return [str(root.resolve()), *([str(f.relative_to(root)), s.st_size, s.st_mtime_ns] for f, s in status)]
 
@@ -62,6 +71,13 @@ class SourceOfFiles(Protocol):
         ...
 
 
+def speaks_for_read(source: EpisodeSource, method: str) -> bool:
+    """Whether a method is of the same class as ``read``: a subclass may read otherwise than its base says."""
+    kind = type(source)
+    reads, speaks = (next(c for c in kind.__mro__ if name in vars(c)) for name in ("read", method))
+    return reads is speaks
+
+
 @dataclass(frozen=True)
 class Field:
     """One observation or the action: where it is stored, its shape, how it is scaled for the network.
@@ -77,6 +93,8 @@ class Field:
             0..1 or 0..255, see `Conversion`.
         unscaled: Elements of the last axis of ``shape`` that are left alone, whatever ``normalize`` does to
             the others: the numbers of a rotation, which lie in [-1, 1] already and mean something together.
+        min_range: An element whose values in the data differ by this much at most, in its own units, counts
+            as constant: it holds the noise of a sensor, which scaled to [-1, 1] would outweigh all else.
     """
 
     key: str
@@ -84,6 +102,7 @@ class Field:
     columns: tuple[int, ...] | None = None
     normalize: Normalization = "limits"
     unscaled: tuple[int, ...] = ()
+    min_range: float = MIN_RANGE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _integers(self.key, "shape", self.shape, smallest=1))
@@ -100,6 +119,8 @@ class Field:
                 f"{', '.join(get_args(Normalization))}"
             )
         object.__setattr__(self, "unscaled", _integers(self.key, "unscaled", self.unscaled, smallest=0))
+        words = "a number from 0 on, in the units of the data"
+        check_number(f"min_range of field '{self.key}'", self.min_range, lambda least: least >= 0, words)
         last = self.shape[-1] if self.shape else 0
         if self.unscaled and (self.normalize == "image" or max(self.unscaled) >= last):
             raise InputError(
@@ -114,7 +135,8 @@ class Field:
         if self.columns is not None:
             spec["columns"] = list(self.columns)
         spec["normalize"] = self.normalize
-        return spec | ({"unscaled": list(self.unscaled)} if self.unscaled else {})
+        own = {"min_range": self.min_range} if self.min_range != MIN_RANGE else {}
+        return spec | ({"unscaled": list(self.unscaled)} if self.unscaled else {}) | own
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The field's part of stored rows, (N, *stored shape) -> (N, *shape)."""

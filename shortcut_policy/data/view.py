@@ -1,7 +1,11 @@
-"""Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes."""
+"""Shows a demonstration store: a table of what is in it, a picture and a video of chosen episodes.
+
+`view_page` and `view_rerun` show more of it, in a browser and in Rerun.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from shortcut_policy.data.convert import ROBOMIMIC
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_source import RobomimicSource
 from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pieces, row_bytes
+from shortcut_policy.data.zarr_recording import ORIGINS
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
@@ -26,6 +31,8 @@ from shortcut_policy.settings import is_list
 #: Values of a key with more elements than this per step are not drawn as curves.
 MOST_CURVES = 20
 MOST_LABELS = 6
+#: Episodes of a page or a file of Rerun, if none are chosen.
+MOST_EPISODES = 20
 #: Rows and columns of frames of an episode in the picture.
 FRAMES = 2, 5
 VIDEO_SIDE = 256
@@ -59,16 +66,27 @@ def chosen_episodes(source: EpisodeSource, episodes: Any) -> list[int]:
     return chosen
 
 
+def some_episodes(source: EpisodeSource) -> list[int]:
+    """At most `MOST_EPISODES`, evenly spread over the store."""
+    count = len(source.episode_ends)
+    return np.unique(np.linspace(0, count - 1, min(count, MOST_EPISODES)).round().astype(int)).tolist()
+
+
+def spread(steps: int, most: int) -> int:
+    """Every how many-th step is shown so that it is ``most`` at the most; 0 for none."""
+    return -(-steps // most) if most else 0
+
+
 def summary(source: ZarrSource | RobomimicSource) -> Table:
     """Keys, types, shapes and ranges; episodes and their lengths; attributes."""
     lengths = np.diff(source.episode_ends, prepend=0)
     table = Table("key", "type", "shape of a step", "smallest", "largest", title=Text(source.path))
     for key in source.keys:
         shape = " x ".join(map(str, source.shapes[key])) or "a number"
-        limits = [f"{value:.6g}" for value in _range(source, key)] if _is_numeric(source, key) else []
+        limits = [f"{value:.6g}" for value in _range(source, key)] if is_numeric(source, key) else []
         table.add_row(Text(key), str(source.dtypes[key]), shape, *limits)
     episodes = f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} steps"
-    attributes = [f"{name}: {value}" for name, value in sorted(_attributes(source).items())]
+    attributes = [f"{name}: {value}" for name, value in sorted(store_attributes(source).items())]
     lines = [
         f"{episodes}, {source.episode_ends[-1]} in all",
         *getattr(source, "lacking", {}).values(),
@@ -78,8 +96,10 @@ def summary(source: ZarrSource | RobomimicSource) -> Table:
     return table
 
 
-def frames_of(source: ZarrSource | RobomimicSource, draw_states: DrawStates | None = None) -> Frames | None:
-    """How to see the rows of a store: its images (0..255), or drawn states of Push-T; None without.
+def frames_of(
+    source: ZarrSource | RobomimicSource, draw_states: DrawStates | None = None
+) -> dict[str, Frames]:
+    """How to see the rows of a store: each of its cameras (0..255), or drawn states of Push-T; {} without.
 
     Args:
         source: The store.
@@ -87,17 +107,22 @@ def frames_of(source: ZarrSource | RobomimicSource, draw_states: DrawStates | No
     """
     images = [key for key in source.keys if len(source.shapes[key]) == 3 and source.shapes[key][-1] == 3]
     if images:
-        return lambda *rows: source.read(images[0], *rows).clip(0, 255).astype(np.uint8)
+        return {key: partial(_images, source, key) for key in images}
     pusht = source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,)
     if pusht and isinstance(source, ZarrSource) and draw_states is not None:
-        return lambda *rows: draw_states(source.read("state", *rows), source.attributes)
-    return None
+        return {"state": lambda *rows: draw_states(source.read("state", *rows), source.attributes)}
+    return {}
+
+
+def small_keys(source: EpisodeSource) -> list[str]:
+    """Numeric keys with so few numbers a step that each can have a curve."""
+    small = [key for key in source.keys if 0 < int(np.prod(source.shapes[key])) <= MOST_CURVES]
+    return [key for key in small if is_numeric(source, key)]
 
 
 def draw(source: EpisodeSource, episodes: Sequence[int], frames: Frames | None, path: Path) -> None:
     """Write a picture with a column per episode: frames, then every small key over time."""
-    small = [key for key in source.keys if 0 < int(np.prod(source.shapes[key])) <= MOST_CURVES]
-    keys = [key for key in small if _is_numeric(source, key)]
+    keys = small_keys(source)
     rows = (frames is not None) + len(keys)
     if rows == 0:
         raise InputError(f"{source.path} has neither images nor keys of up to {MOST_CURVES} numbers to draw")
@@ -132,12 +157,12 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
     os.replace(part, path)
 
 
-def _attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
+def store_attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
     """What else a store says of itself, in a line each."""
     if isinstance(source, RobomimicSource):
         masks = [f"{name} ({len(demos)})" for name, demos in sorted(source.masks().items())]
         return {"environment": _named(source.env_args), "filter keys": ", ".join(masks) or "none"}
-    short = {ROBOMIMIC: "converted from a file of it"}
+    short = dict.fromkeys(ORIGINS, "converted from a file of it")
     if ENV_ARGS in source.attributes:
         short[ENV_ARGS] = _named(EnvArgs.parse(source.attributes[ENV_ARGS], source.path))
     return {name: short.get(name, value) for name, value in source.attributes.items()}
@@ -148,7 +173,8 @@ def _named(env_args: EnvArgs) -> str:
     return f"{env_args.name}{version}" or "not said"
 
 
-def _is_numeric(source: EpisodeSource, key: str) -> bool:
+def is_numeric(source: EpisodeSource, key: str) -> bool:
+    """Whether the values of a key are numbers."""
     return source.dtypes[key].kind in "biuf"
 
 
@@ -161,12 +187,14 @@ def _range(source: EpisodeSource, key: str) -> tuple[float, float]:
     return lowest, highest
 
 
-def outline(source: EpisodeSource, key: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Curves of an episode: steps (N,) and values (N, numbers of the key), N at most twice `CURVE_PARTS`."""
+def outline(
+    source: EpisodeSource, key: str, start: int, stop: int, parts: int = CURVE_PARTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of an episode: steps (N,) and values (N, numbers of the key), N at most twice ``parts``."""
     length = stop - start
-    if length <= 2 * CURVE_PARTS:
+    if length <= 2 * parts:
         return np.arange(length), source.read(key, start, stop).reshape(length, -1)
-    part = -(-length // CURVE_PARTS)
+    part = -(-length // parts)
     extremes = []
     for rows in pieces(start, stop, row_bytes(source, key), PIECE_BYTES, multiple=part):
         values = source.read(key, rows.start, rows.stop).reshape(len(rows), -1)
@@ -180,6 +208,10 @@ def one_by_one(frames: Frames, start: int, stop: int) -> Iterator[np.ndarray]:
     """The images of the rows ``start`` to ``stop``, of which `PIECE_BYTES` are in memory."""
     for rows in pieces(start, stop, frames(start, start + 1).nbytes, PIECE_BYTES):
         yield from frames(rows.start, rows.stop)
+
+
+def _images(source: EpisodeSource, key: str, start: int, stop: int) -> np.ndarray:
+    return source.read(key, start, stop).clip(0, 255).astype(np.uint8)
 
 
 def _draw_frames(axis: Axes, frames: Frames, start: int, stop: int) -> None:

@@ -6,11 +6,18 @@ same episodes held out for the same seed.
 
 import numpy as np
 
+from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.errors import InputError
 
 
 def create_windows(
-    episode_ends: np.ndarray, horizon: int, pad_before: int, pad_after: int, mask: np.ndarray | None = None
+    episode_ends: np.ndarray,
+    horizon: int,
+    pad_before: int,
+    pad_after: int,
+    mask: np.ndarray | None = None,
+    marked: np.ndarray | None = None,
+    pad_short: bool = False,
 ) -> np.ndarray:
     """All windows of ``horizon`` steps that do not cross an episode's border.
 
@@ -21,6 +28,10 @@ def create_windows(
     Args:
         episode_ends: (E,) last row of each episode, plus one.
         mask: (E,) bool, the episodes to use; all if None.
+        marked: (rows,) bool: only the windows whose step ``pad_before`` is a marked row. With
+            ``n_obs_steps - 1`` there, that is the row of the first action that is played. All if None.
+        pad_short: Repeat the last step of such a short episode as often as it takes, so that a window begins
+            at each of its steps.
 
     Returns:
         (N, 3) int64 table of (start, lo, hi): step i of the window is row ``clip(start + i, lo, hi - 1)``,
@@ -33,9 +44,31 @@ def create_windows(
     if mask is not None:
         lo, hi = lo[mask], hi[mask]
     counts = np.maximum(hi - lo - horizon + pad_after + pad_before + 1, 0)
+    if pad_short:
+        counts = np.where(counts == 0, hi - lo + pad_before, counts)
     nth_of_episode = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
-    return np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+    windows = np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
+    return windows if marked is None else windows[marked[np.minimum(starts + pad_before, windows[:, 2] - 1)]]
+
+
+def marked_rows(source: EpisodeSource, key: str) -> np.ndarray:
+    """Which rows a key marks, (rows,) bool.
+
+    Raises:
+        InputError: There is no such key, or it holds something else than one 0 or 1 in each row.
+    """
+    if key not in source.keys:
+        raise InputError(
+            f"data.only={key}: {source.path} has no such key; it holds {', '.join(source.keys)}: name one "
+            "that marks rows, or leave data.only out"
+        )
+    values = source.read(key, 0, int(source.episode_ends[-1]))
+    if int(np.prod(source.shapes[key])) != 1 or not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"data.only={key}: key '{key}' of {source.path} must hold one 0 or 1 in each row, to mark rows"
+        )
+    return values.reshape(-1).astype(bool)
 
 
 def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:

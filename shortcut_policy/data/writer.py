@@ -50,6 +50,7 @@ class EpisodeWriter:
         zarr_format: 2 or 3, of a new store.
         overwrite: Delete the store that is there instead of appending to it.
         attributes: Anything that JSON can hold, kept as the store's attributes.
+        groups: Whether keys may have slashes: the arrays lie in groups then.
 
     Attributes:
         n_episodes: Whole episodes in the store.
@@ -66,8 +67,9 @@ class EpisodeWriter:
         zarr_format: Literal[2, 3] = 2,
         overwrite: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        groups: bool = False,
     ) -> None:
-        self.path = expand(path)
+        self.path, self._groups = expand(path), groups
         if zarr_format not in (2, 3):
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
@@ -97,6 +99,21 @@ class EpisodeWriter:
                 self._put(f"data/{key}", self.n_steps, values)
             self._put(ENDS, self.n_episodes, np.array([self.n_steps + length], np.int64))
         self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + length
+
+    def remove_last(self) -> None:
+        """Take the last whole episode out again. A process that dies meanwhile leaves it in, or out.
+
+        Raises:
+            InputError: There is none, or the writer is closed.
+        """
+        if self.n_episodes == 0 or RECORDING not in self._group.attrs:
+            what = "there is no episode" if self.n_episodes == 0 else "the writer is closed: there is nothing"
+            raise InputError(f"{self.path}: {what} to remove")
+        ends = np.asarray(self._array(ENDS)[:])
+        self.n_episodes -= 1
+        self.n_steps = int(ends[self.n_episodes - 1]) if self.n_episodes else 0
+        with zarr.config.set(WRITE_ALL_CHUNKS):
+            self._drop_unfinished()
 
     def close(self) -> None:
         """Mark the store as complete; further episodes need a new writer."""
@@ -171,9 +188,11 @@ class EpisodeWriter:
                 raise InputError(f"{self.path} holds folders that are no zarr groups; choose another path")
             return 0, 0
         source = ZarrSource(self.path)
-        if source.lacking:
-            raise InputError(f"nothing can be appended: {next(iter(source.lacking.values()))}")
-        if source.ends_name != ENDS or not source.prefix or any("/" in key for key in source.keys):
+        missing = [why for key, why in source.lacking.items() if key not in source.left_out]
+        if missing:
+            raise InputError(f"nothing can be appended: {missing[0]}")
+        in_groups = not self._groups and any("/" in key for key in source.keys)
+        if source.ends_name != ENDS or not source.prefix or in_groups:
             raise InputError(
                 f"nothing can be appended to {self.path}: it holds {', '.join(source.keys)} and "
                 f"{source.ends_name}, and a writer makes data/<key> and {ENDS} alone; choose another path"
@@ -187,11 +206,11 @@ class EpisodeWriter:
     def _drop_unfinished(self) -> None:
         if self.n_episodes == 0:
             # As folders: an array is written before the group above it, which zarr cannot list until then.
-            for name in GROUPS:
+            # The ends go first: rows without ends are no episode, ends without rows would be a damaged store.
+            for name in reversed(GROUPS):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             return
-        names = [f"data/{key}" for key in self._keys()] + [ENDS]
-        for name in names:
+        for name in [ENDS, *(f"data/{key}" for key in self._keys())]:
             array, rows = self._array(name), self.n_episodes if name == ENDS else self.n_steps
             if array.shape[0] > rows:
                 # What is cut off stays in the last chunk, where it would make the bytes depend on the crash.
@@ -231,7 +250,8 @@ class EpisodeWriter:
     def _keys(self) -> list[str]:
         data = self._group["data"]
         assert isinstance(data, zarr.Group)
-        return sorted(data.array_keys())
+        members = data.members(max_depth=None)
+        return sorted(name for name, node in members if isinstance(node, zarr.Array))
 
     def _checked(self, episode: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         where = f"episode {self.n_episodes} for {self.path}"
@@ -239,6 +259,8 @@ class EpisodeWriter:
             raise InputError(f"{where}: the writer is closed; open a new one to append")
         if not isinstance(episode, Mapping):
             raise InputError(f"{where}: give a mapping of keys to arrays, not {type(episode).__name__}")
+        for key in episode:
+            _check_key(where, key, self._groups)
         arrays = {key: _numbers(where, key, values) for key, values in episode.items()}
         lengths = {key: len(values) for key, values in arrays.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -261,9 +283,13 @@ class EpisodeWriter:
         return arrays
 
 
-def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
-    if not isinstance(key, str) or not key.strip("._ ") or "/" in key:
+def _check_key(where: str, key: str, groups: bool) -> None:
+    parts = key.split("/") if isinstance(key, str) else [""]
+    if not all(part.strip("._ ") for part in parts) or (len(parts) > 1 and not groups):
         raise InputError(f"{where}: '{key}' cannot be a key; use letters, digits and underscores")
+
+
+def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
     try:
         array = np.ascontiguousarray(values)
     except ValueError as error:

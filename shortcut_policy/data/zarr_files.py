@@ -42,20 +42,11 @@ def open_store(path: str) -> zarr.Group:
     raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")
 
 
-def array_paths(path: str) -> list[str]:
-    """Paths of all arrays of a store, in the groups of groups too; their metadata may be damaged."""
-    if Path(path).is_dir():
-        return sorted(_arrays_in_folder(Path(path), ""))
-    root = PurePosixPath(_root_in_zip(path)).parts
-    found = []
-    with zipfile.ZipFile(path) as file:
-        for name in file.namelist():
-            *folder, last = PurePosixPath(name).parts or ("",)
-            below = folder[len(root) :]
-            inside = below and tuple(folder[: len(root)]) == root
-            if inside and (last == ARRAY_2 or (last == NODE_3 and not _is_group(file.read(name)))):
-                found.append("/".join(below))
-    return sorted(found)
+def list_nodes(path: str) -> tuple[list[str], list[str]]:
+    """Paths of all arrays of a store, and of its groups, whose metadata may be damaged."""
+    nodes = dict(_in_folder(Path(path), "") if Path(path).is_dir() else _in_zip(path))
+    arrays, groups = ([name for name in sorted(nodes) if nodes[name] is kind] for kind in (True, False))
+    return arrays, groups
 
 
 def first_line(error: Exception) -> str:
@@ -63,16 +54,30 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _arrays_in_folder(root: Path, below: str) -> Iterator[str]:
+def _in_folder(root: Path, below: str) -> Iterator[tuple[str, bool]]:
+    """Path of each node, and whether it is an array."""
     folder = root / below
     node = folder / NODE_3
     if below and ((folder / ARRAY_2).is_file() or (node.is_file() and not _is_group(node.read_bytes()))):
-        yield below  # what lies in it are chunks, which may be many
+        yield below, True  # what lies in it are chunks, which may be many
         return
+    if below and (node.is_file() or (folder / GROUP_2).is_file()):
+        yield below, False
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
     for name in names:
-        yield from _arrays_in_folder(root, f"{below}/{name}" if below else name)
+        yield from _in_folder(root, f"{below}/{name}" if below else name)
+
+
+def _in_zip(path: str) -> Iterator[tuple[str, bool]]:
+    root = PurePosixPath(_root_in_zip(path)).parts
+    with zipfile.ZipFile(path) as file:
+        for name in file.namelist():
+            *folder, last = PurePosixPath(name).parts or ("",)
+            below = folder[len(root) :]
+            if below and tuple(folder[: len(root)]) == root and last in (ARRAY_2, GROUP_2, NODE_3):
+                is_array = last == ARRAY_2 or (last == NODE_3 and not _is_group(file.read(name)))
+                yield "/".join(below), is_array
 
 
 def _is_group(metadata: bytes) -> bool:

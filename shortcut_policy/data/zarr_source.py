@@ -4,6 +4,7 @@ Reads format 2 and 3, a directory or a ``.zip``; a missing or damaged chunk is a
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,11 +17,13 @@ import zarr.errors
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.source import expand, file_stamps
-from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, array_paths, first_line, open_store
+from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, first_line, list_nodes, open_store
 from shortcut_policy.errors import InputError
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
+#: Attribute and folder of a store that was a robomimic file: what arrays of steps cannot hold.
+ROBOMIMIC = "robomimic"
 #: Where stores of others say where episodes end, or how long they are.
 OTHER_ENDS = (
     "episode_ends",
@@ -75,15 +78,17 @@ class ZarrSource:
         if absent not in get_args(AbsentChunks):
             raise InputError(f"{ABSENT_CHUNKS}={absent} of {self.path} must be error or fill")
         self.fills_absent_chunks = absent == "fill"
-        there = array_paths(self.path)
+        there = list_nodes(self.path)[0]
         #: The array with the episodes' ends, and what stands before the keys in the paths of their arrays.
         self.ends_name = self._find_ends(there, episode_ends)
         self.prefix = "data/" if any(self._is_data(name, "data/") for name in there) else ""
-        names = [name for name in there if self._is_data(name, self.prefix)]
-        arrays = {name.removeprefix(self.prefix): array for name, array in self._readable(names).items()}
+        arrays = self._readable([name for name in there if self._is_data(name, self.prefix)])
         self.episode_ends = self._read_ends()
         arrays = self._with_all_rows(arrays)
         self.keys = tuple(sorted(arrays))
+        #: The same of what only some demonstrations of the file had as rows that the store was made of.
+        self.left_out = self._left_out()
+        self.lacking |= {key: why for key, why in self.left_out.items() if key not in self.keys}
         self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
         self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
         self.chunk_rows = {key: array.chunks[0] for key, array in arrays.items()}
@@ -105,8 +110,57 @@ class ZarrSource:
         rows = int(self.episode_ends[-1])
         return self._read(f"{self.prefix}{key}", start, min(stop, rows), rows)
 
+    def read_whole(self, name: str) -> np.ndarray:
+        """An array that is no key, by its path in the store.
+
+        Raises:
+            InputError: A chunk file is missing or cannot be decoded.
+        """
+        array = self._array(name)
+        if not array.ndim:
+            return np.asarray(array[()])
+        check_chunk_files(self.path, array, array.shape[0], self.fills_absent_chunks)
+        try:
+            return np.asarray(array[:])
+        except Exception as error:
+            refuse_corrupt_chunk(self.path, array, 0, array.shape[0], error)
+
+    def others(self) -> tuple[list[str], dict[str, dict[str, Any]], list[str]]:
+        """What the store holds besides the rows of its keys.
+
+        Returns:
+            Paths of the arrays that are neither keys nor the episodes' ends; path -> attributes of whatever
+            array or group has some; and a sentence for each array or group that cannot be read.
+        """
+        names, groups = list_nodes(self.path)
+        nodes, refused = self._open([*groups, *names])
+        known = {f"{self.prefix}{key}" for key in self.keys} | {self.ends_name}
+        arrays = [name for name, node in nodes.items() if isinstance(node, zarr.Array) and name not in known]
+        attributes = {name: dict(node.attrs) for name, node in nodes.items() if node.attrs}
+        return arrays, attributes, list(refused.values())
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
+
+    def _left_out(self) -> dict[str, str]:
+        about = self.attributes.get(ROBOMIMIC, {})
+        holders: dict[str, set[str]] = {}
+        for place in [*about.get("rest", ()), *about.get("large", ())]:
+            found = re.fullmatch(r"data/([^/]*)/(?:obs/)?([^@]*)", place)
+            if found and found[2]:
+                holders.setdefault(found[2], set()).add(found[1])
+        sentences = {}
+        for key, having in holders.items():
+            demos = [name for name in about["names"] if name not in having]
+            more = f" and {len(demos) - 8} more" if len(demos) > 8 else ""
+            missing = f"is missing in {', '.join(demos[:8])}{more} of"
+            lacks = missing if demos else "has no row for each step in"
+            sentences[key] = (
+                f"key '{key}' of {self.path} {lacks} the {len(about['names'])} demonstrations that it was "
+                f"made of, so it is in the folder {ROBOMIMIC} and not in data: record it there too, or "
+                "convert a file without these"
+            )
+        return sentences
 
     def _group(self) -> zarr.Group:
         # A forked worker must not share the parent's file offsets (zip), so it opens the store again.
@@ -135,24 +189,31 @@ class ZarrSource:
         return name.startswith(prefix) and name != self.ends_name and not name.startswith("meta/")
 
     def _readable(self, names: list[str]) -> dict[str, zarr.Array]:
-        """Path -> array, of those that can be opened; fills ``lacking`` with the others."""
-        arrays = {}
+        """Key -> array, of those that can be opened; fills ``lacking`` with the others."""
+        nodes, refused = self._open(names)
+        self.lacking |= {name.removeprefix(self.prefix): why for name, why in refused.items()}
+        if not nodes and self.lacking:
+            raise InputError(next(iter(self.lacking.values())))
+        if not nodes:
+            raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
+        return {name.removeprefix(self.prefix): self._array(name) for name in nodes}
+
+    def _open(self, names: list[str]) -> tuple[dict[str, zarr.Array | zarr.Group], dict[str, str]]:
+        """Path -> array or group, and path -> why it cannot be opened."""
+        nodes: dict[str, zarr.Array | zarr.Group] = {}
+        refused = {}
         for name in names:
             key = name.removeprefix(self.prefix)
             try:
-                arrays[name] = self._array(name)
+                nodes[name] = self._group()[name]
             except UNKNOWN_CODEC as error:
-                self.lacking[key] = _codec_sentence(key, self.path, error)
+                refused[name] = _codec_sentence(key, self.path, error)
             except Exception as error:  # zarr raises many kinds
-                self.lacking[key] = self._pointer(name) or (
+                refused[name] = self._pointer(name) or (
                     f"the metadata of key '{key}' of {self.path} cannot be read ({first_line(error)}); "
                     "restore them from a copy of the data, or write the array again"
                 )
-        if not arrays and self.lacking:
-            raise InputError(next(iter(self.lacking.values())))
-        if not arrays:
-            raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
-        return arrays
+        return nodes, refused
 
     def _pointer(self, name: str) -> str | None:
         """What to do about metadata that are a pointer of git LFS."""

@@ -1,6 +1,8 @@
 """One evaluated episode: a gymnasium wrapper that plays action chunks, and the record of what happened."""
 
 import json
+import sys
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -8,11 +10,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.motion import Motion
+
+#: Steps after which an episode is cut whose environment names no end: a minute at 50 steps a second.
+MOST_STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class EpisodeResult:
         gaps: Self-consistency gap of each chunk, see `shortcut_policy.adaptive`; none for fixed steps.
         latencies_ms: Wall-clock of each call of the policy, for the whole inference batch.
         motion: How smoothly it was told to move.
+        error: What the environment raised, which ended the episode, one without success; empty if nothing.
     """
 
     seed: int
@@ -42,6 +49,7 @@ class EpisodeResult:
     gaps: tuple[float, ...]
     latencies_ms: tuple[float, ...] = field(compare=False, repr=False)
     motion: Motion = field(default_factory=Motion)
+    error: str = ""
 
     def to_json(self) -> str:
         """One line of JSON, with the mean evaluations and gap of a chunk and the median latency."""
@@ -58,6 +66,7 @@ class EpisodeResult:
                 "gap": round(mean(self.gaps), 6) if self.gaps else None,
                 "latency_ms": round(median(self.latencies_ms), 3),
                 **asdict(self.motion),
+                **({"error": self.error} if self.error else {}),
             }
         )
 
@@ -78,7 +87,50 @@ def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
             f"{env.unwrapped} reports no success: its info must hold is_success after every step, "
             f"and holds {', '.join(sorted(info)) or 'nothing'}"
         )
-    return bool(info["is_success"])
+    value = np.asarray(info["is_success"])
+    if value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
+        raise InputError(
+            f"{env.unwrapped} reports is_success={info['is_success']!r:.60} in its info, which must be true "
+            "or false"
+        )
+    return bool(value.item())
+
+
+class Observed(gymnasium.Wrapper):
+    """The part of an environment that a policy meets: copies of its observations, actions of its shape.
+
+    An environment may write each observation into the same arrays, as robots do, and its further
+    observations may be of any kind: text, numbers of one of several, dictionaries.
+
+    Args:
+        env: With a dictionary of observations, or none of it is used.
+        names: Of the observations that the policy looks at; all of them if None, or if it lacks one.
+    """
+
+    def __init__(self, env: gymnasium.Env, names: Collection[str] | None = None) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        if isinstance(space, spaces.Dict):
+            known = names is not None and set(names) <= set(space)
+            kept = [name for name in space if not known or name in (names or ())]
+            self.observation_space = spaces.Dict({name: space[name] for name in kept})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """``options`` are for those that know some."""
+        obs, info = self.env.reset(seed=seed, **({"options": options} if options else {}))
+        return self._copied(obs), info
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """With an action (A,) in the shape that the environment declares."""
+        obs, *rest = self.env.step(action.reshape(self.env.action_space.shape or action.shape))
+        return self._copied(obs), *rest
+
+    def _copied(self, obs: Any) -> Any:
+        if not isinstance(self.observation_space, spaces.Dict):
+            return obs
+        return {name: np.array(obs[name]) for name in self.observation_space}
 
 
 class ActionChunkEpisode(gymnasium.Wrapper):
@@ -90,6 +142,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
       where the episode ends.
     * Of a chunk the policy looks at the last ``n_obs_steps`` observations: an environment with an attribute
       ``draws`` is told to leave the pictures of the others out.
+    * An error of the environment ends the episode without success, and the others go on; a reward or score
+      that is no finite number is one, too. An episode without a known end is cut after `MOST_STEPS`.
     * The best score, success and length are latched and returned in ``info``. ``step`` never reports
       termination: a finished episode ignores further actions until the next `reset`, so a vector
       environment without autoreset plays every episode exactly once, however long its neighbours take.
@@ -99,23 +153,46 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             it is the reward.
         n_obs_steps: Observations the policy sees.
         n_action_steps: Actions of a chunk.
+        names: Of the observations that the policy looks at; all of them if None.
+
+    Raises:
+        InputError: The environment takes other actions than numbers.
     """
 
-    def __init__(self, env: gymnasium.Env, n_obs_steps: int, n_action_steps: int) -> None:
-        super().__init__(FrameStackObservation(env, n_obs_steps))
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        n_obs_steps: int,
+        n_action_steps: int,
+        names: Collection[str] | None = None,
+    ) -> None:
+        if not isinstance(env.action_space, spaces.Box):
+            raise InputError(
+                f"{env.unwrapped} takes actions {env.action_space}, and a policy gives numbers (a Box)"
+            )
+        super().__init__(FrameStackObservation(Observed(env, names), n_obs_steps))
         self.action_space = batch_space(env.action_space, n_action_steps)
         self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
         #: Length of the longest episode, None if the environment does not say.
         self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
+        named = self.max_steps or (env.spec.max_episode_steps if env.spec is not None else None)
+        self._most_steps = None if named else MOST_STEPS
+        self._observation: Any = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start the next episode."""
         self._draw(True)
-        self._observation, _ = self.env.reset(seed=seed, options=options)
-        self._finished, self._success = False, False
+        self._finished, self._success, self._error = False, False, ""
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
+        try:
+            self._observation, _ = self.env.reset(seed=seed, options=options)
+        except Exception as error:  # of whatever kind: it is the simulator's
+            if self._observation is None:  # never began: there is nothing to go on with
+                found = f"{type(error).__name__}: {error}"
+                raise InputError(f"{self.env.unwrapped} cannot be reset with seed={seed}: {found}") from error
+            self._fail(error)
         return self._observation, self._latched()
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -134,18 +211,40 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             self.env.unwrapped.draws = looked_at or bool(self._filming and self._filming())
 
     def _play(self, action: np.ndarray) -> None:
-        self._observation, reward, terminated, truncated, info = self.env.step(action)
-        self._total_reward += float(reward)
-        self._score = max(self._score, float(info.get("score", reward)))
-        self._success |= read_success(self.env, info)
+        try:
+            self._observation, reward, terminated, truncated, info = self.env.step(action)
+            success = read_success(self.env, info)
+            reward, score = float(reward), float(info.get("score", reward))
+            if not np.isfinite([reward, score]).all():
+                raise ValueError(f"reward {reward} and score {score} must be finite numbers")
+        except InputError:
+            raise
+        except Exception as error:  # of whatever kind: it is the simulator's
+            self._fail(error)
+            return
+        self._total_reward += reward
+        self._score, self._success = max(self._score, score), self._success or success
         self._length += 1
         self._finished = bool(terminated or truncated)
+        if self._length == self._most_steps and not self._finished:
+            self._finished = True
+            print(
+                f"an episode of {self.env.unwrapped} was cut after {self._length} steps, because nothing "
+                "says when it ends: give the environment an attribute max_steps, or register it with "
+                "max_episode_steps",
+                file=sys.stderr,
+            )
+
+    def _fail(self, error: Exception) -> None:
+        self._finished, self._success = True, False
+        self._error = f"{type(error).__name__}: {error}"
 
     def _latched(self) -> dict[str, Any]:
         return {
             "finished": self._finished,
             "total_reward": self._total_reward,
-            "score": self._score,
+            "score": self._score if self._length else 0.0,
             "success": self._success,
             "length": self._length,
+            "error": self._error,
         }

@@ -210,6 +210,7 @@ def summarise(results: list[EpisodeResult]) -> dict[str, Any]:
     p50, p95 = np.percentile(np.concatenate([result.latencies_ms for result in results]), [50, 95])
     return {
         "episodes": len(results),
+        "failed": sum(bool(result.error) for result in results),
         "score": float(scores.mean()),
         "score_ci": bootstrap_interval(scores),
         "success": successes / len(results),

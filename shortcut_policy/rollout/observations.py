@@ -30,7 +30,7 @@ def record_observations(
     """
     steps = 1 if policy.runtime is None else policy.runtime.steps
     found: list[dict[str, np.ndarray]] = []
-    episode = ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
+    episode = ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps, policy.obs_shapes)
     try:
         check_environment(policy, episode.observation_space, episode.action_space)
         while len(found) < count:

@@ -13,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from tqdm import tqdm
 
 from shortcut_policy.adaptive import Steps
+from shortcut_policy.data.in_order import usable_cores
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_batches import Acted, ChunkActor, check_environment
@@ -20,7 +21,6 @@ from shortcut_policy.rollout.chunk_joins import Plan
 from shortcut_policy.rollout.delays import DelayedPlay, Execution
 from shortcut_policy.rollout.episode import ActionChunkEpisode, EpisodeResult
 from shortcut_policy.rollout.motion import Motion
-from shortcut_policy.training.threads import usable_cores
 
 
 def rollout(
@@ -64,8 +64,8 @@ def rollout(
         progress: Show a progress bar with this title.
 
     Raises:
-        InputError: there is no start, the objective does not sample with ``steps``, or the environment or
-            the delays do not fit the policy.
+        InputError: there is no start, the objective does not sample with ``steps``, the environment or the
+            delays do not fit the policy, or the environment fails in every episode.
     """
     execution = execution or Execution()
     execution.check(policy)
@@ -74,7 +74,7 @@ def rollout(
     actor = ChunkActor(policy, episode_seeds, steps, seed, batch_size, guidance)
 
     def make_episode() -> gymnasium.Env:
-        return ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
+        return ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps, policy.obs_shapes)
 
     made: list[gymnasium.Env] = []
     if asynchronous is None:
@@ -102,6 +102,7 @@ def rollout(
                 results += _play_group(envs, actor, play, first, seeds, bar, on_episode or (lambda _: None))
     finally:
         envs.close()
+    _say_failed(results)
     return results
 
 
@@ -115,15 +116,36 @@ def try_environment(
     Raises:
         InputError: it cannot be made, does not fit the policy or does not say what `rollout` has to know.
     """
-    episode = ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps)
+    episode = ActionChunkEpisode(make_env(), policy.n_obs_steps, policy.n_action_steps, policy.obs_shapes)
     try:
         check_environment(policy, episode.observation_space, episode.action_space)
         stacked, _ = episode.reset(seed=0)
         obs = {name: np.asarray(stacked[name])[None] for name in policy.obs_shapes}
         actions = policy.act(obs, steps, torch.Generator().manual_seed(0), guidance=guidance)
-        episode.step(actions[0, :1].cpu().numpy())
+        info = episode.step(actions[0, :1].cpu().numpy())[-1]
+        if info["error"]:
+            raise InputError(f"{episode.unwrapped} failed in its first step: {info['error']}")
     finally:
         episode.close()
+
+
+def _say_failed(results: Sequence[EpisodeResult]) -> None:
+    """On stderr, how many episodes their environment ended by an error.
+
+    Raises:
+        InputError: All of them.
+    """
+    failed = [result for result in results if result.error]
+    if not failed:
+        return
+    first = f"the first with seed {failed[0].seed} after {failed[0].length} steps: {failed[0].error}"
+    if len(failed) == len(results):
+        raise InputError(f"the environment failed in all {len(results)} episodes, {first}")
+    print(
+        f"the environment failed in {len(failed)} of {len(results)} episodes, {first}; they count without "
+        "success",
+        file=sys.stderr,
+    )
 
 
 def _play_group(
@@ -168,6 +190,7 @@ def _play_group(
                 gaps=tuple(chunks[slot].gaps),
                 latencies_ms=tuple(chunks[slot].milliseconds),
                 motion=chunks[slot].motion(int(info["length"][slot])),
+                error=str(info["error"][slot]),
             )
             on_episode(results[slot])
         bar.show(info["length"][used], info["score"][used], info["finished"][used])

@@ -9,7 +9,11 @@ import gymnasium
 import imageio.v2 as imageio
 import numpy as np
 
+from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path
+
+#: Frames a second of environments that do not say.
+FPS = 10
 
 
 class EpisodeRecorder(gymnasium.Wrapper):
@@ -39,6 +43,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         self._sight = sight
         self._folder, self._video_seeds, self._path_seeds = folder, video_seeds, path_seeds
         self._writer: Any = None
+        self._size: tuple[int, int] | None = None
 
     def filming(self) -> bool:
         """Whether every step of this episode is shown."""
@@ -51,10 +56,11 @@ class EpisodeRecorder(gymnasium.Wrapper):
         obs, info = self.env.reset(seed=seed, options=options)
         self._seed, self._poses = seed, [_poses(info)] if seed in self._path_seeds else []
         if self._poses:
-            self._first: Any = self.env.render()
+            self._first = rendered(self.env)
         if seed in self._video_seeds:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = open_video(self._film(".part"), self.env.metadata["render_fps"])
+            self._writer = open_video(self._film(".part"), self.env.metadata.get("render_fps") or FPS)
+            self._size = None
             self._writer.append_data(self._frame(obs))
         return obs, info
 
@@ -77,8 +83,12 @@ class EpisodeRecorder(gymnasium.Wrapper):
         super().close()
 
     def _frame(self, obs: Any) -> np.ndarray:
-        scene: Any = self.env.render()
-        return scene if self._sight is None else np.concatenate([scene, self._sight(obs, len(scene))], axis=1)
+        scene = rendered(self.env)
+        frame = (
+            scene if self._sight is None else np.concatenate([scene, self._sight(obs, len(scene))], axis=1)
+        )
+        self._size = self._size or frame.shape[:2]
+        return _fitted(frame, self._size)
 
     def _finish(self) -> None:
         if self._writer:
@@ -88,7 +98,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._poses:
             poses = np.stack(self._poses)
             with atomic_path(self._folder / f"episode_{self._seed}.npz") as path, path.open("wb") as file:
-                last: Any = self.env.render()
+                last = rendered(self.env)
                 np.savez_compressed(file, agent=poses[:, 0], block=poses[:, 1], first=self._first, last=last)
 
     def _film(self, suffix: str = "") -> Path:
@@ -97,6 +107,38 @@ class EpisodeRecorder(gymnasium.Wrapper):
 
 def _poses(info: dict[str, Any]) -> np.ndarray:
     return np.stack([info["state"][:2], info["block_pose"][:2]])
+
+
+def rendered(env: gymnasium.Env) -> np.ndarray:
+    """What an environment draws now, (H, W, 3) uint8; the newest of several frames, floats in 0..1 as bytes.
+
+    Raises:
+        InputError: It draws nothing, or no picture of colours.
+    """
+    found: Any = env.render()
+    if isinstance(found, list | tuple) and found:
+        found = found[-1]
+    frame = np.asarray(found)
+    if frame.ndim != 3 or frame.shape[-1] not in (3, 4) or frame.dtype.kind not in "uif":
+        seen = (
+            f"an array {list(frame.shape)} of {frame.dtype}"
+            if isinstance(found, np.ndarray)
+            else f"{found!r:.60}"
+        )
+        raise InputError(
+            f"{env.unwrapped} renders {seen}, and films need pictures (H, W, 3): let render() with "
+            "render_mode='rgb_array' return them, or give videos=0 and plot=false"
+        )
+    if frame.dtype.kind == "f" and frame.max(initial=0) <= 1:
+        frame = 255 * frame
+    return np.clip(frame[..., :3], 0, 255).astype(np.uint8)
+
+
+def _fitted(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame in the size of the first, which all of a film have: cut, or filled with black, and even."""
+    height, width = (side + side % 2 for side in size)
+    cut = frame[:height, :width]
+    return np.pad(cut, ((0, height - len(cut)), (0, width - cut.shape[1]), (0, 0)))
 
 
 def open_video(path: Path, fps: float) -> Any:

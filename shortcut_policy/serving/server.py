@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +28,7 @@ from shortcut_policy.serving.metadata import server_metadata
 from shortcut_policy.serving.metrics import ServerMetrics
 from shortcut_policy.serving.protocol import pack, read_request
 from shortcut_policy.serving.sessions import Answer, Session
-from shortcut_policy.settings import Count, Positive, Seed, check_fields
+from shortcut_policy.settings import Count, Positive, Seed, check_fields, is_loopback
 
 LOG = logging.getLogger(__name__)
 #: Messages of a client that wait unread; it is not read on before they are answered.
@@ -84,7 +83,7 @@ class ServerSettings:
             raise InputError(f"port={self.port} must be a whole number from 0 to 65535")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("tls_cert and tls_key belong together: give both files, or none")
-        if not (_is_loopback(self.host) or self.api_key_file or self.exposed):
+        if not (is_loopback(self.host) or self.api_key_file or self.exposed):
             raise InputError(
                 f"host={self.host} lets others on the network use this policy: give api_key_file, or "
                 "exposed=true if that is meant"
@@ -307,10 +306,3 @@ def _knows(key: str, request: Request) -> bool:
     # Whoever calls may send anything: bytes that are no UTF-8, or the header twice.
     given = [value.encode("utf-8", "surrogateescape") for value in request.headers.get_all("Authorization")]
     return len(given) == 1 and hmac.compare_digest(given[0], f"Api-Key {key}".encode())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -119,6 +119,8 @@ class DataConfig:
     max_train_episodes: Count | None = None
     memory_limit_mb: NotNegative = 1024.0
     cache: str | None = None
+    pad_short_episodes: bool = False
+    only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ class TrainingConfig:
         wandb: Its record elsewhere.
         precondition: Of a skip round the network, see `Preconditioned`; None for none.
         obs_noise: Standard deviation of noise on normalised observations while training; None for none.
+        obs_clamp: Largest size of a number of the normalised observations, see `Policy`; None for any.
         prefix_steps: The most actions that the policy takes as given, see `Policy`; 0 for none.
         name: Of the method in tables; the objective's if None.
         output: Run folder; ``runs/<task>_<method>_<backbone>_seed<n>`` if None.
@@ -228,6 +231,9 @@ class TrainingConfig:
     wandb: WandbConfig
     precondition: Any = None
     obs_noise: Annotated[float, Gt(0), Words("above 0, a standard deviation, or null for none")] | None = None
+    obs_clamp: Annotated[float, Ge(1), Words("at least 1, in normalised units, or null for none")] | None = (
+        None
+    )
     prefix_steps: Index = 0
     name: str | None = None
     output: str | None = None

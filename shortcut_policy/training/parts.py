@@ -9,7 +9,7 @@ import torch
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
-from shortcut_policy.data.fields import SIZES
+from shortcut_policy.data.fields import ACTION, SIZES
 from shortcut_policy.encoders.weights import load_weights
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
@@ -23,6 +23,9 @@ from shortcut_policy.training.precision import computes_bf16, training_device
 from shortcut_policy.training.run_folder import method_name, output_folder, snake_case
 from shortcut_policy.training.teacher import taught_by
 from shortcut_policy.trust import trusted_in
+
+#: By which data that are scaled to [-1, 1] may leave it.
+BOUND_ROUNDING = 1e-4
 
 
 @runtime_checkable
@@ -67,6 +70,7 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
         model = initialise(taught, config.task.name, config.teacher, option="teacher", trust=trust)
     else:
         model = initialise(spec, config.task.name, str(config.init_from), trust=trust)
+    _check_bounded(model, dataset)
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
     task = {"name": config.task.name, "env": config.task.env}
     described = describe(model, dataset, config.trainer, config.seed, config.cpu, config.name, task)
@@ -82,7 +86,7 @@ def specification(config: TrainingConfig, dataset: LearnedFrom) -> dict[str, Any
         return spec | dict(dataset.spec)
     assert isinstance(config.task, PolicyTask)
     fields = {"obs": config.task.obs, "action": config.task.action}
-    told = {"obs_noise": config.obs_noise, "prefix_steps": config.prefix_steps}
+    told = {name: getattr(config, name) for name in ("obs_noise", "obs_clamp", "prefix_steps")}
     return spec | fields | config.task.sizes | told
 
 
@@ -147,6 +151,7 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
         _check_fits(model, dataset)
     if not model.normalizer.fitted:
         model.normalizer = dataset.fit_normalizer()
+    _check_bounded(model, dataset)
     known = model.metadata
     if "train_steps" in known:  # of another training
         origin = {key: known[key] for key in ORIGIN if key in known}
@@ -157,6 +162,27 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
     described = describe(model, dataset, trainer, seed, cpu)
     task = {key: value for key, value in known.get("task", {}).items() if value is not None}
     model.metadata = described | known | {"task": described["task"] | task}
+
+
+def _check_bounded(model: Model, dataset: LearnedFrom) -> None:
+    """Refuse an objective that clips its samples to [-1, 1] where the actions reach beyond.
+
+    Whatever scales them: ``identity`` and ``unscaled`` leave them as they are, and a normaliser of other data
+    may not hold them.
+    """
+    if not model.objective.bounded or not isinstance(dataset, DemonstrationDataset):
+        return
+    reached = [
+        model.normalizer.normalize(ACTION, torch.from_numpy(x)).abs().cpu() for x in dataset.action_range()
+    ]
+    largest = torch.stack(reached).amax(0)
+    if largest.max() > 1 + BOUND_ROUNDING:
+        element = int(largest.argmax())
+        raise InputError(
+            f"objective.clip_sample=true keeps samples in [-1, 1], and element {element} of the action "
+            f"reaches {largest[element]:.3g} as the network sees it: give the action's field "
+            "normalize=limits, or objective.clip_sample=false"
+        )
 
 
 def _check_fits(policy: Policy, dataset: DemonstrationDataset) -> None:

@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple, Self
 
 import torch
 
+from shortcut_policy.data.in_order import usable_cores
+
 #: The load is judged over so many seconds of updates, without a break of more than `BREAK` seconds.
 WINDOW, BREAK = 3.0, 0.05
 #: In cores: how many more than there are have to be wanted, or how many idle, for the threads to change.
@@ -141,8 +143,3 @@ class Threads:
         if count != self.count:
             self.count = count
             torch.set_num_threads(count)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,6 +11,7 @@ from shortcut_policy.commands.collect import CollectSettings
 from shortcut_policy.commands.configuration import read, to_plain
 from shortcut_policy.commands.convert import ConvertSettings
 from shortcut_policy.commands.download import DownloadSettings
+from shortcut_policy.commands.teleop import TeleopSettings
 from shortcut_policy.commands.view import ViewSettings
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -19,6 +20,7 @@ COMMANDS = {
     "collect": (CollectSettings, ["output=demos.zarr"]),
     "convert": (ConvertSettings, ["input=a.hdf5", "output=a.zarr"]),
     "download": (DownloadSettings, []),
+    "teleop": (TeleopSettings, ["output=demos.zarr"]),
     "view": (ViewSettings, ["store=demos.zarr"]),
 }
 

@@ -325,33 +325,90 @@ def test_lazy_fields_are_read_from_files_in_the_cache(whole_store: ZarrSource, t
         assert torch.equal(value, dataset(whole_store).fit_normalizer().state_dict()[name])
 
 
-def test_the_memory_limit_is_of_all_fields_together_and_the_smallest_stay(
-    whole_store: ZarrSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sizes = {"agent": 2 * 4, "action": 2 * 4, "keypoint": 6 * 4, "image": 4 * 4 * 3}
-    for kept in range(len(sizes) + 1):
-        limit = sum(list(sizes.values())[:kept]) * ROWS / 2**20
-        demonstrations = dataset(whole_store, memory_limit_mb=limit, cache=tmp_path / str(kept))
-        assert len(list((tmp_path / str(kept)).rglob("*.rows"))) == len(sizes) - kept
-        assert_same(
-            demonstrations.batch(demonstrations.train), dataset(whole_store).batch(demonstrations.train)
-        )
-    assert capsys.readouterr().err.count("images of key 'image'") == len(sizes)
-
-
-def test_processes_of_one_machine_share_the_memory_limit(
-    whole_store: ZarrSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    all_bytes = ROWS * (2 * 4 + 2 * 4 + 6 * 4 + 4 * 4 * 3)
-    assert dataset(whole_store, memory_limit_mb=all_bytes / 2**20, cache=tmp_path).in_memory
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert not dataset(whole_store, memory_limit_mb=all_bytes / 2**20, cache=tmp_path).in_memory
-    assert dataset(whole_store, memory_limit_mb=all_bytes / 2**19, cache=tmp_path).in_memory
-
-
 def test_fields_of_the_same_values_share_them(whole_store: ZarrSource, tmp_path: Path) -> None:
     twice = {"a": Field("state", (5,)), "b": Field("state", (5,), normalize="gaussian")}
     lazy = dataset(whole_store, obs=twice, memory_limit_mb=0, cache=tmp_path)
     assert len(list(tmp_path.rglob("*.rows"))) == 2
     seen = lazy.batch(lazy.train)["obs"]
     assert torch.equal(seen["a"], seen["b"])
+
+
+def test_elements_that_hardly_vary_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = arrays()["state"]
+    still[:, 1] = 3 + 1e-6 * still[:, 1]
+    source = store(tmp_path, state=still)
+    normalizer = DemonstrationDataset(source, OBS, ACTION, **SIZES).fit_normalizer()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"agent (key 'state' of {source.path}): element [0] varies by ")
+    assert "no more than min_range=0.0001, and counts as constant" in line
+    assert normalizer.get_buffer("agent_scale")[0] == 0 < normalizer.get_buffer("agent_scale")[1]
+
+
+def test_an_action_in_units_that_are_too_large_is_refused(tmp_path: Path) -> None:
+    source = store(tmp_path, action=1e-6 * arrays()["action"])
+    with pytest.raises(
+        InputError, match=r"action \(key 'action'.*and so do all of them: give the field a min"
+    ):
+        DemonstrationDataset(source, OBS, ACTION, **SIZES).fit_normalizer()
+    fine = Field("action", (2,), min_range=1e-9)
+    found = DemonstrationDataset(source, OBS, fine, **SIZES).fit_normalizer()
+    assert (found.get_buffer("action_scale") > 1e-6).all()
+
+
+def test_short_episodes_are_counted_and_can_be_padded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, sizes = store(tmp_path), {"horizon": 24, "n_obs_steps": 2, "n_action_steps": 4, "val_fraction": 0}
+    left_out = DemonstrationDataset(source, OBS, ACTION, **sizes)
+    err = capsys.readouterr().err
+    assert (
+        f"1 of 4 episodes of {source.path} have fewer than 20 steps, which a window of horizon=24 needs"
+        in err
+    )
+    assert left_out.size["train_episodes"] == 3
+    padded = DemonstrationDataset(source, OBS, ACTION, **sizes, pad_short_episodes=True)
+    assert capsys.readouterr().err == ""
+    # One window for each of the nine steps as the newest that is observed.
+    assert padded.size == {"train_episodes": 4, "train_windows": len(left_out) + 9 + 1}
+    own = padded.train[padded.train[:, 1] == LENGTHS[0]]
+    last = padded.batch(own[-1:])["action"][0].numpy()
+    np.testing.assert_array_equal(
+        last, np.tile(arrays()["action"][LENGTHS[0] + 8].astype(np.float32), (24, 1))
+    )
+    with pytest.raises(InputError, match=r"data.pad_short_episodes=skip must be true or false"):
+        DemonstrationDataset(source, OBS, ACTION, **sizes, pad_short_episodes="skip")
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2.0, 0.5), (0.0, 1.5)])
+def test_the_range_of_the_actions(tmp_path: Path, low: float, high: float) -> None:
+    actions = np.clip(arrays()["action"], low, high)
+    demonstrations = DemonstrationDataset(
+        store(tmp_path, action=actions), OBS, ACTION, **SIZES, val_fraction=0
+    )
+    found = demonstrations.action_range()
+    np.testing.assert_allclose(found, (actions.min(0), actions.max(0)), rtol=1e-6)
+
+
+def test_only_windows_that_begin_in_marked_rows_are_learned(tmp_path: Path) -> None:
+    marks = np.zeros(ROWS, np.uint8)
+    marks[[3, 4, 20]] = 1
+    everything = dataset(store(tmp_path, intervention=marks), val_fraction=0)
+    chosen = dataset(everything.source, val_fraction=0, only="intervention")
+    before = everything.n_obs_steps - 1
+    expected = [window for window in everything.train.tolist() if marks[window[0] + before]]
+    assert len(expected) > 0 and chosen.train.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("marks", "only", "message"),
+    [
+        (0, "correction", "data.only=correction: .* has no such key; it holds action, "),
+        (2, "intervention", "must hold one 0 or 1 in each row"),
+        (0, "intervention", r"begins in a row that 'intervention' marks \(0 of \d+ rows are marked\)"),
+        (0, "state", "must hold one 0 or 1 in each row"),
+    ],
+)
+def test_marks_that_choose_nothing_are_refused(tmp_path: Path, marks: int, only: str, message: str) -> None:
+    source = store(tmp_path, intervention=np.full(ROWS, marks, np.uint8))
+    with pytest.raises(InputError, match=message):
+        dataset(source, only=only)

@@ -320,7 +320,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     whole = write(tmp_path / "a.mcap", [joints(i / 10, i, 0) for i in range(200)])
     (tmp_path / "cut.mcap").write_bytes(whole.read_bytes()[:-700])
-    (tmp_path / "text.mcap").write_text("no")
+    (tmp_path / "text.mcap").write_text("no MCAP file at all: " * 10)
+    (tmp_path / "short.mcap").write_bytes(whole.read_bytes()[:7])
+    (tmp_path / "empty.mcap").touch()
+    (tmp_path / "begun.mcap").write_bytes(whole.read_bytes()[:60])
     with (tmp_path / "json.mcap").open("wb") as file:
         writer = Writer(file)
         writer.start()
@@ -332,6 +335,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("none", "does not exist"),
         ("cut", "mcap recover"),
         ("text", "cannot be read as MCAP"),
+        ("short", "has 7 bytes, which is no MCAP file"),
+        ("empty", "has 0 bytes, which is no MCAP file"),
+        ("begun", "mcap recover"),
         (
             "json",
             "/joints in .* are stored as json with a schema of jsonschema; only those of ROS 2 are read",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortcut_policy.data import Field, Normalizer
-from shortcut_policy.data.normalizer import RunningStatistics
+from shortcut_policy.data.normalizer import RunningStatistics, nearly_constant
 from shortcut_policy.errors import InputError
 
 ROWS = np.random.default_rng(0).normal([5.0, -300.0, 0.02], [2.0, 40.0, 1e-3], (500, 3)).astype(np.float32)
@@ -142,3 +142,47 @@ def test_half_loaded_statistics_are_refused() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(InputError, match="'force' is unknown; the policy was made for x"):
         fit(ROWS).normalize("force", torch.zeros(3))
+
+
+@pytest.mark.parametrize("normalize", ["limits", "gaussian"])
+@pytest.mark.parametrize(("base", "noise"), [(0.0, 1e-8), (0.0, 1e-5), (0.5, 1e-6), (-30.0, 1e-5)])
+def test_the_noise_of_a_sensor_is_no_information(normalize: str, base: float, noise: float) -> None:
+    """Scaled to the whole range, a shift of a hundredth of a millimetre would be hundreds."""
+    rows = np.column_stack([ROWS[:, 0], base + noise * np.random.default_rng(1).normal(size=len(ROWS))])
+    normalizer = fit(rows, normalize)
+    shifted = torch.from_numpy(rows).float() + torch.tensor([0.0, 0.01])
+    assert torch.equal(normalizer.normalize("x", shifted)[:, 1], torch.zeros(len(rows)))
+    np.testing.assert_allclose(normalizer.unnormalize("x", torch.ones(2))[1], base, atol=1e-4)
+
+
+def test_what_counts_as_noise_is_the_fields_to_say() -> None:
+    statistics = RunningStatistics()
+    statistics.update(np.array([[0.0], [1e-5]]))
+    fine = Field("x", (1,), min_range=0)
+    assert Normalizer({"x": fine}, {"x": statistics}).get_buffer("x_scale") == pytest.approx(5e-6)
+    assert nearly_constant(fine, statistics) == []
+    assert nearly_constant(Field("x", (1,)), statistics) == [((0,), 0.0, 1e-5)]
+    assert fine.to_spec()["min_range"] == 0 and "min_range" not in Field("x", (1,)).to_spec()
+    with pytest.raises(InputError, match="min_range of field 'x'=-1 must be a number from 0 on"):
+        Field("x", (1,), min_range=-1)
+
+
+@pytest.mark.parametrize(("normalize", "reach"), [("limits", 3), ("gaussian", 10)])
+def test_values_far_from_the_data_are_said_once(normalize: str, reach: float, capsys) -> None:
+    normalizer = fit(ROWS, normalize)
+    y = torch.zeros(2, 4, 3)
+    y[1, 2, 1] = reach + 0.1
+    x = normalizer.unnormalize("x", y)
+    assert not normalizer.is_near("x", x)
+    y[1, 2, 1] = reach - 0.1
+    assert normalizer.is_near("x", normalizer.unnormalize("x", y))
+    for _ in range(2):
+        normalizer.say_far({"x": x, "else": x})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"observation 'x', element [1], is {x[1, 2, 1]:.6g}, and the data")
+    assert f"the network gets {reach + 0.1:.3g}" in line
+
+
+@pytest.mark.parametrize("normalize", ["identity", "image"])
+def test_what_is_not_scaled_by_data_is_always_near(normalize: str) -> None:
+    assert fit(ROWS, normalize).is_near("x", torch.full((1, 3), 1e6))

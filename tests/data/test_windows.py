@@ -89,3 +89,15 @@ def test_training_episodes_are_limited_after_the_split() -> None:
     assert train.sum() == 7
     assert not (train & val).any()
     assert split_episodes(50, 0.2, 1000, seed=3)[0].sum() == 40
+
+
+@given(settings(), st.data())
+def test_marked_rows_choose_windows_by_the_step_behind_the_padding(
+    setting: tuple[list[int], int, int, int], data: st.DataObject
+) -> None:
+    lengths, horizon, before, after = setting
+    rows = sum(lengths)
+    marked = np.array(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), bool)
+    everything = literal_windows(lengths, horizon, before, after)
+    windows = create_windows(np.cumsum(lengths), horizon, before, after, marked=marked)
+    assert row_numbers(windows, horizon) == [window for window in everything if marked[window[before]]]

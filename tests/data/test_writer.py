@@ -1,6 +1,7 @@
 """Stores written episode by episode: what is in them, what is refused, and what is left after a crash."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -340,3 +341,63 @@ def test_an_episode_that_is_no_mapping_or_a_key_that_is_no_text(tmp_path: Path) 
             writer.add_episode(None)
         with pytest.raises(InputError, match="'3' cannot be a key"):
             writer.add_episode({3: np.zeros((2, 1))})
+
+
+@FORMATS
+def test_the_last_episode_can_be_taken_out_again(tmp_path: Path, zarr_format: int) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr", zarr_format=zarr_format) as writer:
+        for number in (0, 1, 7):
+            writer.add_episode(episode(number))
+        writer.remove_last()
+        check(ZarrSource(tmp_path / "a.zarr"), 2)
+        writer.add_episode(episode(2))
+    assert files(tmp_path / "a.zarr") == files(write(tmp_path / "b.zarr", range(3), zarr_format=zarr_format))
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        for left in (2, 1, 0):
+            writer.remove_last()
+            assert writer.n_episodes == left
+        with pytest.raises(InputError, match="there is no episode to remove"):
+            writer.remove_last()
+        writer.add_episode(episode(0))
+    check(ZarrSource(tmp_path / "a.zarr"), 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_dies_while_it_takes_an_episode_out_leaves_whole_ones(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every call that changes a file: the store holds the episode, or does not, and can be continued."""
+    calls = 0
+    for stop_at in range(30):
+        path = tmp_path / f"{stop_at}.zarr"
+        writer = EpisodeWriter(write(path, range(count)))
+        calls = 0
+
+        def dies(original: object, stop_at: int = stop_at) -> object:
+            def call(*arguments: object, **options: object) -> object:
+                nonlocal calls
+                calls += 1
+                if calls > stop_at:
+                    raise KeyboardInterrupt
+                return original(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(zarr.Array, "resize", dies(zarr.Array.resize))
+            patch.setattr(zarr.Array, "__setitem__", dies(zarr.Array.__setitem__))
+            patch.setattr("shortcut_policy.data.writer.shutil.rmtree", dies(shutil.rmtree))
+            try:
+                writer.remove_last()
+                finished = True
+            except KeyboardInterrupt:
+                finished = False
+        writer._lock.release()
+        with EpisodeWriter(path) as later:
+            assert later.n_episodes in ({count - 1} if finished else {count - 1, count})
+            later.add_episode(episode(later.n_episodes))
+            left = later.n_episodes
+        check(ZarrSource(path), left)
+        if finished:
+            return
+    raise AssertionError("it never came to an end")

@@ -180,3 +180,14 @@ def test_the_command_line_prints_one_sentence(tmp_path: Path):
     text = training.finish()
     assert training.process.returncode == 2
     assert text.startswith("error: ") and str(missing) in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("scaling", ["task.action.normalize=identity", "+task.action.unscaled=[1]"])
+def test_samples_that_are_clipped_below_the_actions_are_refused(
+    compose_config: Compose, tmp_path: Path, scaling: str
+):
+    diffusion = ("objective=diffusion", scaling, f"output={tmp_path / 'run'}")
+    with pytest.raises(InputError, match=r"element \d of the action reaches \d+ as the network sees it"):
+        run(compose_config(*diffusion))
+    assert not (tmp_path / "run/log.jsonl").exists()
+    run(compose_config(*diffusion, "objective.clip_sample=false", "trainer.max_steps=2"))

@@ -1,0 +1,4 @@
+from shortcut_policy.commands.cli import teleop
+
+if __name__ == "__main__":
+    teleop()

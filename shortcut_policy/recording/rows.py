@@ -1,0 +1,100 @@
+"""What is stored of each step that a person, or a policy beside them, played."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from shortcut_policy.data.robomimic_writer import attributes_of
+
+#: Key of the marks of corrected steps, 1 where the person acted.
+INTERVENTION = "intervention"
+#: What every store of a person's demonstrations says of them.
+HUMAN = {"expert": "human"}
+
+
+class Rows(Protocol):
+    """The form of a store: row t holds what was seen before action t, and the action."""
+
+    def before(self, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+        """What is seen, copied: environments may use their arrays again."""
+        ...
+
+    def after(self, action: np.ndarray, reward: float, success: bool) -> dict[str, Any]:
+        """What was done, and what came of it."""
+        ...
+
+    def whole(self) -> dict[str, str]:
+        """Texts that belong to the whole episode."""
+        ...
+
+    def attributes(self, task: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        """What the store says of all of them."""
+        ...
+
+
+class PlainRows:
+    """Rows of a zarr store: observations under their names, ``state`` where ``info`` has it, ``action``;
+    float32.
+
+    Pictures are left out: they are drawn again from the states (``scripts/render.py``).
+
+    Args:
+        env: The environment.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self._rate = float(env.metadata["render_fps"])
+
+    def before(self, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Rows`."""
+        seen = {name: value for name, value in obs.items() if np.ndim(value) < 3}
+        seen |= {"state": info["state"]} if "state" in info else {}
+        return {name: np.array(value, np.float32) for name, value in seen.items()}
+
+    def after(self, action: np.ndarray, reward: float, success: bool) -> dict[str, Any]:
+        """See `Rows`."""
+        return {"action": np.array(action, np.float32)}
+
+    def whole(self) -> dict[str, str]:
+        """See `Rows`."""
+        return {}
+
+    def attributes(self, task: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Rows`; with the goal, which pictures are drawn with."""
+        goal = {"goal_pose": np.asarray(info["goal_pose"]).tolist()} if "goal_pose" in info else {}
+        return {**HUMAN, "task": task, "control_hz": self._rate, **goal}
+
+
+class RobomimicRows:
+    """Rows of a robomimic file, as `shortcut_envs.robosuite.experts` write them.
+
+    Args:
+        env: An environment of robosuite's.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self._env: Any = env.unwrapped
+
+    def before(self, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Rows`."""
+        stored = {f"obs/{key}": value for key, value in self._env.stored_observation().items()}
+        return {"states": np.array(info["states"]), **stored}
+
+    def after(self, action: np.ndarray, reward: float, success: bool) -> dict[str, Any]:
+        """See `Rows`."""
+        return {"actions": np.array(action, np.float64), "rewards": float(reward), "dones": int(success)}
+
+    def whole(self) -> dict[str, str]:
+        """The model of the scene, so that pictures show what was seen."""
+        return {"model_file": self._env.simulation.sim.model.get_xml()}
+
+    def attributes(self, task: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Rows`."""
+        return {**attributes_of(self._env.args), **HUMAN}
+
+
+def is_robomimic(env: gymnasium.Env) -> bool:
+    """Whether an environment's demonstrations are robomimic files."""
+    return hasattr(env.unwrapped, "stored_observation")

@@ -1,0 +1,196 @@
+"""Episodes of a person, and their corrections of a policy, without a page."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from shortcut_policy.data import EpisodeWriter, ZarrSource
+from shortcut_policy.errors import InputError
+from shortcut_policy.recording.controls import Control, control_of
+from shortcut_policy.recording.player import PolicyPlayer
+from shortcut_policy.recording.session import FIRST_SEED, check_continues
+
+POINTS = [[0.25 + 0.02 * step, 0.5] for step in range(12)]
+POINTER = Control("pointer", np.zeros(2), np.full(2, 512.0))
+
+
+def play(session, points=POINTS, held=False) -> None:
+    for point in points:
+        session.step(point, held)
+
+
+def stored(path):
+    source = ZarrSource(path)
+    rows = int(source.episode_ends[-1])
+    return {key: source.read(key, 0, rows) for key in source.keys}, source.episode_ends.tolist()
+
+
+def test_an_episode_holds_what_was_seen_and_done(make_session, store):
+    session = make_session()
+    session.step(POINTS[0], False)
+    assert session.status["step"] == 0, "nothing moves before the start"
+    session.begin()
+    play(session)
+    session.finish()
+    arrays, ends = stored(store)
+    assert ends == [12]
+    np.testing.assert_allclose(arrays["action"], 512 * np.array(POINTS), rtol=1e-6)
+    env = gymnasium.make("shortcut_envs:shortcut_policy/PushTKeypoints-v0")
+    obs, info = env.reset(seed=FIRST_SEED)
+    for row, action in enumerate(arrays["action"]):
+        np.testing.assert_array_equal(arrays["agent_pos"][row], obs["agent_pos"])
+        np.testing.assert_array_equal(arrays["keypoint"][row], obs["keypoint"])
+        np.testing.assert_array_equal(arrays["state"][row], info["state"].astype(np.float32))
+        obs, _, _, _, info = env.step(action)
+
+
+def test_what_is_discarded_or_undone_is_not_stored(make_session, store):
+    session = make_session()
+    for end in (session.finish, session.discard, session.finish):
+        session.begin()
+        play(session)
+        start = session._next
+        end()
+        assert session._next == start + (end != session.discard), "a discarded start comes again"
+    assert (session.status["episodes"], session.status["steps"]) == (2, 24)
+    session.begin()
+    play(session, POINTS[:3])
+    session.undo()
+    assert session.running and session.status["step"] == 3
+    assert (session.status["episodes"], session.status["steps"]) == (1, 12)
+    session.undo()
+    session.undo()
+    assert session.status["note"] == "the store holds no episode"
+    session.skip()
+    assert session._next == FIRST_SEED + 3 and not session.running
+
+
+def test_a_later_session_goes_on_after_what_a_killed_one_stored(make_session, store):
+    first = make_session()
+    first.begin()
+    play(first)
+    first.finish()
+    first.begin()
+    play(first, POINTS[:5])
+    assert stored(store)[1] == [12], "whole episodes are there before anything is closed"
+    first._writer._lock.release()  # as the end of a process does
+    second = make_session()
+    assert second._next == FIRST_SEED + 1
+    second.begin()
+    play(second)
+    second.finish()
+    assert stored(store)[1] == [12, 24]
+
+
+def test_episodes_too_short_to_learn_from_are_dropped(make_session):
+    session = make_session(least=8)
+    session.begin()
+    play(session, POINTS[:7])
+    session.finish()
+    assert session.status["episodes"] == 0
+    assert "7 steps are too short" in session.status["note"]
+
+
+def test_the_longest_episode_waits_for_a_decision(make_session):
+    session = make_session(max_steps=5)
+    session.begin()
+    play(session)
+    assert session.status["phase"] == "over" and session.status["step"] == 5
+    session.finish()
+    assert session.status["episodes"] == 1 and session.status["phase"] == "ready"
+
+
+@pytest.mark.parametrize("given", [[0.5], [0.5, float("nan")], "ab", {"x": 1}, [True, False], 3])
+def test_what_is_no_control_is_refused_and_moves_nothing(given, make_session):
+    session = make_session()
+    session.begin()
+    with pytest.raises(InputError, match="expected 2 finite numbers"):
+        session.step(given, True)
+    assert session.status["step"] == 0
+
+
+def test_controls_stay_in_the_box():
+    np.testing.assert_array_equal(POINTER.action([1.5, -3]), np.array([512, 0], np.float32))
+    arm = Control("arm", -np.ones(7), np.ones(7))
+    np.testing.assert_array_equal(arm.action([2, 0, 0, 0, 0, 0, -1]), [1, 0, 0, 0, 0, 0, -1])
+
+
+def test_actions_that_no_hand_moves_are_refused():
+    env = gymnasium.Env()
+    env.action_space = spaces.Box(-np.inf, np.inf, (10,))
+    with pytest.raises(InputError, match=r"no way to move actions of Box\(-inf, inf, \(10,\)"):
+        control_of(env)
+
+
+def test_without_takeover_the_policy_plays_as_by_itself(tiny_policy, make_session):
+    session = make_session(player=PolicyPlayer(tiny_policy, steps=2, seed=3), keep="episodes")
+    session.begin()
+    for _ in range(20):
+        session.step([0.5, 0.5], False)
+    played = np.stack([row["action"] for row in session._kept])
+    tiny_policy.reset(2, seed=3, episode=FIRST_SEED)
+    env = gymnasium.make("shortcut_envs:shortcut_policy/PushTKeypoints-v0")
+    obs, _ = env.reset(seed=FIRST_SEED)
+    for action in played:
+        np.testing.assert_array_equal(action, tiny_policy.select_action(obs))
+        obs, *_ = env.step(action)
+    session.finish()
+    assert session.status["episodes"] == 0 and "nothing was corrected" in session.status["note"]
+
+
+def correct(session) -> None:
+    """Ten steps of the policy, twelve of a person, five of the policy."""
+    session.begin()
+    play(session, POINTS[:10])
+    play(session, held=True)
+    assert session.status["human"]
+    play(session, POINTS[:5])
+
+
+def test_corrections_alone_are_episodes(tiny_policy, make_session, store):
+    session = make_session(player=PolicyPlayer(tiny_policy))
+    correct(session)
+    assert session.running and session.status["episodes"] == 1, "stored when the person lets go"
+    arrays, ends = stored(store)
+    assert ends == [12] and "intervention" not in arrays
+    np.testing.assert_allclose(arrays["action"], 512 * np.array(POINTS), rtol=1e-6)
+
+
+def test_whole_episodes_have_marks(tiny_policy, make_session, store):
+    session = make_session(player=PolicyPlayer(tiny_policy), keep="episodes")
+    correct(session)
+    session.finish()
+    arrays, ends = stored(store)
+    assert ends == [27] and arrays["intervention"].dtype == np.uint8
+    assert arrays["intervention"].tolist() == [0] * 10 + [1] * 12 + [0] * 5
+    np.testing.assert_allclose(arrays["action"][10:22], 512 * np.array(POINTS), rtol=1e-6)
+
+
+def test_a_policy_that_gets_control_back_begins_a_chunk_with_what_it_saw(tiny_policy):
+    player = PolicyPlayer(tiny_policy)
+    player.reset(0)
+    seen = [{"keypoint": np.full((9, 2), 10.0 * step), "agent_pos": np.full(2, 10.0)} for step in range(4)]
+    planned = []
+    plan = player._planner.plan
+    player._planner.plan = lambda history, prefix: planned.append(history) or plan(history, prefix)
+    for number, obs in enumerate(seen):
+        player.observe(obs)
+        if number != 2:
+            player.action()
+        else:
+            player.interrupt()
+    assert [history["keypoint"][:, 0, 0].tolist() for history in planned] == [[0, 0], [20, 30]]
+
+
+def test_other_rows_are_refused_before_anybody_plays(store):
+    with EpisodeWriter(store) as writer:
+        writer.add_episode({"action": np.zeros((3, 2), np.float32)})
+    source = ZarrSource(store)
+    check_continues(str(store), {"action": np.zeros(2, np.float32)}, source)
+    for row, message in (
+        ({"action": np.zeros(2)}, "'action' is float32 of shape .2. per step, and here it would be float64"),
+        ({"action": np.zeros(2, np.float32), "state": np.zeros(5)}, "'state' is missing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_continues(str(store), row, source)

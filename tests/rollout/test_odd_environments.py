@@ -1,0 +1,240 @@
+"""Environments with one peculiarity each."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import gymnasium
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.policy import Policy
+from shortcut_policy.rollout import episode as episodes
+from shortcut_policy.rollout.episode import ActionChunkEpisode
+from shortcut_policy.rollout.evaluate import summarise
+from shortcut_policy.rollout.play import rollout, try_environment
+from shortcut_policy.rollout.recorder import EpisodeRecorder
+
+LENGTH = 12
+
+
+class Plain(gymnasium.Env):
+    """Follows its actions; ends after `LENGTH` steps."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 5}
+    observation_space: spaces.Space = spaces.Dict(
+        keypoint=spaces.Box(0, 512, (9, 2), np.float32), agent_pos=spaces.Box(0, 512, (2,), np.float32)
+    )
+    action_space: spaces.Space = spaces.Box(0, 512, (2,), np.float32)
+    max_steps: int | None = LENGTH
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.t = seed, 0
+        self.place = self.np_random.uniform(100, 400, 2).astype(np.float32)
+        return self.obs(), {}
+
+    def obs(self):
+        return {"keypoint": np.tile(self.place, (9, 1)), "agent_pos": self.place.copy()}
+
+    def step(self, action):
+        self.place += np.float32(0.1) * (np.asarray(action, np.float32) - self.place)
+        self.t += 1
+        over = self.max_steps is not None and self.t >= self.max_steps
+        return self.obs(), 0.5, False, over, {"is_success": False}
+
+    def render(self):
+        return np.full((32, 48, 3), 20 * self.t, np.uint8)
+
+
+class More(Plain):
+    """Further observations that no array is made of."""
+
+    observation_space = spaces.Dict(
+        {
+            **Plain.observation_space.spaces,
+            "cameras": spaces.Dict(top=spaces.Box(0, 255, (4, 4, 3), np.uint8)),
+            "stage": spaces.Discrete(3),
+            "instruction": spaces.Text(20),
+        }
+    )
+
+    def obs(self):
+        more = {"cameras": {"top": np.zeros((4, 4, 3), np.uint8)}, "stage": 1, "instruction": "push"}
+        return {**super().obs(), **more}
+
+
+class Flat(Plain):
+    """Wants its actions as a column."""
+
+    action_space = spaces.Box(0, 512, (2, 1), np.float32)
+
+    def step(self, action):
+        assert action.shape == (2, 1)
+        return super().step(action[:, 0])
+
+
+class Reused(Plain):
+    """Writes each observation into the same arrays."""
+
+    def obs(self):
+        found = super().obs()
+        if not hasattr(self, "kept"):
+            self.kept = found
+        for name, value in found.items():
+            self.kept[name][:] = value
+        return self.kept
+
+
+class NoOptions(Plain):
+    def reset(self, seed=None):
+        return super().reset(seed=seed)
+
+
+class Diverges(Plain):
+    """In the episodes of odd seeds."""
+
+    def step(self, action):
+        if self.seed % 2 and self.t == 5:
+            raise RuntimeError("the block left the table")
+        return super().step(action)
+
+
+class NotANumber(Diverges):
+    def step(self, action):
+        try:
+            return super().step(action)
+        except RuntimeError:
+            return self.obs(), float("nan"), False, False, {"is_success": True}
+
+
+@pytest.mark.parametrize("kind", [More, Flat, Reused, NoOptions])
+def test_what_differs_from_others_in_form_plays_as_they_do(tiny_policy: Policy, kind: type[Plain]):
+    expected = rollout(tiny_policy, Plain, range(3), seed=1)
+    try_environment(tiny_policy, kind, steps=1)
+    assert rollout(tiny_policy, kind, range(3), seed=1) == expected
+
+
+@pytest.mark.parametrize("kind", [Diverges, NotANumber])
+def test_a_simulator_that_fails_loses_that_episode(tiny_policy: Policy, kind: type[Plain], capsys):
+    expected = rollout(tiny_policy, Plain, range(4), seed=1)
+    found = rollout(tiny_policy, kind, range(4), seed=1, num_envs=2)
+    assert found[::2] == expected[::2]
+    assert all(one.error and not one.success and one.length == 5 for one in found[1::2])
+    summary = summarise(found)
+    assert summary["failed"] == 2 and summary["episodes"] == 4
+    assert '"error": "' in found[1].to_json() and "error" not in found[0].to_json()
+    assert "failed in 2 of 4 episodes, the first with seed 1 after 5 steps: " in capsys.readouterr().err
+    with pytest.raises(InputError, match="failed in all 2 episodes, the first with seed 1 after 5 steps"):
+        rollout(tiny_policy, kind, [1, 3])
+
+
+def test_a_reset_that_fails_later_is_an_episode_that_fails(tiny_policy: Policy):
+    class Stuck(Plain):
+        def reset(self, *, seed=None, options=None):
+            if seed == 1:
+                raise RuntimeError("no place for the block")
+            return super().reset(seed=seed, options=options)
+
+    found = rollout(tiny_policy, Stuck, range(3), num_envs=1)
+    assert [one.error for one in found] == ["", "RuntimeError: no place for the block", ""]
+    assert (found[1].length, found[1].score, found[1].success) == (0, 0.0, False)
+    with pytest.raises(InputError, match="cannot be reset with seed=1: RuntimeError: no place for the block"):
+        rollout(tiny_policy, Stuck, [1, 2])
+
+
+def test_what_fails_at_once_is_told_before_the_rollout(tiny_policy: Policy):
+    class Broken(Plain):
+        def step(self, action):
+            raise RuntimeError("no licence")
+
+    with pytest.raises(InputError, match="failed in its first step: RuntimeError: no licence"):
+        try_environment(tiny_policy, Broken, steps=1)
+
+
+def test_an_episode_without_end_is_cut(tiny_policy: Policy, monkeypatch, capsys):
+    class Endless(Plain):
+        max_steps = None
+
+    monkeypatch.setattr(episodes, "MOST_STEPS", 20)
+    assert [one.length for one in rollout(tiny_policy, Endless, range(2))] == [20, 20]
+    assert "was cut after 20 steps, because nothing says when it ends" in capsys.readouterr().err
+    # One that is registered with a length ends by itself.
+    limited = gymnasium.wrappers.TimeLimit(Endless(), 30)
+    limited.unwrapped.spec = gymnasium.envs.registration.EnvSpec("Endless-v0", max_episode_steps=30)
+    assert [one.length for one in rollout(tiny_policy, lambda: limited, [0])] == [30]
+
+
+@pytest.mark.parametrize("success", [None, "yes", np.array([True, False]), float("nan")])
+def test_success_that_says_nothing_is_refused(success: object):
+    class Vague(Plain):
+        def step(self, action):
+            return *super().step(action)[:4], {"is_success": success}
+
+    one = ActionChunkEpisode(Vague(), 1, 2)
+    one.reset(seed=0)
+    with pytest.raises(InputError, match="in its info, which must be true or false"):
+        one.step(np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize("success", [np.array([True]), np.bool_(True), 1, 1.0])
+def test_success_may_be_a_number(success: object):
+    assert episodes.read_success(Plain(), {"is_success": success}) is True
+
+
+def test_actions_that_are_no_box_are_refused(tiny_policy: Policy):
+    class Choices(Plain):
+        action_space = spaces.MultiDiscrete([3, 3])
+
+    with pytest.raises(InputError, match=r"takes actions MultiDiscrete.*, and a policy gives numbers"):
+        try_environment(tiny_policy, Choices, steps=1)
+
+
+def film(kind: type[Plain], folder: Path) -> list[np.ndarray]:
+    recorder = EpisodeRecorder(kind(), folder, [0], [])
+    recorder.reset(seed=0)
+    while not recorder.step(np.zeros(2, np.float32))[3]:
+        pass
+    return [frame for frame in imageio.get_reader(folder / "episode_0.mp4")]
+
+
+class Floats(Plain):
+    def render(self):
+        return np.full((32, 48, 3), 0.5, np.float32)
+
+
+class Lists(Plain):
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+    def render(self):
+        return [np.full((32, 48, 4), 128, np.uint8)]
+
+
+class Odd(Plain):
+    def render(self):
+        return np.full((31, 47, 3), 128, np.uint8)
+
+
+class Growing(Plain):
+    def render(self):
+        return np.full((32 + self.t, 48 - self.t, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize("kind", [Floats, Lists, Odd, Growing])
+def test_frames_are_made_fit_for_a_film(tmp_path: Path, kind: type[Plain]):
+    frames = film(kind, tmp_path)
+    assert len(frames) == LENGTH + 1
+    assert all(frame.shape == (32, 48, 3) for frame in frames)
+    assert all(abs(frame[:16, :16].mean() - 128) < 6 for frame in frames)
+
+
+@pytest.mark.parametrize("frame", [None, [], np.zeros((32, 48)), "picture"])
+def test_what_is_no_picture_is_told(tmp_path: Path, frame: object):
+    class Blind(Plain):
+        def render(self):
+            return frame
+
+    with pytest.raises(InputError, match=r"films need pictures \(H, W, 3\): let render\(\)"):
+        film(Blind, tmp_path)
