@@ -58,7 +58,7 @@ $(READY): pyproject.toml packages/client/pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@echo "  build backend" && $(PIP_INSTALL) hatchling
-	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images,serve,export,lerobot,record,rerun]'
+	@echo "  shortcut_policy and its dependencies" && $(PIP_INSTALL) --no-build-isolation --editable '.[dev,docs,robomimic,images,mcap,serve,export,lerobot,record,rerun]'
 	@echo "  shortcut_client" && $(PIP_INSTALL) --no-build-isolation --editable packages/client
 	@touch $@
 	@echo "$(VENV) is ready"

@@ -52,7 +52,6 @@ OWN = (
     ("aoti", "fp32", SMALL, 1),
     ("aoti", "bf16", SMALL, 1),
     ("eager", "fp32", SMALL, 16),
-    ("openvino", "fp32", SMALL, 16),
     ("eager", "fp32", IMAGE, 1),
     ("onnx", "fp32", IMAGE, 1),
     ("openvino", "fp32", IMAGE, 1),
@@ -191,12 +190,7 @@ def main() -> None:
 
 def own_rows(quick: bool) -> list[Row]:
     """Those of this build; ``quick``: without what compiles for minutes, and the large network."""
-    wanted = [
-        row
-        for row in OWN
-        if not quick
-        or (row[0] not in ("aoti", "inductor") and row[2] != LARGE and row[0::3] != ("openvino", 16))
-    ]
+    wanted = [row for row in OWN if not quick or (row[0] not in ("aoti", "inductor") and row[2] != LARGE)]
     return [
         Row(*row, sys.executable, OURS.format(folder=str(Path(__file__).parent), row=row)) for row in wanted
     ]

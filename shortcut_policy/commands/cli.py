@@ -140,6 +140,14 @@ def convert(config: DictConfig) -> None:
     run(config)
 
 
+@command("import_mcap")
+def import_mcap(config: DictConfig) -> None:
+    """Recordings of a robot as demonstrations: ``scripts/import_mcap.py input=... recording=robot.yaml``."""
+    from shortcut_policy.commands.import_mcap import run
+
+    run(config)
+
+
 @command("download")
 def download(config: DictConfig) -> None:
     """Fetch published demonstrations: ``scripts/download.py dataset=lift_ph``."""

@@ -11,7 +11,7 @@ from shortcut_policy.build import build
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.commands.ending import ending
 from shortcut_policy.data.collect import attributes_of_store, check_same, writer_of
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter

@@ -17,6 +17,7 @@ import zarr
 from numcodecs import Blosc  # type: ignore[import-untyped]
 from zarr.codecs import BloscCodec
 
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.errors import InputError
 
 BLOSC_HEADER = struct.Struct("<12xI")  # version, flags, sizes; then the number of bytes of the whole chunk
@@ -24,21 +25,22 @@ BLOSC_HEADER = struct.Struct("<12xI")  # version, flags, sizes; then the number 
 JPEG_END = b"\xff\xd9"
 
 
-def check_chunk_files(path: str, array: zarr.Array, rows: int) -> None:
+def check_chunk_files(path: str, array: zarr.Array, rows: int, fills: bool = False) -> None:
     """Raise `InputError` unless all files with the first ``rows`` rows are there and as long as they say.
 
     Args:
         path: The store, a directory or a zip.
+        array: Of the store.
+        rows: See above.
+        fills: Whether files may be absent, because their rows hold the fill value, if the array has one.
     """
     with _Directory(path) if Path(path).is_dir() else _Zip(path) as files:
         sizes = files.sizes(array.path)
         for chunk in _chunk_names(array, 0, rows):
             if chunk not in sizes:
-                raise InputError(
-                    f"chunk file {_full_name(path, array, chunk)} is missing (zarr would read its rows as "
-                    f"{array.fill_value}); restore it from a copy of the data, or write the array again with "
-                    "write_empty_chunks=True if those rows are meant to be so"
-                )
+                if fills and array.fill_value is not None:
+                    continue
+                _refuse_absent(path, array, chunk)
             if _is_jpeg(array) and not files.ends(array.path, chunk, JPEG_END):
                 _refuse(path, array, chunk, "it was cut short")
             if not _is_blosc(array):
@@ -142,7 +144,20 @@ def _is_jpeg(array: zarr.Array) -> bool:
     return any(getattr(codec, "codec_id", "") == "imagecodecs_jpeg" for codec in outermost)
 
 
+def _refuse_absent(path: str, array: zarr.Array, chunk: str) -> NoReturn:
+    meant = ""
+    if array.fill_value is not None:
+        meant = (
+            f"; or, if its rows hold {array.fill_value} alone, which zarr leaves out when it writes, say so "
+            "with +task.source.absent_chunks=fill or the store's attribute absent_chunks"
+        )
+    raise InputError(
+        f"chunk file {_full_name(path, array, chunk)} is missing: restore it from a copy of the data{meant}"
+    )
+
+
 def _refuse(path: str, array: zarr.Array, chunk: str, reason: str) -> NoReturn:
+    refuse_pointer(_full_name(path, array, chunk))
     raise InputError(
         f"chunk file {_full_name(path, array, chunk)} cannot be decoded ({reason}); restore it from a copy "
         "of the data"

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from shortcut_policy.build import build
 from shortcut_policy.data.env_args import ENV_ARGS
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter

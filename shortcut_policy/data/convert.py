@@ -15,8 +15,8 @@ from shortcut_policy.data.lerobot_recording import is_lerobot, read_lerobot
 from shortcut_policy.data.lerobot_writer import LeRobotSettings, lost_in_lerobot, write_lerobot
 from shortcut_policy.data.minari_recording import is_minari, lost_in_minari, read_minari, write_minari
 from shortcut_policy.data.recording import Recording, one_sentence
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_recording import read_robomimic, write_robomimic
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand, file_stamps
 from shortcut_policy.data.zarr_recording import read_zarr, write_zarr
 from shortcut_policy.errors import InputError

@@ -1,6 +1,5 @@
 """Batches of windows from a source of episodes, the only thing the trainer sees of the data."""
 
-import ctypes
 import operator
 import os
 import sys
@@ -18,6 +17,7 @@ from torch.utils import data
 from shortcut_policy.data.conversion import Conversion, say_changes
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, SourceOfFrames, frame_file
+from shortcut_policy.data.memory import Kind, kind_of, local_processes, needed_bytes, trim_memory
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics, nearly_constant
 from shortcut_policy.data.source import (
     EpisodeSource,
@@ -28,7 +28,7 @@ from shortcut_policy.data.source import (
     speaks_for_read,
     whole_chunks,
 )
-from shortcut_policy.data.windows import check_sizes, create_windows, split_episodes
+from shortcut_policy.data.windows import check_sizes, create_windows, marked_rows, split_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
 from shortcut_policy.settings import Count, Index, NotNegative, check_choice, check_fields
@@ -39,9 +39,6 @@ BLOCK_BYTES = 2**24
 PARTS_BETWEEN_TRIMS = 4
 #: Bytes of a block for statistics, whose last digits depend on it.
 STATISTICS_BYTES = 2**27
-
-#: Columns, shape, and whether it is an image: fields of a key that are the same in this are loaded once.
-_Kind = tuple[tuple[int, ...] | None, tuple[int, ...], bool]
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
     actions of all of them are learned. Windows begin up to ``n_obs_steps - 1`` steps before an episode and
     end up to ``n_action_steps - 1`` after it, where the first and last step repeat (see `create_windows`).
 
-    Every value is looked at once, here. Fields of up to ``memory_limit_mb`` are kept in memory and gathered
-    on ``device`` by one indexing operation; larger ones are decoded into a file, from which batches are read
-    (see `frame_file`; it is used again the next time). Images are kept as bytes: one per value.
+    Every value is looked at once, here. The smallest fields, up to ``memory_limit_mb`` together, are kept in
+    memory and gathered on ``device`` by one indexing operation; the others are decoded into files, from which
+    batches are read (see `frame_file`; they are used again the next time). Images are kept as bytes: one per
+    value.
 
     It is a map-style data set of torch, whose items are the training windows, so that a `DataLoader` takes
     it, with workers, too: the source is opened again in each. The trainer calls `batch` instead, which
@@ -97,7 +95,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         val_fraction: Part of the episodes held out for validation, in [0, 1); above 0 it is at least one.
         max_train_episodes: Train on this many episodes, drawn after the split; all if None.
         seed: Of both draws.
-        memory_limit_mb: Largest field that is kept in memory, in MiB.
+        memory_limit_mb: Most that all fields in memory hold together, in MiB; the processes of torchrun on a
+            machine share it.
         cache: Folder of those files; the environment variable SHORTCUT_POLICY_CACHE or else
             ``~/.cache/shortcut_policy`` if None.
         pad_short_episodes: Repeat the last step of episodes without a window, which have fewer than ``horizon
@@ -167,7 +166,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.train_episodes, self.val_episodes = split_episodes(
             len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed
         )
-        marked = None if only is None else _marks(source, only)
+        marked = None if only is None else marked_rows(source, only)
         self.train = self._windows(self.train_episodes, marked)
         self.val = self._windows(self.val_episodes, marked)
         if len(self.train) == 0 and marked is not None and len(self._windows(self.train_episodes)):
@@ -186,8 +185,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
+        self._limit_mb, self._processes = numbers.memory_limit_mb, local_processes()
+        self._needed = needed_bytes(self.fields.values(), int(source.episode_ends[-1]))
         for key in dict.fromkeys(field.key for field in self.fields.values()):
-            self._load(key, numbers.memory_limit_mb, folder)
+            self._load(key, folder)
 
     def __len__(self) -> int:
         """The number of training windows."""
@@ -313,24 +314,24 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 file=sys.stderr,
             )
 
-    def _load(self, key: str, limit_mb: float, folder: Path) -> None:
+    def _load(self, key: str, folder: Path) -> None:
         """Go through a key: check every value of its fields, and keep them in memory or in files."""
         rows = int(self.source.episode_ends[-1])
-        kinds: dict[_Kind, list[str]] = {}
+        kinds: dict[Kind, list[str]] = {}
         for name, field in self.fields.items():
             if field.key == key:
-                kinds.setdefault((field.columns, field.shape, field.normalize == "image"), []).append(name)
+                kinds.setdefault(kind_of(field), []).append(name)
         kept: list[tuple[Conversion, Tensor]] = []
-        for names in kinds.values():
+        for kind, names in kinds.items():
             convert = Conversion(self.source, self.fields[names[0]])
             say_changes(convert)
-            if rows * int(np.prod(convert.field.shape)) * convert.dtype.itemsize <= limit_mb * 2**20:
+            if self._needed[kind] * self._processes <= self._limit_mb * 2**20:
                 kept.append(
                     (convert, torch.from_numpy(np.empty((rows, *convert.field.shape), convert.dtype)))
                 )
                 self._in_memory |= dict.fromkeys(names, kept[-1][1])
             else:
-                file = self._frame_file(convert, rows, limit_mb, folder)
+                file = self._frame_file(convert, rows, self._needed[kind], folder)
                 self._on_disk |= dict.fromkeys(names, file)
         if kept:
             converts, tensors = zip(*kept, strict=True)
@@ -338,15 +339,23 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 for tensor, values in zip(tensors, self._converted(key, part, converts), strict=True):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
 
-    def _frame_file(self, convert: Conversion, count: int, limit_mb: float, folder: Path) -> FrameFile:
+    def _frame_file(self, convert: Conversion, count: int, needed: int, folder: Path) -> FrameFile:
         field, source = convert.field, self.source
         if convert.keeps and isinstance(source, SourceOfFrames) and speaks_for_read(source, "decoded"):
             file = source.decoded(field.key)
             if file is not None:
                 return file
         kind = "images" if convert.is_image else "values"
-        name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={limit_mb:g}"
-        rows = Rows(f"{name} of {source.path}", count, field.shape, convert.dtype, why)
+        each = "" if self._processes == 1 else f" for {self._processes} processes"
+        name, why = f"{kind} of key '{field.key}'", f"above data.memory_limit_mb={self._limit_mb:g}{each}"
+        rows = Rows(
+            f"{name} of {source.path}",
+            count,
+            field.shape,
+            convert.dtype,
+            why,
+            needed=needed * self._processes,
+        )
 
         def blocks(done: int) -> Iterator[np.ndarray]:
             for part in self._parts(field.key, done):
@@ -360,7 +369,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         for number, part in enumerate(whole_chunks(self.source, key, start, rows, BLOCK_BYTES), start=1):
             yield part
             if number % PARTS_BETWEEN_TRIMS == 0:
-                _trim_memory()
+                trim_memory()
 
     def _converted(self, key: str, part: range, converts: Sequence[Conversion]) -> list[np.ndarray]:
         """Values of some rows; what is stored of them is freed at once, before the next are read."""
@@ -379,29 +388,3 @@ class DemonstrationDataset(data.Dataset[Batch]):
         rows = self._in_memory[name]
         # Nine times as fast for images as rows[steps].
         return rows.index_select(0, steps.to(self.device).reshape(-1)).reshape(*steps.shape, *rows.shape[1:])
-
-
-def _marks(source: EpisodeSource, key: str) -> np.ndarray:
-    """Which rows a key marks, (rows,) bool.
-
-    Raises:
-        InputError: There is no such key, or it holds something else than one 0 or 1 in each row.
-    """
-    if key not in source.keys:
-        raise InputError(
-            f"data.only={key}: {source.path} has no such key; it holds {', '.join(source.keys)}: name one "
-            "that marks rows, or leave data.only out"
-        )
-    values = source.read(key, 0, int(source.episode_ends[-1]))
-    if int(np.prod(source.shapes[key])) != 1 or not np.isin(values, (0, 1)).all():
-        raise InputError(
-            f"data.only={key}: key '{key}' of {source.path} must hold one 0 or 1 in each row, to mark rows"
-        )
-    return values.reshape(-1).astype(bool)
-
-
-def _trim_memory() -> None:
-    """Give the system what was freed in this process, where its C library (glibc) can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -16,7 +16,7 @@ import httpx
 from tqdm import tqdm
 
 from shortcut_policy.data.archive import check_members
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic

@@ -16,7 +16,7 @@ class EnvArgs:
 
     Attributes:
         name: Of robosuite's environment, such as ``Lift`` or ``PickPlaceCan``.
-        version: Of robosuite.
+        version: Of robosuite; empty where the file does not say it.
         kwargs: Arguments of ``robosuite.make``.
     """
 
@@ -41,9 +41,4 @@ class EnvArgs:
             ) from error
         # robomimic's files say it in either place, the oldest not at all.
         version = args.get("env_version") or kwargs.pop("env_version", None)
-        if not version:
-            raise InputError(
-                f"the env_args of {where} do not say which robosuite made it (env_version): add it, such as "
-                "1.4.1 or 1.5.1, because the order of the 'object' observation depends on it"
-            )
-        return cls(str(name), str(version), kwargs)
+        return cls(str(name), str(version or ""), kwargs)

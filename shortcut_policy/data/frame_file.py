@@ -50,6 +50,7 @@ class Rows:
         dtype: Of its values.
         why: Why they are not in memory, for messages.
         instead: What to do where the file cannot be written; the dataset's settings if it says nothing.
+        needed: Bytes of data.memory_limit_mb with which they would be in memory.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Rows:
     dtype: np.dtype
     why: str = ""
     instead: str = ""
+    needed: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -257,7 +259,7 @@ def _check_space(folder: Path, rows: Rows, done: int) -> None:
             + (
                 rows.instead
                 or "choose a folder with room (data.cache or SHORTCUT_POLICY_CACHE), or give "
-                f"data.memory_limit_mb={-(-rows.bytes // 2**20)} if they fit into memory"
+                f"data.memory_limit_mb={-(-max(rows.needed, rows.bytes) // 2**20)} if they fit into memory"
             )
         )
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.data.robomimic_source import import_h5py
+from shortcut_policy.data.robomimic_files import import_h5py
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from shortcut_policy.data.action_kind import ACTIONS
-from shortcut_policy.data.robomimic_source import import_h5py, list_arrays
+from shortcut_policy.data.robomimic_files import import_h5py, list_arrays
 from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
 from shortcut_policy.errors import InputError
 

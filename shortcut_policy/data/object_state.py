@@ -75,7 +75,7 @@ class ObjectState:
 
     Args:
         env_name: Of robosuite, such as ``PickPlaceCan``.
-        env_version: Of the robosuite that made the vectors, such as ``1.4.1``.
+        env_version: Of the robosuite that made the vectors, such as ``1.4.1``; empty if that is not known.
         where: What to call them in errors.
 
     Attributes:
@@ -86,6 +86,11 @@ class ObjectState:
     """
 
     def __init__(self, env_name: str, env_version: str, where: str) -> None:
+        if not env_version:
+            raise InputError(
+                f"the env_args of {where} do not say which robosuite made it (env_version): add it, such as "
+                "1.4.1 or 1.5.1, because the order of the 'object' observation depends on it"
+            )
         version = ".".join(env_version.split(".")[:2])
         versions = LAYOUTS.get(env_name)
         if version not in ("1.4", "1.5") or (versions is None and version != CURRENT):

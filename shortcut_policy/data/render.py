@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from shortcut_policy.build import build
 from shortcut_policy.data.collect import attributes_of_store, pool_of
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.source import EpisodeSource, episode_rows, expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.errors import InputError

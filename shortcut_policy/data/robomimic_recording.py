@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
+from shortcut_policy.data.hdf5_filters import missing_filter
 from shortcut_policy.data.object_state import OBJECT
 from shortcut_policy.data.recording import (
     OBS,
@@ -20,7 +21,8 @@ from shortcut_policy.data.recording import (
     parse_note,
     plain_value,
 )
-from shortcut_policy.data.robomimic_source import RobomimicSource, import_h5py, open_hdf5
+from shortcut_policy.data.robomimic_files import import_h5py, open_hdf5
+from shortcut_policy.data.robomimic_source import RobomimicSource
 from shortcut_policy.data.robomimic_writer import write_hdf5
 from shortcut_policy.data.source import episode_rows, expand
 from shortcut_policy.errors import InputError
@@ -140,6 +142,8 @@ class Walk:
         text = self._h5py.check_string_dtype(item.dtype)
         if item.shape is None or self._h5py.check_enum_dtype(item.dtype) is not None:
             self.unheld.append(f"{place}, of a type that only HDF5 has")
+        elif (lost := missing_filter(item)) is not None:
+            self.unheld.append(f"{place}, whose HDF5 filter {lost} is missing: pip install hdf5plugin")
         elif text is not None and text.length is None:
             self.rest[place] = item.asstr()[()]
         elif item.dtype.kind not in "biufcS":
@@ -192,11 +196,13 @@ def _repaired(path: Path, columns: Mapping[str, str]) -> RobomimicSource | None:
     """The file with ``object`` repaired; None, with a line that says why, if that cannot be."""
     if OBS + OBJECT not in columns:
         return None
-    try:
-        return RobomimicSource(path, poses=True)
-    except InputError as error:
-        print(f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {error}")
-        return None
+    source = RobomimicSource(path, poses=True)
+    if OBJECT not in source.lacking:
+        return source
+    print(
+        f"only 'obs.{OBJECT}', as the file holds it, and no '{OBJECT}' is written: {source.lacking[OBJECT]}"
+    )
+    return None
 
 
 def _describe(recording: Recording, env_args: str | None) -> dict[str, Any]:

@@ -6,14 +6,23 @@ names of episodes.
 """
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from shortcut_policy.data.action_kind import ACTIONS, ActionKind, kind_of_actions
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
+from shortcut_policy.data.hdf5_filters import missing_filter
 from shortcut_policy.data.object_state import EEF, OBJECT, ObjectState
+from shortcut_policy.data.robomimic_files import (
+    HDF5_SUFFIXES,
+    LAYOUT,
+    data_group,
+    datasets,
+    listed,
+    open_hdf5,
+    plain_attributes,
+)
 from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
@@ -21,10 +30,7 @@ from shortcut_policy.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-HDF5_SUFFIXES = (".hdf5", ".h5")
-#: Demonstrations that an error names, at most.
-LISTED = 8
-LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
+LISTED = 8  # demonstrations that an error names, at most
 
 
 class RobomimicSource:
@@ -32,26 +38,28 @@ class RobomimicSource:
 
     Observations are read by their bare names (``object``, ``robot0_eef_pos``, ...), everything else by its
     path in a demonstration (``actions``, ``states``, ``rewards``, ``next_obs/object``, ...), and so is an
-    observation that is called like one of these (``obs/actions``). Only what all demonstrations hold is
-    there. Can be pickled and used in forked workers: each process opens the file for itself.
+    observation that is called like one of these (``obs/actions``). Only what all demonstrations hold, with
+    a row for each step, is there; of the rest, ``lacking`` says why not. The files of MimicGen and Isaac Lab
+    are such files. Can be pickled and used in forked workers: each process opens the file for itself.
 
     Args:
         path: ``~`` and environment variables are expanded.
         filter_key: Only the demonstrations that ``mask/<filter_key>`` lists, such as ``train``; all if None.
         objects: ``repaired`` gives the observation ``object`` as `ObjectState` makes it, which is what the
-            environments of this library give too; ``stored`` leaves it as it is.
+            environments of this library give too, and leaves it out where it cannot be; ``stored`` leaves
+            it as it is.
         poses: Read files of robomimic's tasks, too, whose actions are poses, as they are.
 
     Attributes:
-        env_args: What the file was recorded in.
+        env_args: What the file was recorded in, without a name if it does not say that.
         demos: Names of the demonstrations, by number.
         action_kind: What ``actions`` holds, see `shortcut_policy.data.action_kind`.
-        lacking: Key -> sentence, of what only some of the demonstrations hold.
+        lacking: Key -> sentence, of what cannot be read or only some of the demonstrations hold.
 
     Raises:
-        InputError: No such file, not HDF5 or cut short, no demonstrations, ``env_args`` or ``num_samples``,
-            an unknown filter key, arrays of other lengths, actions that are not finite or, in
-            robomimic's tasks, outside [-1, 1] or poses that were not asked for.
+        InputError: No such file, not HDF5 or cut short, no demonstrations or ``num_samples``, an unknown
+            filter key, actions of other lengths, actions that are not finite or, in robomimic's tasks,
+            outside [-1, 1] or poses that were not asked for.
     """
 
     def __init__(
@@ -66,7 +74,7 @@ class RobomimicSource:
         self.path = str(expand(path))
         self._opened: tuple[int, h5py.File] | None = None
         data = self._data()
-        self.env_args = _env_args(data, self.path)
+        self.env_args = _env_args(data, self.path) if ENV_ARGS in data.attrs else EnvArgs("", "", {})
         self.demos = self._names(filter_key)
         lengths = [self._length(name) for name in self.demos]
         self.episode_ends = np.cumsum(lengths, dtype=np.int64)
@@ -77,7 +85,10 @@ class RobomimicSource:
         self.dtypes: dict[str, np.dtype] = {key: array.dtype for key, array in first.items()}
         self._object_state: ObjectState | None = None
         if objects == "repaired" and OBJECT in self.keys:
-            self._object_state = self._repair()
+            try:
+                self._object_state = self._repair()
+            except InputError as error:
+                self._leave_out_objects(str(error))
         self.action_kind = self._check_actions(poses)
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
@@ -154,10 +165,15 @@ class RobomimicSource:
 
     def _length(self, name: str) -> int:
         demo = self._data()[name]
+        if "obs" not in demo and ENV_ARGS not in self._data().attrs:
+            raise InputError(
+                f"{self.path} is a recording of robosuite without observations: convert it with robomimic's "
+                "scripts/conversion/convert_robosuite.py, then scripts/dataset_states_to_obs.py"
+            )
         if ACTIONS not in demo or "obs" not in demo:
             missing = "obs" if ACTIONS in demo else ACTIONS
             raise InputError(
-                f"{name} of {self.path} has no {missing} (it holds {_listed(demo)}); files of states alone "
+                f"{name} of {self.path} has no {missing} (it holds {listed(demo)}); files of states alone "
                 "need robomimic's dataset_states_to_obs first"
             )
         if "num_samples" not in demo.attrs:
@@ -172,29 +188,47 @@ class RobomimicSource:
 
     def _common_arrays(self, lengths: list[int]) -> dict[str, str]:
         """Key -> dataset for all that every demonstration holds; fills ``lacking``."""
-        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-        for name in self.demos:
-            for path, array in list_arrays(self._data()[name]).items():
-                shapes.setdefault(path, {})[name] = array.shape
-        steps = dict(zip(self.demos, lengths, strict=True))
-        holders = {path: found for path, found in shapes.items() if _is_of_steps(path, found, steps)}
-        common = [path for path, found in holders.items() if len(found) == len(self.demos)]
-        for path in common:
-            first = holders[path][self.demos[0]][1:]
-            for name, length in steps.items():
-                if holders[path][name] != (length, *first):
-                    raise InputError(
-                        f"{path} in {name} of {self.path} has shape {list(holders[path][name])}, but "
-                        f"num_samples={length} and {self.demos[0]} ask for {[length, *first]}; drop or "
-                        "repair that demonstration"
-                    )
-        self.lacking = {
-            path.removeprefix("obs/"): self._missing_in(path, [d for d in self.demos if d not in names])
+        shapes: dict[str, tuple[int, ...]] = {}
+        holders: dict[str, set[str]] = {}
+        unusable: dict[str, str] = {}
+        for name, length in zip(self.demos, lengths, strict=True):
+            for path, array in datasets(self._data()[name]).items():
+                holders.setdefault(path, set()).add(name)
+                wanted = (length, *shapes.setdefault(path, (array.shape or ())[1:]))
+                if path not in unusable and (reason := self._objection(array, wanted)):
+                    unusable[path] = f"{path} in {name} of {self.path} {reason}"
+        if ACTIONS in unusable:
+            raise InputError(unusable[ACTIONS])
+        missing = {
+            path: self._missing_in(path, [d for d in self.demos if d not in names])
             for path, names in holders.items()
-            if path not in common
+            if len(names) < len(self.demos)
         }
+        self.lacking = {path.removeprefix("obs/"): why for path, why in (missing | unusable).items()}
+        common = [path for path in holders if path not in missing and path not in unusable]
         bare = {path: path.removeprefix("obs/") for path in common}
         return {path if name in common else name: path for path, name in bare.items()}
+
+    def _objection(self, array: Any, wanted: tuple[int, ...]) -> str | None:
+        """What speaks against a dataset, or nothing."""
+        if array.shape != wanted:
+            shape = list(array.shape or ())
+            return (
+                f"has shape {shape}, but num_samples={wanted[0]} and {self.demos[0]} ask for "
+                f"{list(wanted)}; drop or repair that demonstration if a task uses this"
+            )
+        lost = missing_filter(array)
+        if lost is not None:
+            return (
+                f"is compressed with the HDF5 filter {lost}, which is not installed: pip install hdf5plugin"
+            )
+        return None
+
+    def _leave_out_objects(self, why: str) -> None:
+        for key in [key for key in self.keys if key.rpartition("/")[2] == OBJECT]:
+            self.lacking[key] = f"{why}; or read it as the file holds it, with +task.source.objects=stored"
+            del self._paths[key], self.shapes[key], self.dtypes[key]
+        self.keys = tuple(sorted(self._paths))
 
     def _missing_in(self, path: str, demos: list[str]) -> str:
         listed = ", ".join(demos[:LISTED]) + (
@@ -288,36 +322,6 @@ class RobomimicStore(ZarrSource):
         self.demos = [f"episode {number}" for number in range(len(self.episode_ends))]
 
 
-def open_hdf5(path: str) -> "h5py.File":
-    """Open for reading; `InputError` if that cannot be."""
-    if not Path(path).is_file():
-        raise InputError(
-            f"{path} does not exist; give the path of a robomimic HDF5 file (scripts/download.py fetches "
-            "published ones)"
-        )
-    h5py = import_h5py()
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if h5py.is_hdf5(path):
-            raise InputError(
-                f"{path} is an HDF5 file that cannot be opened ({error}); it was cut short or is being "
-                "written: copy it again"
-            ) from error
-        raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
-
-
-def import_h5py() -> Any:
-    """The module; `InputError` where the extra is not installed."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            "robomimic files need h5py, which is not installed: pip install 'shortcut-policy[robomimic]'"
-        ) from error
-    return h5py
-
-
 def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
     """What a file, or a store that was made of one, was recorded in, without a look at its demonstrations.
 
@@ -331,43 +335,10 @@ def read_env_args(path: str | os.PathLike[str]) -> EnvArgs:
         return _env_args(data_group(file, name), name)
 
 
-def plain_attributes(group: Any) -> dict[str, Any]:
-    """Attributes of a group of an HDF5 file, as Python values."""
-    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in group.attrs.items()}
-
-
-def data_group(file: Any, path: str) -> Any:
-    """Where the demonstrations of an open file are; `InputError` if that is missing."""
-    if "data" not in file:
-        raise InputError(f"{path} has no group 'data' (it holds {_listed(file)}); {LAYOUT}")
-    return file["data"]
-
-
 def _env_args(data: Any, path: str) -> EnvArgs:
     if ENV_ARGS not in data.attrs:
         raise InputError(
-            f"the group 'data' of {path} has no attribute env_args, which names the task and the robosuite "
-            "version; copy it from the file that this one was made of"
+            f"the group 'data' of {path} has no attribute env_args, which names the task; copy it from the "
+            "file that this one was made of"
         )
     return EnvArgs.parse(data.attrs[ENV_ARGS], path)
-
-
-def list_arrays(demo: Any) -> dict[str, Any]:
-    """Path -> dataset, of a demonstration and the groups in it, with a row for each step."""
-    found: dict[str, Any] = {}
-    for name, item in demo.items():
-        if hasattr(item, "shape"):
-            found[name] = item
-        else:
-            found |= {f"{name}/{path}": array for path, array in list_arrays(item).items()}
-    return {path: array for path, array in found.items() if array.shape}
-
-
-def _is_of_steps(path: str, shapes: dict[str, tuple[int, ...]], steps: dict[str, int]) -> bool:
-    """Whether an array has a row for each step, or should have: one that fits nowhere is something else."""
-    wanted = path == ACTIONS or path.startswith("obs/")
-    return wanted or any(shape[0] == steps[name] for name, shape in shapes.items())
-
-
-def _listed(group: Any) -> str:
-    return ", ".join(group) or "nothing"

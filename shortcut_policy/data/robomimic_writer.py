@@ -13,7 +13,7 @@ import numpy as np
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.hdf5_file import create_hdf5
 from shortcut_policy.data.recording import SMALL, Large
-from shortcut_policy.data.robomimic_source import (
+from shortcut_policy.data.robomimic_files import (
     data_group,
     import_h5py,
     list_arrays,

@@ -19,7 +19,8 @@ from rich.text import Text
 from tqdm import tqdm
 
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicSource
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_source import RobomimicSource
 from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pieces, row_bytes
 from shortcut_policy.data.zarr_recording import ORIGINS
 from shortcut_policy.data.zarr_source import ZarrSource
@@ -168,7 +169,8 @@ def store_attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
 
 
 def _named(env_args: EnvArgs) -> str:
-    return f"{env_args.name}, robosuite {env_args.version}"
+    version = f", robosuite {env_args.version}" if env_args.version else ""
+    return f"{env_args.name}{version}" or "not said"
 
 
 def is_numeric(source: EpisodeSource, key: str) -> bool:

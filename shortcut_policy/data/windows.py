@@ -6,6 +6,7 @@ same episodes held out for the same seed.
 
 import numpy as np
 
+from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.errors import InputError
 
 
@@ -49,6 +50,25 @@ def create_windows(
     starts = np.repeat(lo - pad_before, counts) + nth_of_episode
     windows = np.stack([starts, np.repeat(lo, counts), np.repeat(hi, counts)], axis=1)
     return windows if marked is None else windows[marked[np.minimum(starts + pad_before, windows[:, 2] - 1)]]
+
+
+def marked_rows(source: EpisodeSource, key: str) -> np.ndarray:
+    """Which rows a key marks, (rows,) bool.
+
+    Raises:
+        InputError: There is no such key, or it holds something else than one 0 or 1 in each row.
+    """
+    if key not in source.keys:
+        raise InputError(
+            f"data.only={key}: {source.path} has no such key; it holds {', '.join(source.keys)}: name one "
+            "that marks rows, or leave data.only out"
+        )
+    values = source.read(key, 0, int(source.episode_ends[-1]))
+    if int(np.prod(source.shapes[key])) != 1 or not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"data.only={key}: key '{key}' of {source.path} must hold one 0 or 1 in each row, to mark rows"
+        )
+    return values.reshape(-1).astype(bool)
 
 
 def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:

@@ -21,7 +21,8 @@ from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore
 
 from shortcut_policy.data.source import expand
-from shortcut_policy.data.zarr_source import ENDS, LAYOUT, RECORDING, ZarrSource
+from shortcut_policy.data.zarr_files import ENDS, LAYOUT
+from shortcut_policy.data.zarr_source import RECORDING, ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.locks import writer_lock
 
@@ -49,6 +50,7 @@ class EpisodeWriter:
         zarr_format: 2 or 3, of a new store.
         overwrite: Delete the store that is there instead of appending to it.
         attributes: Anything that JSON can hold, kept as the store's attributes.
+        groups: Whether keys may have slashes: the arrays lie in groups then.
 
     Attributes:
         n_episodes: Whole episodes in the store.
@@ -65,8 +67,9 @@ class EpisodeWriter:
         zarr_format: Literal[2, 3] = 2,
         overwrite: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        groups: bool = False,
     ) -> None:
-        self.path = expand(path)
+        self.path, self._groups = expand(path), groups
         if zarr_format not in (2, 3):
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
@@ -185,6 +188,15 @@ class EpisodeWriter:
                 raise InputError(f"{self.path} holds folders that are no zarr groups; choose another path")
             return 0, 0
         source = ZarrSource(self.path)
+        missing = [why for key, why in source.lacking.items() if key not in source.left_out]
+        if missing:
+            raise InputError(f"nothing can be appended: {missing[0]}")
+        in_groups = not self._groups and any("/" in key for key in source.keys)
+        if source.ends_name != ENDS or not source.prefix or in_groups:
+            raise InputError(
+                f"nothing can be appended to {self.path}: it holds {', '.join(source.keys)} and "
+                f"{source.ends_name}, and a writer makes data/<key> and {ENDS} alone; choose another path"
+            )
         return len(source.episode_ends), int(source.episode_ends[-1])
 
     def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -238,7 +250,8 @@ class EpisodeWriter:
     def _keys(self) -> list[str]:
         data = self._group["data"]
         assert isinstance(data, zarr.Group)
-        return sorted(data.array_keys())
+        members = data.members(max_depth=None)
+        return sorted(name for name, node in members if isinstance(node, zarr.Array))
 
     def _checked(self, episode: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         where = f"episode {self.n_episodes} for {self.path}"
@@ -246,6 +259,8 @@ class EpisodeWriter:
             raise InputError(f"{where}: the writer is closed; open a new one to append")
         if not isinstance(episode, Mapping):
             raise InputError(f"{where}: give a mapping of keys to arrays, not {type(episode).__name__}")
+        for key in episode:
+            _check_key(where, key, self._groups)
         arrays = {key: _numbers(where, key, values) for key, values in episode.items()}
         lengths = {key: len(values) for key, values in arrays.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -268,9 +283,13 @@ class EpisodeWriter:
         return arrays
 
 
-def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
-    if not isinstance(key, str) or not key.strip("._ ") or "/" in key:
+def _check_key(where: str, key: str, groups: bool) -> None:
+    parts = key.split("/") if isinstance(key, str) else [""]
+    if not all(part.strip("._ ") for part in parts) or (len(parts) > 1 and not groups):
         raise InputError(f"{where}: '{key}' cannot be a key; use letters, digits and underscores")
+
+
+def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
     try:
         array = np.ascontiguousarray(values)
     except ValueError as error:

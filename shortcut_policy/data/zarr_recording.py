@@ -14,6 +14,7 @@ from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.object_state import OBJECT
 from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, decode, encode
 from shortcut_policy.data.writer import WRITE_ALL_CHUNKS, EpisodeWriter
+from shortcut_policy.data.zarr_files import ENDS
 from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, ZarrSource
 from shortcut_policy.errors import InputError
 
@@ -26,14 +27,14 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
     """All that a store holds.
 
     A store that was something else has the paths that it had there. Of any other, all keys are observations
-    but for the actions.
+    but for the actions. Keys that lie elsewhere than in ``data/``, and ends of another name, get the places
+    that `EpisodeWriter` gives them.
 
     Args:
         actions: Key of the actions.
 
     Raises:
-        InputError: See `ZarrSource`; or it is still written to, cannot be read in full, or has changed since
-            it was converted.
+        InputError: See `ZarrSource`; or it is still written to, or has changed since it was converted.
     """
     source = ZarrSource(path)
     if RECORDING in source.attributes:
@@ -41,9 +42,6 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
             f"{path} is being written, or its recording was stopped: end it, or open and close the store "
             "with EpisodeWriter to keep the whole episodes"
         )
-    for key, sentence in source.lacking.items():
-        if key not in source.left_out:
-            raise InputError(sentence)
     origins = {name: _origin(source.attributes[name]) for name in ORIGINS if name in source.attributes}
     named = next((name for name, about in origins.items() if "datasets" in about), None)
     numeric = [key for key in source.keys if source.dtypes[key].kind in "biuf"]
@@ -79,7 +77,7 @@ def write_zarr(recording: Recording, output: Path) -> None:
                 "datasets": {recording.keys[place]: place for place in recording.columns},
             }
         arrays |= {f"{name}/{place}": value for place, value in large.items()}
-    with EpisodeWriter(output, attributes=attributes) as writer:
+    with EpisodeWriter(output, attributes=attributes, groups=True) as writer:
         for number, (name, rows) in enumerate(recording.episodes()):
             episode = {recording.keys[place]: values for place, values in rows.items()}
             episode |= {key: derive(number) for key, derive in recording.derived.items()}
@@ -106,11 +104,11 @@ def _write_others(output: Path, arrays: Mapping[str, Any]) -> None:
             value = arrays[place]
             name, is_attribute, attribute = place.partition("/@")
             if is_attribute:
-                group[name].attrs[attribute] = value
+                (group[name] if name in group else group.create_group(name)).attrs[attribute] = value
             else:
                 data = value.read() if isinstance(value, Large) else value
-                rows = max(1, 2**20 // max(1, data[:1].nbytes)) if data.ndim else 1
-                chunks = (min(rows, len(data)), *data.shape[1:]) if data.ndim else ()
+                rows = min(len(data), 2**20 // max(1, data[:1].nbytes)) if data.ndim else 1
+                chunks = tuple(max(1, n) for n in (rows, *data.shape[1:])[: data.ndim])
                 packing = [Zstd(level=9, checksum=True)]
                 group.create_array(name, data=data, chunks=chunks, compressors=packing)
 
@@ -130,10 +128,9 @@ def _own(source: ZarrSource, numeric: list[str]) -> tuple[dict[str, Any], list[s
     rest: dict[str, Any] = {
         f"/@{name}": value for name, value in source.attributes.items() if name not in ORIGINS
     }
-    unheld = []
-    arrays, attributes = source.others()
+    arrays, attributes, unheld = source.others()
     foreign = tuple(f"{name}/" for name in ORIGINS if name in source.attributes)
-    for name in [*arrays, *(f"data/{key}" for key in source.keys if key not in numeric)]:
+    for name in [*arrays, *(f"{source.prefix}{key}" for key in source.keys if key not in numeric)]:
         if foreign and name.startswith(foreign):
             continue
         array = source.read_whole(name)
@@ -141,11 +138,21 @@ def _own(source: ZarrSource, numeric: list[str]) -> tuple[dict[str, Any], list[s
             unheld.append(f"array {name} of type {array.dtype}")
         else:
             # Read again when it is written: all of them at once may be more than fits into memory.
-            rest[name] = array if array.nbytes <= SMALL else Large(partial(source.read_whole, name))
+            small = array.nbytes <= SMALL
+            rest[_place(source, name)] = array if small else Large(partial(source.read_whole, name))
     for name, values in attributes.items():
-        if not foreign or not name.startswith(foreign):
-            rest |= {f"{name}/@{attribute}": value for attribute, value in values.items()}
+        if not foreign or not f"{name}/".startswith(foreign):
+            place = _place(source, name)
+            rest |= {f"{place}/@{attribute}": value for attribute, value in values.items()}
     return rest, unheld
+
+
+def _place(source: ZarrSource, name: str) -> str:
+    """Where an array or a group of a store lies in a store of `EpisodeWriter`."""
+    if name == source.ends_name:
+        return ENDS
+    is_there = source.prefix or name.partition("/")[0] == "meta"
+    return name if is_there else f"data/{name}"
 
 
 def _large(source: ZarrSource, name: str, about: Mapping[str, Any]) -> dict[str, Large]:
@@ -170,6 +177,8 @@ def _origin(about: Any) -> dict[str, Any]:
 
 def _check_unchanged(source: ZarrSource, name: str, about: Mapping[str, Any]) -> None:
     """Episodes and keys that came later are in no list of what was held: they would be left out."""
+    for key in set(about["datasets"]) & set(source.lacking):
+        raise InputError(source.lacking[key])
     held, holds = about["lengths"], [int(n) for n in np.diff(source.episode_ends, prepend=0)]
     added = set(source.keys) - set(about["datasets"]) - {OBJECT}
     lost = set(about["datasets"]) - set(source.keys)

@@ -5,67 +5,97 @@ Reads format 2 and 3, a directory or a ``.zip``; a missing or damaged chunk is a
 
 import os
 import re
-import zipfile
-from pathlib import Path, PurePosixPath
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numcodecs.errors  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 import zarr.errors
-from zarr.storage import LocalStore, ZipStore
 
-from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.source import expand, file_stamps
+from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, first_line, list_nodes, open_store
 from shortcut_policy.errors import InputError
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
-ENDS = "meta/episode_ends"
 #: Attribute and folder of a store that was a robomimic file: what arrays of steps cannot hold.
 ROBOMIMIC = "robomimic"
+#: Where stores of others say where episodes end, or how long they are.
+OTHER_ENDS = (
+    "episode_ends",
+    "data/episode_ends",
+    "meta/episode_end",
+    "meta/ends",
+    "meta/episode_lengths",
+    "meta/episode_length",
+    "episode_lengths",
+)
+#: What a chunk file that is not there stands for: rows that were lost, or rows that all hold the fill value,
+#: which zarr leaves out when it writes.
+AbsentChunks = Literal["error", "fill"]
+ABSENT_CHUNKS = "absent_chunks"
 UNKNOWN_CODEC = (numcodecs.errors.UnknownCodecError, zarr.errors.UnknownCodecError)
-LAYOUT = "a demonstration store is a zarr group with data/<key> arrays and meta/episode_ends"
 
 
 class ZarrSource:
     """Episodes of a zarr store (an `EpisodeSource`); only ``meta/episode_ends`` is read at once.
 
-    Can be pickled and used in forked workers: each process opens the files for itself. A key whose codec is
-    not installed, such as JPEG XL's, is not among the ``keys``, and ``lacking`` says why; the extra
-    ``images`` brings the codecs of imagecodecs.
+    Can be pickled and used in forked workers: each process opens the files for itself. Arrays in groups are
+    keys with slashes. What cannot be used is not among the ``keys``, and ``lacking`` says why: arrays without
+    a row for each step, or with a codec that is not installed, such as JPEG XL; the extra ``images`` brings
+    the codecs of imagecodecs.
 
     Args:
         path: Directory or ``.zip`` file; ``~`` and environment variables are expanded. A zip may hold the
             store in a folder of its own.
+        episode_ends: The array that says at which row each episode ends, such as ``meta/episode_ends``, or
+            how long each is if it has "length" in its name; one of the usual names if None.
+        absent_chunks: What a chunk file that is not there is: ``error``, or rows of the fill value, ``fill``.
+            If None, what the store's attribute ``absent_chunks`` says, or else ``error``.
 
     Raises:
-        InputError: No such path, not a zarr store, no ``meta/episode_ends``, arrays of different length,
-            ``episode_ends`` that do not increase or do not match the arrays.
+        InputError: No such path, not a zarr store, no ``meta/episode_ends``, no array with a row for each
+            step, ``episode_ends`` that do not increase or do not match the arrays.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        episode_ends: str | None = None,
+        absent_chunks: AbsentChunks | None = None,
+    ) -> None:
         self.path = str(expand(path))
         self._opened: tuple[int, zarr.Group] | None = None
         self._complete: set[str] = set()
-        #: Key -> why it cannot be read, of keys whose codec is not installed.
+        #: Key -> why it cannot be read, of arrays that are there.
         self.lacking: dict[str, str] = {}
-        self.keys = tuple(sorted(self._array_names()))
         self.attributes: dict[str, Any] = dict(self._group().attrs)
-        #: The same of what only some demonstrations of the file had that the store was made of.
+        absent = absent_chunks if absent_chunks is not None else self.attributes.get(ABSENT_CHUNKS, "error")
+        if absent not in get_args(AbsentChunks):
+            raise InputError(f"{ABSENT_CHUNKS}={absent} of {self.path} must be error or fill")
+        self.fills_absent_chunks = absent == "fill"
+        there = list_nodes(self.path)[0]
+        #: The array with the episodes' ends, and what stands before the keys in the paths of their arrays.
+        self.ends_name = self._find_ends(there, episode_ends)
+        self.prefix = "data/" if any(self._is_data(name, "data/") for name in there) else ""
+        arrays = self._readable([name for name in there if self._is_data(name, self.prefix)])
+        self.episode_ends = self._read_ends()
+        arrays = self._with_all_rows(arrays)
+        self.keys = tuple(sorted(arrays))
+        #: The same of what only some demonstrations of the file had as rows that the store was made of.
         self.left_out = self._left_out()
-        self.lacking |= self.left_out
-        arrays = {key: self._array(f"data/{key}") for key in self.keys}
-        self.episode_ends = self._episode_ends()
-        self._check_lengths({key: array.shape[0] if array.ndim else None for key, array in arrays.items()})
+        self.lacking |= {key: why for key, why in self.left_out.items() if key not in self.keys}
         self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
         self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
         self.chunk_rows = {key: array.chunks[0] for key, array in arrays.items()}
 
     def stamp(self, key: str) -> list[Any]:
         """The files that hold a key, see `SourceOfFiles`."""
-        return file_stamps(self.path, f"data/{key}")
+        return file_stamps(self.path, f"{self.prefix}{key}")
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key as stored, (stop - start, *shape).
@@ -77,7 +107,8 @@ class ZarrSource:
             raise InputError(self.lacking[key])
         if key not in self.keys:
             raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
-        return self._read(f"data/{key}", start, min(stop, int(self.episode_ends[-1])))
+        rows = int(self.episode_ends[-1])
+        return self._read(f"{self.prefix}{key}", start, min(stop, rows), rows)
 
     def read_whole(self, name: str) -> np.ndarray:
         """An array that is no key, by its path in the store.
@@ -88,18 +119,25 @@ class ZarrSource:
         array = self._array(name)
         if not array.ndim:
             return np.asarray(array[()])
-        check_chunk_files(self.path, array, array.shape[0])
+        check_chunk_files(self.path, array, array.shape[0], self.fills_absent_chunks)
         try:
             return np.asarray(array[:])
         except Exception as error:
             refuse_corrupt_chunk(self.path, array, 0, array.shape[0], error)
 
-    def others(self) -> tuple[list[str], dict[str, dict[str, Any]]]:
-        """Arrays that are neither keys nor ``meta/episode_ends``, and path -> attributes of what has some."""
-        known = {f"data/{key}" for key in self.keys} | {ENDS}
-        members = sorted(self._group().members(max_depth=None), key=lambda member: member[0])
-        arrays = [name for name, item in members if isinstance(item, zarr.Array) and name not in known]
-        return arrays, {name: dict(item.attrs) for name, item in members if item.attrs}
+    def others(self) -> tuple[list[str], dict[str, dict[str, Any]], list[str]]:
+        """What the store holds besides the rows of its keys.
+
+        Returns:
+            Paths of the arrays that are neither keys nor the episodes' ends; path -> attributes of whatever
+            array or group has some; and a sentence for each array or group that cannot be read.
+        """
+        names, groups = list_nodes(self.path)
+        nodes, refused = self._open([*groups, *names])
+        known = {f"{self.prefix}{key}" for key in self.keys} | {self.ends_name}
+        arrays = [name for name, node in nodes.items() if isinstance(node, zarr.Array) and name not in known]
+        attributes = {name: dict(node.attrs) for name, node in nodes.items() if node.attrs}
+        return arrays, attributes, list(refused.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -114,13 +152,14 @@ class ZarrSource:
         sentences = {}
         for key, having in holders.items():
             demos = [name for name in about["names"] if name not in having]
-            if demos:
-                more = f" and {len(demos) - 8} more" if len(demos) > 8 else ""
-                sentences[key] = (
-                    f"key '{key}' of {self.path} is missing in {', '.join(demos[:8])}{more} of the "
-                    f"{len(about['names'])} demonstrations that it was made of, so it is in the folder "
-                    f"{ROBOMIMIC} and not in data: record it there too, or convert a file without these"
-                )
+            more = f" and {len(demos) - 8} more" if len(demos) > 8 else ""
+            missing = f"is missing in {', '.join(demos[:8])}{more} of"
+            lacks = missing if demos else "has no row for each step in"
+            sentences[key] = (
+                f"key '{key}' of {self.path} {lacks} the {len(about['names'])} demonstrations that it was "
+                f"made of, so it is in the folder {ROBOMIMIC} and not in data: record it there too, or "
+                "convert a file without these"
+            )
         return sentences
 
     def _group(self) -> zarr.Group:
@@ -129,50 +168,81 @@ class ZarrSource:
             self._opened = os.getpid(), open_store(self.path)
         return self._opened[1]
 
-    def _array_names(self) -> list[str]:
-        group = self._group()
-        try:
-            names = self._known(group)
-            ends = group[ENDS]
-        except (KeyError, AttributeError):
-            found = ", ".join(sorted(name for name, _ in group.members())) or "nothing"
-            raise InputError(f"{self.path} lacks data/ or {ENDS} (it holds {found}); {LAYOUT}") from None
-        except ValueError as error:
-            raise InputError(f"the metadata of {self.path} cannot be read ({_first_line(error)})") from error
-        if not names and self.lacking:
-            raise InputError(next(iter(self.lacking.values())))
-        if not names or not isinstance(ends, zarr.Array):
-            raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
-        return names
+    def _find_ends(self, there: list[str], name: str | None) -> str:
+        if name is not None:
+            if name.strip("/") not in there:
+                raise InputError(
+                    f"{self.path} has no array '{name}', given as episode_ends; it holds {_listed(there)}"
+                )
+            return name.strip("/")
+        found = [usual for usual in (ENDS, *OTHER_ENDS) if usual in there]
+        if not found:
+            raise InputError(
+                f"{self.path} lacks data/ or {ENDS} (it holds {_listed(there)}); {LAYOUT}: name another "
+                "array of ends with +task.source.episode_ends=<its path>"
+            )
+        if found[0] != ENDS:
+            print(f"{self.path}: episodes end where {found[0]} says", file=sys.stderr)
+        return found[0]
 
-    def _known(self, group: zarr.Group) -> list[str]:
-        """Names of the arrays in data/ but for those whose codec is not installed: they may not be needed."""
-        try:
-            return [name for name, _ in group["data"].arrays()]  # type: ignore[union-attr]
-        except UNKNOWN_CODEC:
-            names = []
-        for name in _folders_in_data(self.path):
+    def _is_data(self, name: str, prefix: str) -> bool:
+        return name.startswith(prefix) and name != self.ends_name and not name.startswith("meta/")
+
+    def _readable(self, names: list[str]) -> dict[str, zarr.Array]:
+        """Key -> array, of those that can be opened; fills ``lacking`` with the others."""
+        nodes, refused = self._open(names)
+        self.lacking |= {name.removeprefix(self.prefix): why for name, why in refused.items()}
+        if not nodes and self.lacking:
+            raise InputError(next(iter(self.lacking.values())))
+        if not nodes:
+            raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
+        return {name.removeprefix(self.prefix): self._array(name) for name in nodes}
+
+    def _open(self, names: list[str]) -> tuple[dict[str, zarr.Array | zarr.Group], dict[str, str]]:
+        """Path -> array or group, and path -> why it cannot be opened."""
+        nodes: dict[str, zarr.Array | zarr.Group] = {}
+        refused = {}
+        for name in names:
+            key = name.removeprefix(self.prefix)
             try:
-                names += [name] if isinstance(group[f"data/{name}"], zarr.Array) else []
-            except KeyError:
-                pass  # a folder of something else
+                nodes[name] = self._group()[name]
             except UNKNOWN_CODEC as error:
-                self.lacking[name] = _codec_sentence(name, self.path, error)
-        return names
+                refused[name] = _codec_sentence(key, self.path, error)
+            except Exception as error:  # zarr raises many kinds
+                refused[name] = self._pointer(name) or (
+                    f"the metadata of key '{key}' of {self.path} cannot be read ({first_line(error)}); "
+                    "restore them from a copy of the data, or write the array again"
+                )
+        return nodes, refused
+
+    def _pointer(self, name: str) -> str | None:
+        """What to do about metadata that are a pointer of git LFS."""
+        try:
+            for file in (ARRAY_2, NODE_3):
+                refuse_pointer(Path(self.path, name, file))
+        except InputError as error:
+            return str(error)
+        return None
 
     def _array(self, name: str) -> zarr.Array:
         array = self._group()[name]
         assert isinstance(array, zarr.Array)
         return array
 
-    def _episode_ends(self) -> np.ndarray:
-        array = self._array(ENDS)
+    def _read_ends(self) -> np.ndarray:
+        name = self.ends_name
+        try:
+            array = self._array(name)
+        except Exception as error:
+            raise InputError(f"{name} of {self.path} cannot be read ({first_line(error)})") from error
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise InputError(
-                f"{self.path}: {ENDS} must be a list of whole numbers, not {array.dtype} of shape "
+                f"{self.path}: {name} must be a list of whole numbers, not {array.dtype} of shape "
                 f"{list(array.shape)}"
             )
-        ends = self._read(ENDS, 0, array.shape[0]).astype(np.int64)
+        ends = self._read(name, 0, array.shape[0], array.shape[0]).astype(np.int64)
+        if "length" in name.rpartition("/")[2]:
+            ends = np.cumsum(ends)
         if self.attributes.get(RECORDING):
             # A writer that was stopped between making room for an end and writing it leaves a zero.
             ends = np.trim_zeros(ends, "b")
@@ -182,35 +252,39 @@ class ZarrSource:
         if len(wrong):
             e = int(wrong[0])
             raise InputError(
-                f"{self.path}: {ENDS} must increase, but entry {e} is {ends[e]} after "
+                f"{self.path}: {name} must increase, but entry {e} is {ends[e]} after "
                 f"{ends[e - 1] if e else 0}; write the last row + 1 of each episode, in order"
             )
         return ends
 
-    def _check_lengths(self, lengths: dict[str, int | None]) -> None:
-        rows = int(self.episode_ends[-1])
-        if self.attributes.get(RECORDING):
-            wrong = {key: n for key, n in lengths.items() if n is None or n < rows}
-        else:
-            wrong = {key: n for key, n in lengths.items() if n != rows}
-        if not wrong:
-            return
-        listed = ", ".join(f"{key} {n}" for key, n in lengths.items())
-        if len(set(lengths.values())) > 1:
+    def _with_all_rows(self, arrays: dict[str, zarr.Array]) -> dict[str, zarr.Array]:
+        """The arrays that have a row for each step; fills ``lacking`` with the others."""
+        rows, recording = int(self.episode_ends[-1]), bool(self.attributes.get(RECORDING))
+        lengths = {key: array.shape[0] if array.ndim else None for key, array in arrays.items()}
+        fit = {
+            key: arrays[key]
+            for key, n in lengths.items()
+            if n is not None and (n == rows or (recording and n > rows))
+        }
+        if not fit:
+            listed = ", ".join(f"{key} {n}" for key, n in lengths.items())
             raise InputError(
-                f"{self.path}: the arrays in data/ have different lengths ({listed}) and {ENDS} ends at "
-                f"{rows}; every array needs one row per step"
+                f"{self.path}: {self.ends_name} ends at {rows}, but the arrays in data/ have other lengths "
+                f"({listed}); the last entry must be the number of rows"
             )
-        raise InputError(
-            f"{self.path}: {ENDS} ends at {rows}, but the arrays in data/ have other lengths ({listed}); "
-            "the last entry must be the number of rows"
-        )
+        for key in arrays.keys() - fit.keys():
+            has = "is a single value" if lengths[key] is None else f"has {lengths[key]} rows"
+            self.lacking[key] = (
+                f"key '{key}' of {self.path} {has}, but {self.ends_name} ends at {rows}: an array that a "
+                "task uses needs one row for each step"
+            )
+        return fit
 
-    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+    def _read(self, name: str, start: int, stop: int, rows: int) -> np.ndarray:
         array = self._array(name)
         if name not in self._complete:
-            rows = array.shape[0] if name == ENDS else int(self.episode_ends[-1])
-            check_chunk_files(self.path, array, rows)
+            fills = self.fills_absent_chunks and name != self.ends_name
+            check_chunk_files(self.path, array, rows, fills)
             self._complete.add(name)
         try:
             return np.asarray(array[start:stop])
@@ -218,53 +292,13 @@ class ZarrSource:
             refuse_corrupt_chunk(self.path, array, start, stop, error)
 
 
-def open_store(path: str) -> zarr.Group:
-    """Open the root group for reading; `InputError` if there is no zarr store at ``path``."""
-    try:
-        if Path(path).is_dir():
-            return zarr.open_group(LocalStore(path, read_only=True), mode="r", use_consolidated=False)
-        if zipfile.is_zipfile(path):
-            return zarr.open_group(
-                ZipStore(path, mode="r"), mode="r", path=_root_in_zip(path), use_consolidated=False
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        inside = sorted(str(folder) for folder in Path(path).glob("*.zarr"))
-        hint = f"did you mean {inside[0]}?" if inside else LAYOUT
-        raise InputError(f"{path} is not a zarr store ({_first_line(error)}); {hint}") from error
-    if not Path(path).exists():
-        raise InputError(
-            f"{path} does not exist; give the path of a zarr directory or .zip of demonstrations"
-        )
-    raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")
-
-
-def _folders_in_data(path: str) -> list[str]:
-    if Path(path).is_dir():
-        return sorted(folder.name for folder in Path(path, "data").iterdir() if folder.is_dir())
-    root = PurePosixPath(_root_in_zip(path), "data").parts
-    with zipfile.ZipFile(path) as file:
-        members = (PurePosixPath(name).parts for name in file.namelist())
-        inside = (parts[len(root) :] for parts in members if parts[: len(root)] == root)
-        return sorted({parts[0] for parts in inside if len(parts) > 1})
-
-
 def _codec_sentence(key: str, path: str, error: ValueError) -> str:
-    codec = _first_line(error).rpartition(":")[2].strip(" '\"")
+    codec = first_line(error).rpartition(":")[2].strip(" '\"")
     advice = "install the package that brings it, or store the key with another codec"
     if codec.startswith("imagecodecs"):
         advice = "pip install 'shortcut-policy[images]' brings it (imagecodecs and imagecodecs-numcodecs)"
     return f"key '{key}' of {path} is stored with the codec {codec}, which is not installed: {advice}"
 
 
-def _root_in_zip(path: str) -> str:
-    """Folder of the store inside a zip: people zip the folder as often as what is in it."""
-    with zipfile.ZipFile(path) as file:
-        for member in check_members(file, path):
-            folder, found, rest = member.filename.partition(f"{ENDS}/")
-            if found and rest in (".zarray", "zarr.json"):
-                return folder.rstrip("/")
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from shortcut_policy.build import build
 from shortcut_policy.data.source import expand
-from shortcut_policy.data.zarr_source import open_store
+from shortcut_policy.data.zarr_files import open_store
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.config import EncodeLatentsConfig

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 
 from shortcut_policy.data.source import expand
-from shortcut_policy.data.zarr_source import open_store
+from shortcut_policy.data.zarr_files import open_store
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.decoding import Decoder
 from shortcut_policy.images.folder import ImageFolder

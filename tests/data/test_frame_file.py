@@ -173,7 +173,7 @@ def test_a_damaged_file_gets_a_sentence(tmp_path: Path, source) -> None:
 
 def test_stamps_change_with_files_and_choices(tmp_path: Path) -> None:
     zarr, robomimic = object.__new__(ZarrSource), object.__new__(RobomimicSource)
-    zarr.path = str(tmp_path / "a.zarr")
+    zarr.path, zarr.prefix = str(tmp_path / "a.zarr"), "data/"
     chunk = tmp_path / "a.zarr/data/img/0.0"
     chunk.parent.mkdir(parents=True)
     chunk.write_bytes(b"1")

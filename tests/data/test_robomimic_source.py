@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from shortcut_policy.commands.train import run as train
 from shortcut_policy.commands.view import run as view
 from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
 from shortcut_policy.data.object_state import LAYOUTS, ObjectState, relative_pose
+from shortcut_policy.data.robomimic_source import read_env_args
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -302,25 +305,129 @@ def version(number: str | None, task: str = "PickPlaceCan") -> Any:
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (drop("data", "env_args"), "has no attribute env_args"),
         (drop("data/demo_1", "num_samples"), "demo_1 of .* has no attribute num_samples"),
         (drop("data/demo_2/actions"), "demo_2 of .* has no actions"),
         (drop("data/demo_0/obs"), "demo_0 of .* has no obs"),
         (drop("data"), "has no group 'data'"),
         (put("data/demo_1/actions", (3, 2), np.nan), "action 3 of demo_1 of .* is not a finite number"),
         (put("data/demo_1/actions", (3, 2), 1.7), r"reach from -0\.9\d+ to 1\.7, but .* \[-1, 1\]"),
-        (version("1.3.0"), "robosuite 1.3.0, whose order .* not known; 1.4 and 1.5 are handled"),
-        (version("2.0"), "robosuite 2.0"),
-        (version(None), "do not say which robosuite"),
-        (version("1.4.1", "Stack"), "of Stack is not known; only 1.5"),
-        (version("1.5.1", "ToolHang"), "'object' has shape .14. per step, but the ToolHang .* has .44."),
-        (drop("data/demo_0/obs/robot0_eef_quat"), "has no robot0_eef_quat, which the poses"),
         (lambda opened: opened.move("data/demo_1", "data/other"), "'other' is not called so"),
     ],
 )
 def test_bad_files_get_a_sentence(file, edit, sentence):
     with pytest.raises(InputError, match=sentence):
         RobomimicSource(change(file, edit))
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (version("1.3.0"), "robosuite 1.3.0, whose order .* not known; 1.4 and 1.5 are handled"),
+        (version("2.0"), "robosuite 2.0"),
+        (version(None), "do not say which robosuite"),
+        (version("1.4.1", "Stack"), "of Stack is not known; only 1.5"),
+        (version("1.5.1", "ToolHang"), "'object' has shape .14. per step, but the ToolHang .* has .44."),
+        (drop("data/demo_0/obs/robot0_eef_quat"), "has no robot0_eef_quat, which the poses"),
+        (drop("data", "env_args"), "do not say which robosuite"),
+    ],
+)
+def test_objects_that_cannot_be_repaired_are_said_by_who_needs_them_alone(file, edit, sentence):
+    source = RobomimicSource(change(file, edit))
+    assert not {"object", "next_obs/object"} & set(source.keys)
+    assert source.read("robot0_eef_pos", 0, 5).shape == (5, 3)
+    for use in (lambda: Field("object", (14,)).check(source), lambda: source.read("next_obs/object", 0, 1)):
+        with pytest.raises(InputError, match=rf"{sentence}.*with \+task.source.objects=stored"):
+            use()
+    assert RobomimicSource(file, objects="stored").read("object", 0, 5).shape == (5, 14)
+
+
+def test_files_of_mimicgen(tmp_path):
+    """Another task and version, and arrays without a row for each step."""
+    path = tmp_path / "stack.hdf5"
+    args = {"env_name": "Stack_D0", "env_version": "1.4.1", "type": 1, "env_kwargs": {}}
+    with h5py.File(path, "w") as opened:
+        opened.create_group("data").attrs["env_args"] = json.dumps(args)
+        for number, length in enumerate(LENGTHS):
+            demo = opened.create_group(f"data/demo_{number}")
+            demo.attrs["num_samples"] = length
+            for name, value in episode(length, number).items():
+                if not isinstance(value, str):
+                    demo.create_dataset(name, data=value)
+            demo.create_dataset("datagen_info/object_poses/cube", data=np.zeros((length, 4, 4)))
+            demo.create_dataset("src_demo_inds", data=np.arange(4))
+            demo.create_dataset("src_demo_labels", data=np.zeros((length, 1)))
+            demo.create_dataset("longer", data=np.zeros((length + 50, 2)))
+            demo.create_dataset("seed", data=number)
+    source = RobomimicSource(path)
+    assert {"actions", "datagen_info/object_poses/cube", "src_demo_labels"} <= set(source.keys)
+    for key, shape in (("src_demo_inds", "[4]"), ("longer", "[62, 2]"), ("seed", "[]")):
+        assert key not in source.keys
+        with pytest.raises(
+            InputError, match=re.escape(f"{key} in demo_0 of {path} has shape {shape}, but num")
+        ):
+            Field(key, (1,)).check(source)
+
+
+def test_files_of_isaac_lab(tmp_path):
+    """Nested groups, states of one row, gaps in the names, and no version."""
+    path = tmp_path / "isaac.hdf5"
+    with h5py.File(path, "w") as opened:
+        data = opened.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Isaac-Stack-Cube-Franka-IK-Rel-v0", "type": 2})
+        for name, length in {"demo_10": 5, "demo_2": 4}.items():
+            demo = data.create_group(name)
+            demo.attrs.update({"num_samples": length, "success": True, "seed": 1})
+            demo.create_dataset("actions", data=np.full((length, 7), 1.5, np.float32))
+            demo.create_dataset("obs/eef_pos", data=np.full((length, 3), length, np.float32))
+            demo.create_dataset("obs/subtask_terms/grasp_1", data=np.zeros((length, 1), bool))
+            demo.create_dataset("states/articulation/robot/joint_position", data=np.zeros((length, 9)))
+            demo.create_dataset("initial_state/articulation/robot/joint_position", data=np.zeros((1, 9)))
+    source = RobomimicSource(path)
+    assert source.demos == ["demo_2", "demo_10"] and source.masks() == {}
+    assert source.read("eef_pos", 3, 5)[:, 0].tolist() == [4, 5]
+    assert {"subtask_terms/grasp_1", "states/articulation/robot/joint_position"} <= set(source.keys)
+    assert "initial_state/articulation/robot/joint_position" in source.lacking
+    del source
+    change(path, drop("data", "env_args"))
+    assert RobomimicSource(path).read("actions", 0, 1).shape == (1, 7)
+    with pytest.raises(InputError, match="has no attribute env_args"):
+        read_env_args(path)
+
+
+def test_a_recording_of_robosuite_names_the_conversion(tmp_path):
+    path = tmp_path / "demo.hdf5"
+    with h5py.File(path, "w") as opened:
+        opened.create_group("data").attrs["env"] = "Lift"
+        opened.create_dataset("data/demo_1/states", data=np.zeros((5, 3)))
+        opened.create_dataset("data/demo_1/actions", data=np.zeros((5, 7)))
+    with pytest.raises(
+        InputError, match=r"without observations: .*convert_robosuite.py, then .*states_to_obs"
+    ):
+        RobomimicSource(path)
+
+
+def test_a_filter_of_hdf5_that_is_not_there_names_its_package(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    monkeypatch.setattr("h5py.h5z.filter_avail", lambda number: number != h5py.h5z.FILTER_LZF)
+
+    def edit(opened: h5py.File) -> None:
+        for number, length in enumerate(LENGTHS):
+            opened.create_dataset(
+                f"data/demo_{number}/obs/extra", data=np.zeros((length, 2)), compression="lzf"
+            )
+
+    source = RobomimicSource(change(file, edit))
+    assert "extra" not in source.keys
+    with pytest.raises(
+        InputError, match=r"obs/extra in demo_0 .* filter lzf \(32000\), .*pip install hdf5plugin"
+    ):
+        source.read("extra", 0, 1)
+
+
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path):
+    (tmp_path / "a.hdf5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(InputError, match=r"a.hdf5 is a pointer of git LFS .*: run 'git lfs pull'"):
+        RobomimicSource(tmp_path / "a.hdf5")
 
 
 def test_a_camera_that_only_some_demonstrations_have_is_said_by_who_needs_it(file):

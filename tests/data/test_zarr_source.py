@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from shortcut_policy.data import ZarrSource, bundled
+from shortcut_policy.data import EpisodeWriter, Field, ZarrSource, bundled
 from shortcut_policy.errors import InputError
 
 LENGTHS = (7, 20, 13)
@@ -177,7 +177,12 @@ def test_damaged_metadata(tmp_path: Path, zarr_format: int) -> None:
     store = write(tmp_path / "a.zarr", zarr_format)
     name = ".zarray" if zarr_format == 2 else "zarr.json"
     (store / "data/action" / name).write_text('{"shape": [')
-    refused(store, str(store))
+    source = ZarrSource(store)
+    assert source.keys == ("image", "keypoint")
+    with pytest.raises(InputError, match=rf"metadata of key 'action' of {store} cannot be read"):
+        source.read("action", 0, 1)
+    (store / "meta/episode_ends" / name).write_text("")
+    refused(store, f"meta/episode_ends of {store} cannot be read")
 
 
 def test_missing_key(tmp_path: Path) -> None:
@@ -202,8 +207,158 @@ def test_wrong_episode_ends(tmp_path: Path, ends: list, parts: tuple[str, ...]) 
 
 
 def test_arrays_of_different_length(tmp_path: Path) -> None:
+    """What no task uses blocks nothing, and says why to who asks for it."""
     data = arrays() | {"reward": np.ones(ROWS - 1)}
-    refused(write(tmp_path / "a.zarr", data=data), "different lengths", "reward 39", "action 40")
+    path = write(tmp_path / "a.zarr", data=data)
+    zarr.open_group(path).create_array("data/scale", data=np.array(2.0))
+    source = ZarrSource(path)
+    assert source.keys == ("action", "image", "keypoint")
+    for key, reason in (("reward", "has 39 rows, but meta/episode_ends ends at 40"), ("scale", "single val")):
+        with pytest.raises(InputError, match=f"key '{key}' of {path} .*{reason}"):
+            source.read(key, 0, 1)
+        with pytest.raises(InputError, match=reason):
+            Field(key, (1,)).check(source)
+    with pytest.raises(InputError, match="nothing can be appended: key 'reward'"):
+        EpisodeWriter(path)
+
+
+@FORMATS
+@CONTAINERS
+def test_arrays_in_groups_are_keys_with_slashes(
+    tmp_path: Path, zarr_format: int, container: Callable[[Path], Path]
+) -> None:
+    values = arrays()
+    data = {"action": values["action"], "obs/robot/state": values["keypoint"], "obs/image": values["image"]}
+    store = write(tmp_path / "a.zarr", zarr_format, data)
+    with pytest.raises(InputError, match=r"nothing can be appended to .* it holds action, obs/image, obs/r"):
+        EpisodeWriter(store)
+    source = ZarrSource(container(store))
+    assert source.keys == ("action", "obs/image", "obs/robot/state")
+    for key in source.keys:
+        np.testing.assert_array_equal(source.read(key, 5, 30), data[key][5:30])
+        assert len(source.stamp(key)) > 1
+    (store / "data/obs/robot/state" / ("0.0.0" if zarr_format == 2 else "c/0/0/0")).unlink()
+    refused(store, "data/obs/robot/state", "is missing")
+
+
+@FORMATS
+@CONTAINERS
+@pytest.mark.parametrize("name", ["data/episode_ends", "episode_ends", "meta/episode_lengths", "meta/cuts"])
+def test_episode_ends_may_be_called_otherwise(
+    tmp_path: Path, zarr_format: int, container: Callable[[Path], Path], name: str, capsys
+) -> None:
+    store = write(tmp_path / "a.zarr", zarr_format)
+    ends = LENGTHS if "length" in name else np.cumsum(LENGTHS)
+    group = zarr.open_group(store)
+    del group["meta/episode_ends"]
+    group.create_array(name, data=np.array(ends), config={"write_empty_chunks": True})
+    path = container(store)
+    if name == "meta/cuts":
+        refused(path, "lacks data/ or meta/episode_ends", "task.source.episode_ends")
+    else:
+        assert ZarrSource(path).episode_ends.tolist() == [7, 27, 40]
+        assert f"{path}: episodes end where {name} says" in capsys.readouterr().err
+    source = ZarrSource(path, episode_ends=name)
+    assert source.episode_ends.tolist() == [7, 27, 40] and source.keys == ("action", "image", "keypoint")
+    with pytest.raises(
+        InputError, match="has no array 'meta/none', given as episode_ends; it holds data/act"
+    ):
+        ZarrSource(path, episode_ends="meta/none")
+
+
+@FORMATS
+def test_arrays_may_lie_at_the_root(tmp_path: Path, zarr_format: int) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+    for key, values in arrays().items():
+        group.create_array(key, data=values)
+    group.create_array("episode_ends", data=np.cumsum(LENGTHS))
+    source = ZarrSource(tmp_path / "a.zarr")
+    assert source.keys == ("action", "image", "keypoint")
+    np.testing.assert_array_equal(source.read("image", 0, ROWS), arrays()["image"])
+
+
+@FORMATS
+@CONTAINERS
+def test_chunks_that_zarr_leaves_out_are_data_where_the_store_says_so(
+    tmp_path: Path, zarr_format: int, container: Callable[[Path], Path]
+) -> None:
+    """A gripper that stays open for a chunk, and a recorder that takes zarr as it comes."""
+    gripper = np.repeat([0, 0, 1, 0, 2], 8).astype(np.float32)[:, None]
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+    with zarr.config.set({"array.write_empty_chunks": False}):
+        for key, values in {"gripper": gripper, "action": arrays()["action"]}.items():
+            group.create_array(f"data/{key}", shape=values.shape, chunks=(8, 1), dtype=values.dtype)[:] = (
+                values
+            )
+    group.create_array("meta/episode_ends", data=np.cumsum(LENGTHS))
+    path = container(tmp_path / "a.zarr")
+    refused(path, "data/gripper", "is missing", "absent_chunks=fill", "hold 0.0 alone")
+    np.testing.assert_array_equal(ZarrSource(path, absent_chunks="fill").read("gripper", 0, ROWS), gripper)
+    group.attrs["absent_chunks"] = "fill"
+    path.unlink() if path.is_file() else None
+    path = container(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(ZarrSource(path).read("gripper", 3, ROWS), gripper[3:])
+    with pytest.raises(InputError, match=r"gripper.* is missing"):
+        ZarrSource(path, absent_chunks="error").read("gripper", 0, ROWS)
+    with pytest.raises(InputError, match=r"absent_chunks=zeros of .* must be error or fill"):
+        ZarrSource(path, absent_chunks="zeros")  # type: ignore[arg-type]
+
+
+def test_chunks_without_a_fill_value_are_lost(tmp_path: Path) -> None:
+    store = write(tmp_path / "a.zarr")
+    metadata = store / "data/action/.zarray"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"fill_value": None}))
+    (store / "data/action/1.0").unlink()
+    with pytest.raises(InputError, match=r"is missing: restore it from a copy of the data$"):
+        ZarrSource(store, absent_chunks="fill").read("action", 0, ROWS)
+
+
+def test_text_beside_the_data_of_format_3_blocks_nothing(tmp_path: Path) -> None:
+    store = write(tmp_path / "a.zarr", 3)
+    group = zarr.open_group(store)
+    group.attrs["task"] = "push the T"
+    group["data/action"].attrs["unit"] = "pixels"
+    group.create_array("meta/languages", data=np.array(["a", "bc"]))
+    texts = group.create_array("data/instruction", shape=(ROWS,), dtype=str, chunks=(ROWS,))
+    texts[:] = np.array(["push"] * ROWS, dtype=object)
+    source = ZarrSource(store)
+    assert source.attributes == {"task": "push the T"}
+    np.testing.assert_array_equal(source.read("action", 0, ROWS), arrays()["action"])
+    with pytest.raises(InputError, match=r"'instruction' .* is not a number a policy can learn from"):
+        Field("instruction", ()).check(source)
+
+
+@FORMATS
+def test_a_codec_or_filter_that_is_not_known_blocks_nothing_else(tmp_path: Path, zarr_format: int) -> None:
+    store = write(tmp_path / "a.zarr", zarr_format)
+    metadata = store / "data/image" / (".zarray" if zarr_format == 2 else "zarr.json")
+    known = json.loads(metadata.read_text())
+    if zarr_format == 2:
+        changed = known | {"filters": [{"id": "of_somebody"}]}
+    else:
+        changed = known | {"codecs": [*known["codecs"], {"name": "of_somebody", "configuration": {}}]}
+    metadata.write_text(json.dumps(changed))
+    source = ZarrSource(store)
+    assert source.keys == ("action", "keypoint")
+    with pytest.raises(
+        InputError, match=r"key 'image' .* codec of_somebody, which is not installed: install"
+    ):
+        source.read("image", 0, 1)
+
+
+@pytest.mark.parametrize("place", ["chunk", "metadata", "root", "zip"])
+def test_pointers_of_git_lfs_are_called_so(tmp_path: Path, place: str) -> None:
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n"
+    store = write(tmp_path / "a.zarr")
+    pointer = {
+        "chunk": store / "data/action/1.0",
+        "metadata": store / "data/action/.zarray",
+        "root": store / ".zgroup",
+        "zip": tmp_path / "b.zarr.zip",
+    }[place]
+    pointer.write_text(text)
+    with pytest.raises(InputError, match=f"^{pointer} is a pointer of git LFS .*: run 'git lfs pull'"):
+        ZarrSource(pointer if place == "zip" else store).read("action", 0, ROWS)
 
 
 @FORMATS

@@ -14,7 +14,8 @@ from shortcut_envs.robosuite.rotation_6d import to_6d
 from shortcut_envs.robosuite.setup import make_env, quiet
 from shortcut_policy.data import RobomimicSource
 from shortcut_policy.data.action_kind import ACTIONS, SIZES
-from shortcut_policy.data.robomimic_source import HDF5_SUFFIXES, RobomimicStore
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
+from shortcut_policy.data.robomimic_source import RobomimicStore
 from shortcut_policy.data.source import episode_rows, expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import atomic_path, cache_folder

@@ -1,0 +1,4 @@
+from shortcut_policy.commands.cli import import_mcap
+
+if __name__ == "__main__":
+    import_mcap()

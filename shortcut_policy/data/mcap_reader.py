@@ -1,0 +1,354 @@
+"""Recordings of robots in MCAP files, messages of ROS 2, as episodes at one rate.
+
+A file is gone through twice: for the stamps of all messages and the values of those of numbers, and for the
+pictures that an episode needs. So no more is held than the numbers of a file and the pictures of an episode.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt
+
+from shortcut_policy.data.resample import SECOND, Rule, Track, in_order, latest, resample, ticks
+from shortcut_policy.data.ros_values import IMAGES, holds_quaternion, numbers, parse_path, picture, stamp_of
+from shortcut_policy.data.source import expand
+from shortcut_policy.errors import InputError
+from shortcut_policy.settings import Count, check_fields
+
+if TYPE_CHECKING:
+    from mcap.reader import McapReader
+
+Stamp = Literal["header", "log"]
+#: What a file begins and ends with, 8 bytes each, and its last record, of 29: a shorter one is none.
+LEAST_BYTES = 45
+#: Messages of a topic without a picture.
+NOTHING = np.empty((0, 0))
+
+
+@dataclass(frozen=True)
+class TopicKey:
+    """Where a key of the store comes from.
+
+    Attributes:
+        topic: Such as ``/joint_states``.
+        field: Path of the numbers in a message, such as ``position[0:6]`` or ``pose.position``; none for a
+            picture.
+        resample: How a tick gets its value, see `shortcut_policy.data.resample`.
+        stamp: Which time counts: that of the message's header, or that at which it was logged. If None, what
+            the recording says.
+        max_gap: Ticks that a value may be old; any number for 0. If None, what the recording says.
+        size: Height and width that pictures are brought to.
+    """
+
+    topic: str
+    field: str | None = None
+    resample: Rule = "latest"
+    stamp: Stamp | None = None
+    max_gap: Annotated[float, Ge(0)] | None = None
+    size: tuple[Count, Count] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.field is not None:
+            parse_path(self.field)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What to take out of MCAP files.
+
+    Attributes:
+        rate: Ticks a second.
+        keys: Key of the store -> where it comes from.
+        stamp: Which time counts, for keys that do not say it.
+        max_gap: Ticks that a value may be old, for keys that do not say it; any number for 0.
+        split_gap: Seconds without a message of the topics after which another episode begins; a file is one
+            if None.
+        split_topic: A topic of one number (or ``true``), which is not zero during an episode and has another
+            value in the next one; logged times count.
+        split_field: Path of that number.
+    """
+
+    rate: Annotated[float, Gt(0)]
+    keys: Mapping[str, TopicKey]
+    stamp: Stamp = "header"
+    max_gap: Annotated[float, Ge(0)] = 5.0
+    split_gap: Annotated[float, Gt(0)] | None = None
+    split_topic: str | None = None
+    split_field: str = "data"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.keys:
+            raise InputError("keys: name at least one key, such as state: {topic: /joint_states, field: ...}")
+        if self.split_gap is not None and self.split_topic is not None:
+            raise InputError("split_gap and split_topic: give one of the two")
+
+    def gap(self, key: str) -> int | None:
+        """Nanoseconds that a value of a key may be old; any number if None."""
+        own = self.keys[key].max_gap
+        gap = self.max_gap if own is None else own
+        return round(gap * SECOND / self.rate) or None
+
+
+@dataclass
+class _Key:
+    """What the first pass finds of a key, in the order of the log."""
+
+    stamps: list[int] = field(default_factory=list)
+    logged: list[int] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+    order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterator[dict[str, np.ndarray]]:
+    """The episodes of a file, for `EpisodeWriter.add_episode`: key -> (T, *shape).
+
+    Numbers become float32, pictures (T, H, W, C) uint8. Arrays are new ones.
+
+    Args:
+        path: Of the file; ``~`` and environment variables are expanded.
+        recording: What to take out of it.
+
+    Raises:
+        InputError: The file cannot be read; a topic or field is missing or has an encoding that is not
+            supported; stamps run backwards; a gap is too long; a number is not finite.
+    """
+    with _opened(expand(path)) as reader:
+        kinds = _check_topics(reader, expand(path), recording)
+        found = _first_pass(reader, recording, kinds)
+        if recording.split_topic is not None:
+            spans = _marked(reader, recording.split_topic, recording.split_field)
+        else:
+            spans = _spans(found, recording.split_gap)
+        for start, stop in spans:
+            tracks = {key: _track(key, found[key], recording, start, stop) for key in recording.keys}
+            times = ticks([track for track, _ in tracks.values()], recording.rate)
+            episode = {}
+            for key, (track, chosen) in tracks.items():
+                settings, record = recording.keys[key], found[key]
+                if kinds[settings.topic] in IMAGES:
+                    wanted = chosen[latest(track, times)]
+                    episode[key] = _pictures(reader, settings, kinds, record.logged, wanted)
+                else:
+                    episode[key] = _numbers(track, record, chosen, times)
+            yield episode
+
+
+def check_file(path: str | os.PathLike[str], recording: Recording) -> None:
+    """Raise `InputError` unless a file can be opened and has the topics, without a look at its messages."""
+    with _opened(expand(path)) as reader:
+        _check_topics(reader, expand(path), recording)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["McapReader"]:
+    """A reader of a file; what goes wrong with the file becomes one sentence."""
+    try:
+        from mcap.reader import make_reader
+        from mcap_ros2.decoder import DecoderFactory
+    except ImportError as error:
+        raise InputError(
+            "MCAP files need mcap and mcap-ros2-support, which are not installed: "
+            "pip install 'shortcut-policy[mcap]'"
+        ) from error
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the path of an MCAP file")
+    size = path.stat().st_size
+    if size < LEAST_BYTES:
+        raise InputError(
+            f"{path} has {size} bytes, which is no MCAP file: it was cut off at its beginning or never "
+            "written; copy it again, or leave it out"
+        )
+    try:
+        with path.open("rb") as file:
+            reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
+            if reader.get_summary() is None:
+                raise InputError(
+                    f"{path} has no summary at its end: the recording was cut off; mend it with "
+                    "'mcap recover' of the MCAP command line"
+                )
+            yield reader
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+    except Exception as error:  # mcap and what it decompresses with raise many kinds
+        what = str(error) or type(error).__name__
+        raise InputError(
+            f"{path} cannot be read as MCAP ({what}); if it was cut off, mend it with 'mcap recover' of the "
+            "MCAP command line"
+        ) from error
+
+
+def _check_topics(reader: "McapReader", path: Path, recording: Recording) -> dict[str, str]:
+    """Topic -> type of its messages, of those that are named."""
+    summary = reader.get_summary()
+    assert summary is not None
+    there = {channel.topic: channel for channel in summary.channels.values()}
+    kinds = {}
+    wanted = {topic.topic: f"key '{key}'" for key, topic in recording.keys.items()}
+    if recording.split_topic is not None:
+        wanted.setdefault(recording.split_topic, "split_topic")
+    for topic, user in wanted.items():
+        if topic not in there:
+            raise InputError(
+                f"{path} has no topic {topic}, which {user} names; it has "
+                f"{', '.join(sorted(there)) or 'none'}"
+            )
+        schema = summary.schemas.get(there[topic].schema_id)
+        form = (there[topic].message_encoding, schema.encoding if schema else "none")
+        if schema is None or form != ("cdr", "ros2msg"):
+            raise InputError(
+                f"the messages of {topic} in {path} are stored as {form[0]} with a schema of {form[1]}; only "
+                "those of ROS 2 are read, as cdr with ros2msg"
+            )
+        kinds[topic] = schema.name
+    for key, settings in recording.keys.items():
+        kind = kinds[settings.topic]
+        if (kind in IMAGES) != (settings.field is None):
+            what = (
+                "is a picture: leave out field" if kind in IMAGES else "needs field, the path of its numbers"
+            )
+            raise InputError(f"keys.{key}: {settings.topic} of type {kind} {what}")
+        if kind in IMAGES and settings.resample != "latest":
+            raise InputError(f"keys.{key}: pictures cannot be interpolated; use resample: latest")
+    return kinds
+
+
+def _first_pass(reader: "McapReader", recording: Recording, kinds: Mapping[str, str]) -> dict[str, _Key]:
+    """Stamps of all messages, and the values of those of numbers."""
+    found = {key: _Key() for key in recording.keys}
+    users: dict[str, list[str]] = {}
+    for key, topic in recording.keys.items():
+        users.setdefault(topic.topic, []).append(key)
+    paths = {key: parse_path(topic.field) for key, topic in recording.keys.items() if topic.field}
+    for _, channel, message, decoded in reader.iter_decoded_messages(topics=list(users)):
+        for key in users[channel.topic]:
+            settings, record = recording.keys[key], found[key]
+            stamp: int | None = message.log_time
+            if (settings.stamp or recording.stamp) == "header":
+                stamp = stamp_of(decoded)
+            if stamp is None:
+                raise InputError(
+                    f"keys.{key}: messages of {channel.topic} ({kinds[channel.topic]}) have no header; take "
+                    "the log's times, with stamp: log"
+                )
+            record.stamps.append(stamp)
+            record.logged.append(message.log_time)
+            if key in paths:
+                record.values.append(_value(key, settings, paths[key], decoded, record))
+    for key, record in found.items():
+        name = _name(key, recording.keys[key])
+        if not record.stamps:
+            raise InputError(f"{name} has no message")
+        record.order = in_order(name, np.array(record.stamps, np.int64), recording.gap(key))
+    return found
+
+
+def _value(key: str, settings: TopicKey, path: Any, message: Any, record: _Key) -> np.ndarray:
+    name, number = _name(key, settings), len(record.values)
+    try:
+        value = numbers(message, path)
+    except InputError as error:
+        raise InputError(f"{name}, field {settings.field}, message {number}: {error}") from error
+    if not np.isfinite(value).all():
+        raise InputError(f"{name}: message {number} holds a number that is not finite; cut the file there")
+    if record.values and len(value) != len(record.values[0]):
+        raise InputError(
+            f"{name}: message {number} has {len(value)} numbers, those before have {len(record.values[0])}"
+        )
+    if not record.values and settings.resample == "interpolate" and holds_quaternion(message, path):
+        raise InputError(
+            f"{name}: field {settings.field} holds a quaternion, whose numbers cannot be interpolated: make "
+            "it a key of its own with resample: slerp"
+        )
+    return value
+
+
+def _spans(found: Mapping[str, _Key], gap: float | None) -> list[tuple[int, int]]:
+    """First and last stamp of each episode."""
+    stamps = np.sort(np.concatenate([np.array(record.stamps, np.int64) for record in found.values()]))
+    if gap is None:
+        return [(int(stamps[0]), int(stamps[-1]))]
+    cuts = np.flatnonzero(np.diff(stamps) > gap * SECOND)
+    firsts, lasts = np.append(0, cuts + 1), np.append(cuts, len(stamps) - 1)
+    return [(int(stamps[a]), int(stamps[b])) for a, b in zip(firsts, lasts, strict=True)]
+
+
+def _marked(reader: "McapReader", topic: str, path: str) -> list[tuple[int, int]]:
+    """From the message that begins a run of one value other than zero to the one that ends it, as logged."""
+    steps, before = parse_path(path), 0.0
+    spans: list[tuple[int, int]] = []
+    for _, _, message, decoded in reader.iter_decoded_messages(topics=[topic]):
+        try:
+            value = float(numbers(decoded, steps)[0])
+        except InputError as error:
+            raise InputError(f"split_topic {topic}, field {path}: {error}") from error
+        if before:
+            spans[-1] = (spans[-1][0], message.log_time)
+        if value and value != before:
+            spans.append((message.log_time, message.log_time))
+        before = value
+    if not spans:
+        raise InputError(f"split_topic {topic} is never other than zero: there is no episode")
+    summary = reader.get_summary()
+    if before and summary is not None and summary.statistics is not None:
+        spans[-1] = (spans[-1][0], summary.statistics.message_end_time)
+    return spans
+
+
+def _track(key: str, record: _Key, recording: Recording, start: int, stop: int) -> tuple[Track, np.ndarray]:
+    """The messages of a key within an episode, and their numbers in the order of the log."""
+    stamps = np.array(record.stamps, np.int64)[record.order]
+    inside = (stamps >= start) & (stamps <= stop)
+    name, settings = _name(key, recording.keys[key]), recording.keys[key]
+    if not inside.any():
+        raise InputError(
+            f"{name} has no message from {start / SECOND:.3f} to {stop / SECOND:.3f} s, which is an episode"
+        )
+    return Track(name, stamps[inside], settings.resample, recording.gap(key)), record.order[inside]
+
+
+def _numbers(track: Track, record: _Key, chosen: np.ndarray, times: np.ndarray) -> np.ndarray:
+    values = np.stack([record.values[number] for number in chosen])
+    return resample(track, values, times).astype(np.float32)
+
+
+def _pictures(
+    reader: "McapReader",
+    settings: TopicKey,
+    kinds: Mapping[str, str],
+    logged: Sequence[int],
+    wanted: np.ndarray,
+) -> np.ndarray:
+    """The pictures of messages, which are numbered in the order of the log: (T,) -> (T, H, W, C)."""
+    times = np.array(logged, np.int64)
+    first, last = int(times[wanted.min()]), int(times[wanted.max()])
+    uses = {int(number): np.flatnonzero(wanted == number) for number in np.unique(wanted)}
+    number, rows = int(np.searchsorted(times, first)), NOTHING
+    for _, _, _, decoded in reader.iter_decoded_messages(
+        topics=[settings.topic], starting_at=first, ending_at=last
+    ):
+        if number in uses:
+            try:
+                image = picture(decoded, kinds[settings.topic], settings.size)
+            except InputError as error:
+                raise InputError(f"message {number} of {settings.topic}: {error}") from error
+            if rows is NOTHING:
+                rows = np.empty((len(wanted), *image.shape), np.uint8)
+            if image.shape != rows.shape[1:]:
+                raise InputError(
+                    f"message {number} of {settings.topic} has a picture of {list(image.shape)}, those "
+                    f"before have {list(rows.shape[1:])}; bring them to one size, with size: [height, width]"
+                )
+            rows[uses[number]] = image
+        number += 1
+    return rows
+
+
+def _name(key: str, settings: TopicKey) -> str:
+    return f"key '{key}' ({settings.topic})"

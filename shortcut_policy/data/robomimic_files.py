@@ -1,0 +1,77 @@
+"""A robomimic file as a file: opened, and which arrays are in it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shortcut_policy.data.lfs import refuse_pointer
+from shortcut_policy.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+HDF5_SUFFIXES = (".hdf5", ".h5")
+LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
+
+
+def open_hdf5(path: str) -> "h5py.File":
+    """Open for reading; `InputError` if that cannot be."""
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path} does not exist; give the path of a robomimic HDF5 file (scripts/download.py fetches "
+            "published ones)"
+        )
+    refuse_pointer(path)
+    h5py = import_h5py()
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if h5py.is_hdf5(path):
+            raise InputError(
+                f"{path} is an HDF5 file that cannot be opened ({error}); it was cut short or is being "
+                "written: copy it again"
+            ) from error
+        raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
+
+
+def import_h5py() -> Any:
+    """The module; `InputError` where the extra is not installed."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(
+            "robomimic files need h5py, which is not installed: pip install 'shortcut-policy[robomimic]'"
+        ) from error
+    return h5py
+
+
+def plain_attributes(group: Any) -> dict[str, Any]:
+    """Attributes of a group of an HDF5 file, as Python values."""
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in group.attrs.items()}
+
+
+def data_group(file: Any, path: str) -> Any:
+    """Where the demonstrations of an open file are; `InputError` if that is missing."""
+    if "data" not in file:
+        raise InputError(f"{path} has no group 'data' (it holds {listed(file)}); {LAYOUT}")
+    return file["data"]
+
+
+def list_arrays(demo: Any) -> dict[str, Any]:
+    """Path -> dataset with a row for each step, of a demonstration and the groups in it."""
+    return {path: array for path, array in datasets(demo).items() if array.shape}
+
+
+def datasets(group: Any) -> dict[str, Any]:
+    """Path -> dataset, of a group and the groups in it."""
+    found: dict[str, Any] = {}
+    for name, item in group.items():
+        if hasattr(item, "shape"):
+            found[name] = item
+        elif hasattr(item, "items"):  # and not a link to nothing, or a type
+            found |= {f"{name}/{path}": array for path, array in datasets(item).items()}
+    return found
+
+
+def listed(group: Any) -> str:
+    """What is in a group, for messages."""
+    return ", ".join(group) or "nothing"

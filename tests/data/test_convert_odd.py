@@ -1,0 +1,180 @@
+"""Conversions of stores and files of other programs: nothing is lost, or it is listed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
+from shortcut_policy.data.convert import ConvertOptions, convert
+from shortcut_policy.data.lerobot_writer import LeRobotSettings
+from shortcut_policy.errors import InputError
+from tests.data.test_convert import in_hdf5, in_zarr, same
+
+LENGTHS = 5, 4
+ROWS = sum(LENGTHS)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ConvertOptions:
+    args = tmp_path / "env_args.json"
+    args.write_text(json.dumps({"env_name": "Mine", "env_version": "1.5.0"}))
+    return ConvertOptions(env_args=str(args), lerobot=LeRobotSettings(fps=10))
+
+
+def write(path: Path, prefix: str, ends: str, zarr_format: int = 2) -> Path:
+    """A store of a program that has groups, attributes, and arrays that are no rows."""
+    random = np.random.default_rng(0)
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)  # type: ignore[call-overload]
+    for key, values in {
+        "action": random.normal(size=(ROWS, 2)),
+        "arm/hand/pose": random.normal(size=(ROWS, 3)).astype(np.float32),
+        "scale": np.arange(1, 5.0),
+        "weights": random.normal(size=(300, 3)),
+        "nothing": np.empty((0, 3)),
+        "one": np.array(7),
+    }.items():
+        group.create_array(prefix + key, data=values, chunks=[max(1, n) for n in values.shape])
+        group[prefix + key].attrs["called"] = key
+    group.create_array(ends, data=np.array(LENGTHS if "length" in ends else np.cumsum(LENGTHS)))
+    group[ends].attrs["of"] = "episodes"
+    group[f"{prefix}arm"].attrs["frame"] = "base"
+    group.create_array("meta/joints", data=np.arange(1, 4))
+    group.attrs["robot"] = "mine"
+    return path
+
+
+def as_written(store: dict[str, Any], prefix: str, ends: str) -> dict[str, Any]:
+    """What `in_zarr` finds, at the places where `EpisodeWriter` puts it."""
+    kinds = "data/", "meta/"
+    found = {}
+    for name, value in store.items():
+        bare = name.removesuffix("@")
+        if bare == ends:
+            name = name.replace(ends, "meta/episode_ends")
+            if "length" in ends and isinstance(value, tuple):
+                value = value[0], np.cumsum(LENGTHS).tobytes(), value[2]
+        elif not prefix and bare and bare != "meta" and not bare.startswith(kinds):
+            name = f"data/{name}"
+        found[name] = value
+    return found | {"data@": store.get("data@", {})}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("prefix", "ends"),
+    [
+        ("", "episode_ends"),
+        ("", "meta/ends"),
+        ("data/", "data/episode_ends"),
+        ("data/", "meta/episode_lengths"),
+    ],
+)
+def test_a_store_of_another_layout_keeps_everything(tmp_path, options, prefix, ends, zarr_format) -> None:
+    store = write(tmp_path / "a.zarr", prefix, ends, zarr_format)
+    again = convert(convert(store, tmp_path / "a.hdf5", options), tmp_path / "again.zarr")
+    assert same(in_zarr(again), as_written(in_zarr(store), prefix, ends))
+    for key in ("arm/hand/pose", "action"):
+        one, other = (ZarrSource(path).read(key, 0, ROWS) for path in (store, again))
+        assert np.array_equal(one, other) and one.dtype == other.dtype
+
+
+def test_what_has_no_row_for_each_step_is_listed_where_it_cannot_be_kept(tmp_path, options) -> None:
+    store = write(tmp_path / "a.zarr", "", "episode_ends")
+    for name in ("a.lerobot", "a-v0"):
+        with pytest.raises(InputError, match=r"cannot hold all of .*array data/scale; array data/weights"):
+            convert(store, tmp_path / name, options)
+        convert(store, tmp_path / name, ConvertOptions(lossy=True, lerobot=LeRobotSettings(fps=10)))
+        listed = (tmp_path / f"{name}.lost.txt").read_text().splitlines()
+        assert {"array meta/joints", "array data/nothing", "attribute data/arm/@frame"} < set(listed)
+        again = ZarrSource(convert(tmp_path / name, tmp_path / f"{name}.zarr"))
+        assert again.keys == ("action", "arm/hand/pose")
+
+
+@pytest.mark.parametrize("place", ["data/image", "meta/image"])
+def test_an_array_that_cannot_be_read_is_listed(tmp_path, options, place) -> None:
+    store = write(tmp_path / "a.zarr", "data/", "meta/episode_ends")
+    zarr.open_group(store).create_array(place, data=np.ones((ROWS, 2)))
+    metadata = store / place / ".zarray"
+    known = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps(known | {"filters": [{"id": "of_somebody"}]}))
+    with pytest.raises(InputError, match=r"image' of .* codec of_somebody, which is not installed: install"):
+        convert(store, tmp_path / "a.hdf5", options)
+    lossy = ConvertOptions(env_args=options.env_args, lossy=True)
+    assert "image" not in RobomimicSource(convert(store, tmp_path / "a.hdf5", lossy)).keys
+    assert "codec of_somebody" in (tmp_path / "a.hdf5.lost.txt").read_text()
+
+
+def test_chunks_that_zarr_left_out_are_converted_where_the_store_says_so(tmp_path, options) -> None:
+    store = write(tmp_path / "a.zarr", "data/", "meta/episode_ends")
+    group = zarr.open_group(store)
+    for name, length in (("gripper", ROWS), ("mask", 40)):
+        group.create_array(f"data/{name}", data=np.zeros((length, 1)), chunks=(2, 1))
+    with pytest.raises(InputError, match="is missing"):
+        convert(store, tmp_path / "a.hdf5", options)
+    group.attrs["absent_chunks"] = "fill"
+    again = convert(convert(store, tmp_path / "a.hdf5", options), tmp_path / "again.zarr")
+    assert same(in_zarr(again), as_written(in_zarr(store), "data/", "meta/episode_ends"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A robomimic file with arrays that fit nowhere."""
+    path = tmp_path / "robot.hdf5"
+    with h5py.File(path, "w") as opened:
+        for number, length in enumerate(LENGTHS):
+            demo = opened.create_group(f"data/demo_{number}")
+            demo.attrs["num_samples"] = length
+            demo["actions"] = np.full((length, 3), 0.5)
+            demo["obs/hand"] = np.ones((length, 3), np.float32)
+            demo["obs/fast"] = np.ones((10 * length + number, 2))
+            demo["src_demo_inds"] = np.arange(4)
+            demo["operator"] = "somebody"
+    return path
+
+
+def test_arrays_of_a_file_that_fit_nowhere_come_back(file, tmp_path) -> None:
+    """Without env_args, too."""
+    source = RobomimicSource(file)
+    assert source.keys == ("actions", "hand") and {"fast", "src_demo_inds", "operator"} <= set(source.lacking)
+    store = convert(file, tmp_path / "robot.zarr")
+    assert ZarrSource(store).keys == ("actions", "hand")
+    with pytest.raises(InputError, match=r"'fast' of .* has no row for each step in the 2 demonstrations"):
+        Field("fast", (2,)).check(ZarrSource(store))
+    assert same(in_hdf5(convert(store, tmp_path / "again.hdf5")), in_hdf5(file))
+    with EpisodeWriter(store) as writer:  # what lies elsewhere hinders nobody
+        writer.add_episode({"actions": np.ones((2, 3)), "hand": np.ones((2, 3), np.float32)})
+
+
+def test_what_only_hdf5_has_hinders_no_reading_and_is_listed(file, tmp_path) -> None:
+    with h5py.File(file, "a") as opened:
+        opened["data/demo_0/lost"] = h5py.SoftLink("/not/there")
+        opened["data/demo_0/kind"] = np.dtype("f8")
+        opened["data/demo_1/empty"] = h5py.Empty("f4")
+    assert RobomimicSource(file).keys == ("actions", "hand")
+    sentence = r"demo_0/kind, a type or .*; data/demo_0/lost, a link to nothing; data/demo_1/empty, of a type"
+    with pytest.raises(InputError, match=sentence):
+        convert(file, tmp_path / "robot.zarr")
+
+
+def test_a_filter_that_is_not_there_is_listed(file, tmp_path, monkeypatch) -> None:
+    with h5py.File(file, "a") as opened:
+        for number, length in enumerate(LENGTHS):
+            opened[f"data/demo_{number}"].create_dataset(
+                "obs/extra", data=np.zeros((length, 2)), compression="lzf"
+            )
+    monkeypatch.setattr("h5py.h5z.filter_avail", lambda number: number != h5py.h5z.FILTER_LZF)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with pytest.raises(
+        InputError, match=r"demo_0/obs/extra, whose HDF5 filter lzf \(32000\) is missing: pip"
+    ):
+        convert(file, tmp_path / "robot.zarr")
+    assert ZarrSource(convert(file, tmp_path / "robot.zarr", ConvertOptions(lossy=True))).keys == (
+        "actions",
+        "hand",
+    )
