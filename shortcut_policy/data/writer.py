@@ -188,7 +188,7 @@ class EpisodeWriter:
                 raise InputError(f"{self.path} holds folders that are no zarr groups; choose another path")
             return 0, 0
         source = ZarrSource(self.path)
-        missing = [why for key, why in source.lacking.items() if key not in source.left_out]
+        missing = [why for key, why in sorted(source.lacking.items()) if key not in source.left_out]
         if missing:
             raise InputError(f"nothing can be appended: {missing[0]}")
         in_groups = not self._groups and any("/" in key for key in source.keys)

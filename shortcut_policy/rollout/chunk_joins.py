@@ -30,7 +30,7 @@ class Joining:
     """
 
     executor: Executor = "switch"
-    fade: Index = 4
+    fade: Index = 1
     decay: NotNegative = 0.01
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ class RolloutConfig(EvaluationConfig):
     tolerance: NotNegative = Auto.tolerance
     guidance: float | None = None
     executor: Executor = "switch"
-    fade: Index = 4
+    fade: Index = 1
     decay: NotNegative = 0.01
     delay: Index = 0
     sensor_delay: Index = 0

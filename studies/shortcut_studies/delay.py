@@ -63,7 +63,7 @@ class DelayConfig(EvaluationConfig):
     prefix_steps: Count = 8
     executors: Sequence[Executor] = ("switch", "crossfade", "prefix", "naive")
     delays: Sequence[Index] = (0, 1, 2, 4, 6, 8)
-    fade: Index = 4
+    fade: Index = 1
     steps: Count = 1
     publish: Path | None = None
     document: Path | None = None

@@ -138,7 +138,7 @@ def test_a_measurement_says_its_delays_and_has_a_folder_of_its_own(tiny_policy: 
     (usual, _, first), (late, _, second) = run
     assert (first.name, second.name) == ("steps_001", "steps_001_crossfade_delay_3_jitter_2")
     assert late["name"] == "tiny, crossfade, delay 3, jitter 2" and usual["name"] == "tiny"
-    assert (late["delay"], late["executor"], late["fade"]) == (3, "crossfade", 4)
+    assert (late["delay"], late["executor"], late["fade"]) == (3, "crossfade", 1)
     assert usual["jerk"] > 0 and usual["border_jump"] > 0 and usual["held"] == 0
     with_none = measure(policy, "tiny", 1, tmp_path, PROTOCOL, RolloutOptions(), execution=Execution())
     assert with_none[2] == first
