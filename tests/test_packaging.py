@@ -202,7 +202,7 @@ def imported(folder: Path) -> set[str]:
 @pytest.mark.parametrize("folder", ["shortcut_policy", "envs", "studies"])
 def test_every_import_is_a_declared_dependency(folder: str) -> None:
     projects = {"PIL": "pillow", "hydra": "hydra-core", "rerun": "rerun-sdk", "sklearn": "scikit-learn"}
-    projects["yaml"] = "pyyaml"
+    projects |= {"mcap_ros2": "mcap-ros2-support", "yaml": "pyyaml"}
     declared = {canonicalize_name(Requirement(text).name) for text in requirements()}
     needed = {canonicalize_name(projects.get(module, module)) for module in imported(ROOT / folder)}
     assert needed <= declared
