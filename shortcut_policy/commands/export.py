@@ -14,7 +14,7 @@ from torch import Tensor
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.data.fields import read_fields
-from shortcut_policy.data.view import open_store
+from shortcut_policy.data.formats import open_demonstrations
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.rollout.evaluate import environment_maker, environment_spec
@@ -110,6 +110,6 @@ def _from_store(policy: Policy, path: str) -> dict[str, Tensor]:
     """Histories spread over all windows of a store, whose keys are those of the policy's fields."""
     obs, action = read_fields(policy.spec["obs"], policy.spec["action"])
     sizes = (policy.horizon, policy.n_obs_steps, policy.n_action_steps)
-    dataset = DemonstrationDataset(open_store(path), obs, action, *sizes, val_fraction=0.0)
+    dataset = DemonstrationDataset(open_demonstrations(path), obs, action, *sizes, val_fraction=0.0)
     windows = torch.linspace(0, len(dataset) - 1, OBSERVATIONS).long()
     return dict(dataset.batch(dataset.train[windows])["obs"])

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from shortcut_policy.commands.configuration import read
-from shortcut_policy.data.robomimic_source import RobomimicSource
+from shortcut_policy.data.formats import open_demonstrations
+from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.data.view import (
     VIDEO_SIDE,
     Frames,
@@ -19,11 +20,9 @@ from shortcut_policy.data.view import (
     draw,
     film,
     frames_of,
-    open_store,
     some_episodes,
     summary,
 )
-from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.settings import Index, Words
 
 
@@ -58,7 +57,7 @@ def run(config: DictConfig) -> None:
             is not installed.
     """
     settings = read(config, ViewSettings)
-    source = open_store(settings.store)
+    source = open_demonstrations(settings.store)
     if settings.episodes is not None:
         episodes = chosen_episodes(source, settings.episodes)
     else:
@@ -74,7 +73,7 @@ def run(config: DictConfig) -> None:
 
 def _write(
     settings: ViewSettings,
-    source: ZarrSource | RobomimicSource,
+    source: EpisodeSource,
     episodes: list[int],
     frames: Mapping[str, Frames],
     target: Path,

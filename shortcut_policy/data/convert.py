@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.data.lerobot_recording import is_lerobot, read_lerobot
+from shortcut_policy.data.formats import format_of
+from shortcut_policy.data.lerobot_recording import read_lerobot
 from shortcut_policy.data.lerobot_writer import LeRobotSettings, lost_in_lerobot, write_lerobot
-from shortcut_policy.data.minari_recording import is_minari, lost_in_minari, read_minari, write_minari
+from shortcut_policy.data.minari_recording import lost_in_minari, read_minari, write_minari
 from shortcut_policy.data.recording import Recording, one_sentence
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_recording import read_robomimic, write_robomimic
@@ -90,15 +91,6 @@ def convert(source: str | Path, output: str | Path, options: ConvertOptions | No
     if lost:
         _say_lost(lost, source, output)
     return output
-
-
-def format_of(path: Path) -> str:
-    """Format of what is there."""
-    if is_lerobot(path):
-        return "lerobot"
-    if is_minari(path):
-        return "minari"
-    return "robomimic" if path.suffix in HDF5_SUFFIXES else "zarr"
 
 
 def format_to(path: Path, to: str | None) -> str:

@@ -110,7 +110,7 @@ def read_frames(video: Video, start: int, stop: int, channels: int = 3) -> np.nd
     frames = np.empty((stop - start, *video.size, channels), np.uint8)
     key = int(np.searchsorted(video.keys, start, side="right")) - 1
     missing = set(video.ticks[start:stop].tolist())
-    # One for all frames, and in one thread: `frame.to_ndarray(format)` makes both anew, several times as slow.
+    # One for all frames, in one thread: `frame.to_ndarray(format)` makes both anew, several times as slow.
     convert = import_av().video.reformatter.VideoReformatter()
     with _opened(video.path) as container:
         stream = container.streams.video[0]

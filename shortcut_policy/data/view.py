@@ -19,9 +19,8 @@ from rich.text import Text
 from tqdm import tqdm
 
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
-from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_source import RobomimicSource
-from shortcut_policy.data.source import EpisodeSource, episode_rows, expand, pieces, row_bytes
+from shortcut_policy.data.source import EpisodeSource, episode_rows, pieces, row_bytes
 from shortcut_policy.data.zarr_recording import ORIGINS
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
@@ -48,11 +47,6 @@ Frames = Callable[[int, int], np.ndarray]
 DrawStates = Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
 
 
-def open_store(path: str) -> ZarrSource | RobomimicSource:
-    """A demonstration store: a robomimic file if its name ends in .hdf5, or a zarr store."""
-    return RobomimicSource(path, poses=True) if expand(path).suffix in HDF5_SUFFIXES else ZarrSource(path)
-
-
 def chosen_episodes(source: EpisodeSource, episodes: Any) -> list[int]:
     """The numbers of episodes as a list; one number may stand for a list of one.
 
@@ -77,7 +71,7 @@ def spread(steps: int, most: int) -> int:
     return -(-steps // most) if most else 0
 
 
-def summary(source: ZarrSource | RobomimicSource) -> Table:
+def summary(source: EpisodeSource) -> Table:
     """Keys, types, shapes and ranges; episodes and their lengths; attributes."""
     lengths = np.diff(source.episode_ends, prepend=0)
     table = Table("key", "type", "shape of a step", "smallest", "largest", title=Text(source.path))
@@ -96,9 +90,7 @@ def summary(source: ZarrSource | RobomimicSource) -> Table:
     return table
 
 
-def frames_of(
-    source: ZarrSource | RobomimicSource, draw_states: DrawStates | None = None
-) -> dict[str, Frames]:
+def frames_of(source: EpisodeSource, draw_states: DrawStates | None = None) -> dict[str, Frames]:
     """How to see the rows of a store: each of its cameras (0..255), or drawn states of Push-T; {} without.
 
     Args:
@@ -110,7 +102,8 @@ def frames_of(
         return {key: partial(_images, source, key) for key in images}
     pusht = source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,)
     if pusht and isinstance(source, ZarrSource) and draw_states is not None:
-        return {"state": lambda *rows: draw_states(source.read("state", *rows), source.attributes)}
+        attributes = source.attributes
+        return {"state": lambda *rows: draw_states(source.read("state", *rows), attributes)}
     return {}
 
 
@@ -157,15 +150,16 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
     os.replace(part, path)
 
 
-def store_attributes(source: ZarrSource | RobomimicSource) -> dict[str, Any]:
+def store_attributes(source: EpisodeSource) -> dict[str, Any]:
     """What else a store says of itself, in a line each."""
     if isinstance(source, RobomimicSource):
         masks = [f"{name} ({len(demos)})" for name, demos in sorted(source.masks().items())]
         return {"environment": _named(source.env_args), "filter keys": ", ".join(masks) or "none"}
     short = dict.fromkeys(ORIGINS, "converted from a file of it")
-    if ENV_ARGS in source.attributes:
-        short[ENV_ARGS] = _named(EnvArgs.parse(source.attributes[ENV_ARGS], source.path))
-    return {name: short.get(name, value) for name, value in source.attributes.items()}
+    attributes: dict[str, Any] = getattr(source, "attributes", {})
+    if ENV_ARGS in attributes:
+        short[ENV_ARGS] = _named(EnvArgs.parse(attributes[ENV_ARGS], source.path))
+    return {name: short.get(name, value) for name, value in attributes.items()}
 
 
 def _named(env_args: EnvArgs) -> str:

@@ -15,7 +15,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from shortcut_policy.data.ranges import element_ranges
-from shortcut_policy.data.robomimic_source import RobomimicSource
 from shortcut_policy.data.source import EpisodeSource, episode_rows
 from shortcut_policy.data.view import (
     Frames,
@@ -25,7 +24,6 @@ from shortcut_policy.data.view import (
     spread,
     store_attributes,
 )
-from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.paths import write_atomic
 
 #: A curve in the page has at most twice so many points; of longer episodes it shows the extremes.
@@ -38,7 +36,7 @@ NEXT = "next_obs/"
 
 
 def write_page(
-    source: ZarrSource | RobomimicSource,
+    source: EpisodeSource,
     episodes: Sequence[int],
     frames: Mapping[str, Frames],
     most_frames: int,

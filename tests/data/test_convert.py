@@ -13,7 +13,8 @@ import pytest
 import zarr
 
 from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
-from shortcut_policy.data.convert import ConvertOptions, convert, format_of, format_to
+from shortcut_policy.data.convert import ConvertOptions, convert, format_to
+from shortcut_policy.data.formats import format_of
 from shortcut_policy.data.lerobot_source import LeRobotSource
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
 from shortcut_policy.data.minari_source import MinariSource
