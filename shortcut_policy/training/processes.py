@@ -56,9 +56,10 @@ def reaching_all(model: nn.Module) -> Iterator[None]:
         if "find_unused_parameters" not in str(error):
             raise
         unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
         raise TrainingError(
-            f"{len(unused)} weights do not reach the loss ({', '.join(unused[:3])}{', ...' * (len(unused) > 3)}), "
-            "and the processes of torchrun wait for their gradients: freeze them (requires_grad_(False)), or give "
+            f"{len(unused)} weights do not reach the loss ({some}), and the processes of torchrun wait for "
+            "their gradients: freeze them (requires_grad_(False)), or give "
             "trainer.find_unused_parameters=true, which looks for them in each update"
         ) from error
 
