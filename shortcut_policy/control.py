@@ -84,6 +84,7 @@ class StepwiseControl(ABC):
     n_obs_steps: int
     objective: Objective
     normalizer: Normalizer
+    obs_clamp: float | None
     device: torch.device
     _episode: Episode | None = None
 
@@ -203,7 +204,7 @@ class StepwiseControl(ABC):
         if not torch.stack(usual).all():
             if bad := ", ".join(name for name, x in tensors.items() if not x.isfinite().all()):
                 raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
-            self.normalizer.say_far(tensors)
+            self.normalizer.say_far(tensors, self.obs_clamp)
         return tensors
 
     def _one_step(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:

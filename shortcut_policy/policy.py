@@ -74,9 +74,6 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         if obs_noise is not None:
             words = "above 0, a standard deviation, or null for none"
             check_number("obs_noise", obs_noise, lambda std: std > 0, words)
-        if obs_clamp is not None:
-            words = "at least 1, in normalised units, or null for none"
-            check_number("obs_clamp", obs_clamp, lambda size: size >= 1, words)
         self.obs_noise, self.obs_clamp = obs_noise, obs_clamp
         self.obs_shapes = {name: field.shape for name, field in obs.items()}
         self.cameras = frozenset(name for name, field in obs.items() if field.normalize == "image")

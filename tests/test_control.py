@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -204,3 +205,25 @@ def test_an_observation_far_from_the_data_is_said_once_and_can_be_clamped(policy
     assert Policy.from_spec({**policy.spec, "obs_clamp": 2}).obs_clamp == 2
     with pytest.raises(InputError, match=r"obs_clamp=0.5 must be at least 1, in normalised units"):
         Policy.from_spec({**policy.spec, "obs_clamp": 0.5})
+
+
+@pytest.mark.parametrize("size", [0, -1.5, 0.5, True, "a", float("nan")])
+def test_a_clamp_below_the_data_is_refused_whenever_it_is_set(policy: Policy, size: object):
+    with pytest.raises(InputError, match="must be at least 1, in normalised units"):
+        policy.obs_clamp = size
+    assert policy.obs_clamp is None
+    policy.obs_clamp = 2
+    assert policy.spec["obs_clamp"] == 2
+
+
+def test_a_clamp_is_part_of_a_graph_and_said_with_values_outside_it(policy: Policy, capsys):
+    far = batch_of(*[{name: 1e5 * value for name, value in next(observations()).items()} for _ in range(2)])
+    policy.obs_clamp = 1.5
+    policy.act(far)
+    assert "the network gets 1.5 where it knows about 1 (obs_clamp=1.5); check" in capsys.readouterr().err
+    policy.runtime = SimpleNamespace(steps=1)
+    policy.obs_clamp = 1.5
+    with pytest.raises(
+        InputError, match=r"obs_clamp=1.5 is part of the graph .* set it to None in the policy"
+    ):
+        policy.obs_clamp = None

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from shortcut_policy.commands.configuration import read
+from shortcut_policy.commands.ending import tidied
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
 
@@ -39,5 +40,6 @@ def run(config: DictConfig) -> None:
     settings = read(config, ConvertSettings)
     lerobot = LeRobotSettings(settings.fps, settings.instruction, settings.videos, settings.crf)
     options = ConvertOptions(settings.to, settings.lossy, settings.env_args, settings.actions, lerobot)
-    written = convert(settings.input, settings.output, options)
+    with tidied():
+        written = convert(settings.input, settings.output, options)
     print(f"{written}: written")

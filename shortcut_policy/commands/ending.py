@@ -1,10 +1,21 @@
 """How a command that runs until it is told to end is told."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGINT, SIGTERM
+
+
+@contextmanager
+def tidied() -> Iterator[None]:
+    """SIGTERM ends the process as an exception does, so that what is half there is removed."""
+    before = signal.signal(SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(SIGTERM, before)
 
 
 @contextmanager

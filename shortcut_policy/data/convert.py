@@ -71,6 +71,8 @@ def convert(source: str | Path, output: str | Path, options: ConvertOptions | No
             f"input={source} and output={output} are both of the format {to}: copy it, or choose another "
             f"format, to={' or '.join(name for name in FORMATS if name != of)}"
         )
+    if source.resolve() in output.resolve().parents:
+        raise InputError(f"output={output} lies inside input={source}: choose another place")
     if output.exists():
         raise InputError(f"{output} is there already; delete it or choose another output")
     recording = _read(of, source, options)

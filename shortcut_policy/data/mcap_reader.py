@@ -104,6 +104,8 @@ class _Key:
     logged: list[int] = field(default_factory=list)
     values: list[np.ndarray] = field(default_factory=list)
     order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    #: What the numbers are called, where messages say it, as those of joints do.
+    names: list[str] | None = None
 
 
 def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterator[dict[str, np.ndarray]]:
@@ -255,6 +257,14 @@ def _value(key: str, settings: TopicKey, path: Any, message: Any, record: _Key) 
         value = numbers(message, path)
     except InputError as error:
         raise InputError(f"{name}, field {settings.field}, message {number}: {error}") from error
+    names = getattr(message, "name", None)
+    if isinstance(names, list):
+        if record.names not in (None, names):
+            raise InputError(
+                f"{name}: message {number} is of {', '.join(names)}, and those before of "
+                f"{', '.join(record.names or ())}: give each a topic of its own, or leave one out of the file"
+            )
+        record.names = list(names)
     if not np.isfinite(value).all():
         raise InputError(f"{name}: message {number} holds a number that is not finite; cut the file there")
     if record.values and len(value) != len(record.values[0]):

@@ -104,8 +104,12 @@ class Normalizer(Float32Buffers):
             return torch.ones((), dtype=torch.bool, device=x.device)
         return self.normalize(name, x).abs().amax() <= self._far[name]
 
-    def say_far(self, values: Mapping[str, Tensor]) -> None:
-        """Say on stderr, once an element, which of these values are not near, name -> (..., *shape)."""
+    def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:
+        """Say on stderr, once an element, which of these values are not near, name -> (..., *shape).
+
+        ``clamp``: what limits the size of the numbers that the network gets, if something does.
+        """
+        advice = "; obs_clamp limits what it gets" if clamp is None else f" (obs_clamp={clamp:g})"
         for name in [name for name in values if name in self._far]:
             scale, offset = self._affine(name)
             rows = values[name].float().reshape(-1, max(scale.numel(), 1))
@@ -119,8 +123,9 @@ class Normalizer(Float32Buffers):
                 index = list(map(int, np.unravel_index(element, scale.shape)))
                 print(
                     f"observation '{name}', element {index}, is {value:.6g}, and the data that the policy "
-                    f"learned from lie about {middle:.6g} +- {half:.3g}: the network gets {size:.3g} where "
-                    "it knows about 1; check units and sensor; obs_clamp limits what it gets (said once)",
+                    f"learned from lie about {middle:.6g} +- {half:.3g}: the network gets "
+                    f"{size if clamp is None else min(size, clamp):.3g} where it knows about 1{advice}; "
+                    "check units and sensor (said once)",
                     file=sys.stderr,
                 )
 

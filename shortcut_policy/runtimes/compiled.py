@@ -19,6 +19,7 @@ from shortcut_policy.runtimes.export import (
     read_export,
     read_statistics,
 )
+from shortcut_policy.settings import check_number
 
 
 class Compiled(Model):
@@ -29,6 +30,7 @@ class Compiled(Model):
     """
 
     runtime: Runtime | None = None
+    _obs_clamp: float | None = None
     horizon: int
     action_dim: int
     cameras: frozenset[str]
@@ -64,6 +66,32 @@ class Compiled(Model):
         compiled = self._without_weights(self.spec, self.metadata, self.normalizer.state_dict())
         compiled.runtime = compile_graph(self, runtime, steps, precision, guidance)
         return compiled
+
+    @property
+    def obs_clamp(self) -> float | None:
+        """Largest size of a number of the normalised observations, from 1 on; None for any.
+
+        It can be set at any time, and is saved with the policy. In a graph it is what it was when that was
+        made.
+
+        Raises:
+            InputError: It is no such number, or of a policy in a runtime.
+        """
+        return self._obs_clamp
+
+    @obs_clamp.setter
+    def obs_clamp(self, size: float | None) -> None:
+        if size is not None:
+            words = "at least 1, in normalised units, or null for none"
+            check_number("obs_clamp", size, lambda number: number >= 1, words)
+        if self.runtime is not None and size != self._obs_clamp:
+            raise InputError(
+                f"obs_clamp={self._obs_clamp} is part of the graph that this policy runs: set it to {size} "
+                "in the policy that the graph is made of, and compile or export that"
+            )
+        self._obs_clamp = size
+        if self.spec:
+            self.spec = {**self.spec, "obs_clamp": size}
 
     @property
     def device(self) -> torch.device:

@@ -234,9 +234,7 @@ class TrainingConfig:
     wandb: WandbConfig
     precondition: Any = None
     obs_noise: Annotated[float, Gt(0), Words("above 0, a standard deviation, or null for none")] | None = None
-    obs_clamp: Annotated[float, Ge(1), Words("at least 1, in normalised units, or null for none")] | None = (
-        None
-    )
+    obs_clamp: Annotated[float, Ge(1), Words("at least 1, in normalised units")] | None = None
     prefix_steps: Index = 0
     name: str | None = None
     output: str | None = None

@@ -366,3 +366,12 @@ def test_demonstrations_of_two_robots_are_no_file(file, tmp_path):
         InputError, match=r"actions in episode_1 .* float64 .*7.*, and in episode_0 .*another robot"
     ):
         convert(other, tmp_path / "two.zarr")
+
+
+def test_an_output_inside_the_input_is_refused_before_any_work(store):
+    before = sorted(store.rglob("*"))
+    with pytest.raises(
+        InputError, match=r"output=.*inner.lerobot lies inside input=.*: choose another place"
+    ):
+        convert(store, store / "inner.lerobot", PLAIN)
+    assert sorted(store.rglob("*")) == before

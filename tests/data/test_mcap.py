@@ -406,3 +406,16 @@ def test_settings_from_python() -> None:
         Recording(10, {"a": TopicKey("/a", "data")}, split_gap=1.0, split_topic="/b")
     with pytest.raises(InputError, match="name at least one key"):
         Recording(10, {})
+
+
+def test_joints_of_two_publishers_are_not_mixed(tmp_path: Path) -> None:
+    messages = [joints(i / 20, i, -i, 9) for i in range(10)]
+    path = write(tmp_path / "one.mcap", messages)
+    assert len(episodes(path, STATE)) == 1
+    *start, message = joints(0.225, 5, 6, 7)
+    message.name = [f"finger_{i}" for i in range(len(message.position))]
+    path = write(tmp_path / "two.mcap", [*messages[:5], (*start, message), *messages[5:]])
+    with pytest.raises(
+        InputError, match=r"message 5 is of finger_0, .*and those before of .*topic of its own"
+    ):
+        episodes(path, STATE)
