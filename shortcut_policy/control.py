@@ -199,9 +199,7 @@ class StepwiseControl(ABC):
                 )
         for name in self.cameras:
             check_picture(name, tensors[name])
-        usual = [x.isfinite().all() for x in tensors.values()]
-        usual += [self.normalizer.is_near(name, x) for name, x in tensors.items()]
-        if not torch.stack(usual).all():
+        if not torch.stack([self.normalizer.is_near(name, x) for name, x in tensors.items()]).all():
             if bad := ", ".join(name for name, x in tensors.items() if not x.isfinite().all()):
                 raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
             self.normalizer.say_far(tensors, self.obs_clamp)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Collection, Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -62,6 +63,7 @@ class Normalizer(Float32Buffers):
         self._known_finite = False
         self._far = {name: FAR[field.normalize] for name, field in fields.items() if field.normalize in FAR}
         self._said: set[tuple[str, int]] = set()
+        self._bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for name, field in fields.items():
             if "." in name:
                 raise InputError(f"the name '{name}' holds a dot, which a parameter's cannot; rename it")
@@ -96,13 +98,18 @@ class Normalizer(Float32Buffers):
         return y * scale + offset
 
     def is_near(self, name: str, x: Tensor) -> Tensor:
-        """Whether all of x (..., *shape), in environment units, is about where the training data were; ().
+        """Whether all of x (..., *shape), in environment units, is finite and about where the data were; ().
 
         See `FAR`. An element that was constant is near whatever its value, which the network does not see.
         """
         if name not in self._far:
-            return torch.ones((), dtype=torch.bool, device=x.device)
-        return self.normalize(name, x).abs().amax() <= self._far[name]
+            return x.isfinite().all()
+        if name not in self._bounds:  # kept: a robot asks in every step
+            scale, offset = self._affine(name)
+            reach = torch.where(scale == 0, torch.finfo(scale.dtype).max, self._far[name] * scale.abs())
+            self._bounds[name] = offset - reach, offset + reach
+        low, high = self._bounds[name]
+        return ((x >= low) & (x <= high)).all()
 
     def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:
         """Say on stderr, once an element, which of these values are not near, name -> (..., *shape).
@@ -148,6 +155,14 @@ class Normalizer(Float32Buffers):
         clean = {name: self.normalize(name, values[name]) for name in names}
         noisy = {name: self.unnormalize(name, x + std * noise_like(x)) for name, x in clean.items()}
         return {**values, **noisy}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._bounds.clear()  # they go where the numbers go
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        self._bounds.clear()
+        super()._load_from_state_dict(*arguments, **options)
 
     def _affine(self, name: str) -> tuple[Tensor, Tensor]:
         if name not in self.names:

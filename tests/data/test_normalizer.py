@@ -186,3 +186,13 @@ def test_values_far_from_the_data_are_said_once(normalize: str, reach: float, ca
 @pytest.mark.parametrize("normalize", ["identity", "image"])
 def test_what_is_not_scaled_by_data_is_always_near(normalize: str) -> None:
     assert fit(ROWS, normalize).is_near("x", torch.full((1, 3), 1e6))
+
+
+def test_what_is_near_follows_the_numbers_that_are_loaded(capsys) -> None:
+    normalizer, x = fit(ROWS), torch.from_numpy(ROWS)
+    assert normalizer.is_near("x", x) and not normalizer.is_near("x", 1000 + x)
+    assert not normalizer.is_near("x", torch.full((1, 3), torch.nan))
+    normalizer.load_state_dict(fit(1000 + ROWS).state_dict())
+    assert normalizer.is_near("x", 1000 + x) and not normalizer.is_near("x", x)
+    assert normalizer.to("cpu", torch.float64).is_near("x", 1000 + x.double())
+    assert not fit(np.zeros((4, 2))).is_near("x", torch.tensor([0.0, torch.inf]))
