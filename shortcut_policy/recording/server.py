@@ -13,7 +13,6 @@ import http
 import json
 import logging
 import secrets
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -21,12 +20,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from io import BytesIO
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
+from shortcut_policy.background_server import BackgroundServer
 from shortcut_policy.errors import InputError
 from shortcut_policy.recording.session import Session
 from shortcut_policy.settings import Positive, check_fields, is_loopback
@@ -77,7 +76,7 @@ class PageSettings:
             )
 
 
-class RecordingServer:
+class RecordingServer(BackgroundServer):
     """Serves the page and plays the session at its rate, until it is stopped.
 
     Whoever opens the page has to know the token in its link, and a page of another origin is turned away.
@@ -96,14 +95,13 @@ class RecordingServer:
         self, make_session: Callable[[], Session], title: str, settings: PageSettings | None = None
     ) -> None:
         self._settings = settings or PageSettings()
+        super().__init__(self._settings.host, self._settings.port, "recording")
         self._make_session, self._title = make_session, title
         self._token = secrets.token_urlsafe(24)
         self._page = files("shortcut_policy.recording").joinpath("templates/record.html").read_bytes()
-        self._listening: Future[int] = Future()
         #: Set with what ended the playing, if that was an error.
         self.ended: Future[None] = Future()
         self._player = ThreadPoolExecutor(1, thread_name_prefix="session")
-        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._client: Any = None
         self._commands: list[str] = []
         self._answer: dict[str, Any] | None = None
@@ -112,7 +110,7 @@ class RecordingServer:
     @property
     def url(self) -> str:
         """The link of the page, known once it has started."""
-        return f"http://{self._host()}/?token={self._token}"
+        return f"http://{self.place}/?token={self._token}"
 
     def start(self) -> None:
         """Make the session, and listen when it is there."""
@@ -122,14 +120,7 @@ class RecordingServer:
             raise InputError(
                 "recording needs websockets, which is not installed: pip install 'shortcut-policy[record]'"
             ) from error
-        self._thread.start()
-        try:
-            self._listening.result()
-        except OSError as error:
-            raise InputError(
-                f"host={self._settings.host} port={self._settings.port} cannot be listened at "
-                f"({error.strerror or error}): give another"
-            ) from error
+        super().start()
 
     def stop(self) -> None:
         """Close the page's connection and the environment, and return when that is done."""
@@ -137,15 +128,6 @@ class RecordingServer:
             with suppress(RuntimeError):  # it may be ending by itself
                 self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _run(self) -> None:
         try:
@@ -187,10 +169,6 @@ class RecordingServer:
         finally:
             await self._in_thread(session.close)
 
-    def _host(self) -> str:
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"{host}:{self._listening.result()}"
-
     def _before_connection(self, connection: Any, request: Any) -> Any:
         """Answer with the page, and turn away who may not come in."""
         asked = urlsplit(request.path)
@@ -198,7 +176,7 @@ class RecordingServer:
         if asked.path not in ("/", SOCKET):
             return connection.respond(http.HTTPStatus.NOT_FOUND, "there is nothing here\n")
         # A page of somebody else's could call this address under a name of its own.
-        ours = hosts == [self._host()] or hosts == [f"localhost:{self._listening.result()}"]
+        ours = hosts == [self.place] or hosts == [f"localhost:{self._listening.result()}"]
         if not (ours or self._settings.exposed) or origins not in (
             [],
             [f"http://{hosts[0]}"] if hosts else [],

@@ -6,14 +6,11 @@ import http
 import logging
 import math
 import ssl
-import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -21,6 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from shortcut_policy.adaptive import Steps, check_steps
+from shortcut_policy.background_server import BackgroundServer
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.batching import Batcher
@@ -90,7 +88,7 @@ class ServerSettings:
             )
 
 
-class PolicyServer:
+class PolicyServer(BackgroundServer):
     """Serves a policy, see `shortcut_policy.serving.protocol`, until it is stopped.
 
     Clients that came from a page in a browser, which says so by an ``Origin``, are turned away.
@@ -109,6 +107,7 @@ class PolicyServer:
 
     def __init__(self, policy: Policy, settings: ServerSettings | None = None) -> None:
         self._policy, self._settings = policy, settings or ServerSettings()
+        super().__init__(self._settings.host, self._settings.port, "sockets")
         self._steps: Steps = check_steps(policy.objective, self._settings.steps)
         self._tls, self._key = _tls(self._settings), _key(self._settings.api_key_file)
         self._metadata = pack(
@@ -118,30 +117,12 @@ class PolicyServer:
         )
         self._metrics = ServerMetrics()
         self._batcher = Batcher(policy, self._settings.batch_size, self._steps, self._metrics.observe)
-        self._listening: Future[int] = Future()
-        self._thread = threading.Thread(target=self._run, name="sockets", daemon=True)
         self._clients = 0
 
     @property
     def url(self) -> str:
         """Where it listens; known once it has started."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"{'wss' if self._tls else 'ws'}://{host}:{self._listening.result()}"
-
-    def start(self) -> None:
-        """Warm the policy up, and listen when it is.
-
-        Raises:
-            InputError: The policy cannot act, or the address cannot be used.
-        """
-        self._thread.start()
-        try:
-            self._listening.result()
-        except OSError as error:
-            raise InputError(
-                f"host={self._settings.host} port={self._settings.port} cannot be listened at "
-                f"({error.strerror or error}): give another"
-            ) from error
+        return f"{'wss' if self._tls else 'ws'}://{self.place}"
 
     def stop(self) -> None:
         """Close all connections, so that clients look for the next server, and return when that is done."""
@@ -149,16 +130,8 @@ class PolicyServer:
             self._loop.call_soon_threadsafe(self._ended.set)
             self._thread.join()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _run(self) -> None:
+        """Warm the policy up, and listen when it is."""
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
