@@ -188,6 +188,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
         try:
             self._observation, _ = self.env.reset(seed=seed, options=options)
+        except InputError:
+            raise
         except Exception as error:  # of whatever kind: it is the simulator's
             if self._observation is None:  # never began: there is nothing to go on with
                 found = f"{type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ import gymnasium
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from shortcut_policy.errors import InputError
@@ -146,6 +147,18 @@ def test_a_reset_that_fails_later_is_an_episode_that_fails(tiny_policy: Policy):
         rollout(tiny_policy, Stuck, [1, 2])
 
 
+@pytest.mark.parametrize("seeds", [[1], [0, 1]])
+def test_what_an_environment_says_to_its_user_ends_the_rollout_in_its_own_words(tiny_policy, seeds):
+    class Asks(Plain):
+        def reset(self, *, seed=None, options=None):
+            if seed == 1:
+                raise InputError("give the task its scene")
+            return super().reset(seed=seed, options=options)
+
+    with pytest.raises(InputError, match=r"^give the task its scene$"):
+        rollout(tiny_policy, Asks, seeds, num_envs=1)
+
+
 def test_what_fails_at_once_is_told_before_the_rollout(tiny_policy: Policy):
     class Broken(Plain):
         def step(self, action):
@@ -242,6 +255,8 @@ def test_what_is_no_picture_is_told(tmp_path: Path, frame: object):
 
 
 def test_timing_a_policy_shows_it_nothing_strange(tiny_policy: Policy, capsys):
-    tiny_policy.normalizer.agent_pos_scale.fill_(0.1)  # data about 250, so that zeros would be far away
+    numbers = tiny_policy.normalizer.state_dict()  # data about 250, so that zeros would be far away
+    scale = torch.full_like(numbers["agent_pos_scale"], 0.1)
+    tiny_policy.normalizer.load_state_dict({**numbers, "agent_pos_scale": scale})
     measure_latency(tiny_policy, steps=1, repeats=2)
     assert capsys.readouterr().err == ""
