@@ -21,7 +21,7 @@ from safetensors.torch import save_model as write_weights
 from torch import Tensor
 
 from shortcut_policy.device import usable_device
-from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.errors import InputError, TrainingError, first_line
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.paths import atomic_path, write_atomic
@@ -218,7 +218,7 @@ def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping
         free = shutil.disk_usage(run).free / 2**20
         raise TrainingError(
             f"the checkpoint of update {step} cannot be written to {folder.parent}, where {free:.0f} MiB are "
-            f"free ({str(error).splitlines()[0]}): make room, and go on from the one before with resume=true"
+            f"free ({first_line(error)}): make room, and go on from the one before with resume=true"
         ) from error
     remove_folder(folder)
     temporary.rename(folder)
@@ -236,7 +236,7 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"{path} is damaged ({str(error).splitlines()[0]}), so that this run cannot go on; copy it "
+            f"{path} is damaged ({first_line(error)}), so that this run cannot go on; copy it "
             f"again, or begin another from its policy with init_from={folder} and a new output"
         ) from error
     return state

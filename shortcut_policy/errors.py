@@ -15,3 +15,8 @@ class TrainingError(RuntimeError):
 
 class DeadlineError(RuntimeError):
     """A robot's next action was due and not there, and its loop was told to stop then."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line, for a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

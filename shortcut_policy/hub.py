@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 #: With one slash or two: a path object keeps one.
 ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@\s]+/[^/@\s]+?)(?:@(?P<revision>\S+))?/?")
@@ -165,12 +165,8 @@ def _one_sentence(what: str, kind: str = "model") -> Iterator[None]:
             "or give a folder"
         ) from error
     except errors.HFValidationError as error:
-        raise InputError(f"{what}: {_first_line(error)}") from error
+        raise InputError(f"{what}: {first_line(error)}") from error
     except raised as error:
         raise InputError(
-            f"{what} ({_first_line(error)}); try again, or log in with `hf auth login`"
+            f"{what} ({first_line(error)}); try again, or log in with `hf auth login`"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ from numcodecs import Blosc  # type: ignore[import-untyped]
 from zarr.codecs import BloscCodec
 
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 BLOSC_HEADER = struct.Struct("<12xI")  # version, flags, sizes; then the number of bytes of the whole chunk
 
@@ -56,8 +56,8 @@ def refuse_corrupt_chunk(path: str, array: zarr.Array, start: int, stop: int, er
         try:
             array[block]
         except Exception as reason:
-            _refuse(path, array, chunk, _first_line(reason))
-    raise InputError(f"{array.path} of {path} cannot be read ({_first_line(error)})") from error
+            _refuse(path, array, chunk, first_line(reason))
+    raise InputError(f"{array.path} of {path} cannot be read ({first_line(error)})") from error
 
 
 class _Directory:
@@ -166,7 +166,3 @@ def _refuse(path: str, array: zarr.Array, chunk: str, reason: str) -> NoReturn:
 
 def _full_name(path: str, array: zarr.Array, chunk: str) -> str:
     return str(PurePosixPath(path) / array.path / chunk)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

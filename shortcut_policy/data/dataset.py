@@ -233,12 +233,11 @@ class DemonstrationDataset(data.Dataset[Batch]):
 
     def fit_normalizer(self) -> Normalizer:
         """Statistics of the training episodes that have a window, all of their steps."""
-        used = torch.unique(self.train[:, 1:], dim=0).tolist()
         statistics = {name: RunningStatistics() for name in self.fields}
         for name, field in self.fields.items():
             if field.normalize in ("identity", "image"):
                 continue
-            for lo, hi in used:
+            for lo, hi in self._used():
                 for rows in pieces(lo, hi, row_bytes(self.source, field.key), STATISTICS_BYTES):
                     statistics[name].update(self._rows(name, rows.start, rows.stop))
         self._say_nearly_constant(statistics)
@@ -247,7 +246,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
     def action_range(self) -> tuple[np.ndarray, np.ndarray]:
         """Smallest and largest value of each element of the trained actions, two of (A,), in their units."""
         found = RunningStatistics()
-        for lo, hi in torch.unique(self.train[:, 1:], dim=0).tolist():
+        for lo, hi in self._used():
             found.update(self._rows(ACTION, lo, hi))
         return found.min, found.max
 
@@ -267,7 +266,12 @@ class DemonstrationDataset(data.Dataset[Batch]):
     @property
     def size(self) -> dict[str, int]:
         """What a checkpoint says of how much it learned from."""
-        return {"train_episodes": len(torch.unique(self.train[:, 1])), "train_windows": len(self.train)}
+        return {"train_episodes": len(self._used()), "train_windows": len(self.train)}
+
+    def _used(self) -> list[list[int]]:
+        """First row of each training episode that has a window, and the row after its last."""
+        found: list[list[int]] = torch.unique(self.train[:, 1:], dim=0).tolist()
+        return found
 
     def _say_nearly_constant(self, statistics: Mapping[str, RunningStatistics]) -> None:
         """On stderr, which elements hold noise alone.

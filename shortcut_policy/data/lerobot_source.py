@@ -26,7 +26,7 @@ from shortcut_policy.data.lerobot_tables import (
     read_steps,
     stored_dtype,
 )
-from shortcut_policy.data.source import episode_rows, expand, stamps_of
+from shortcut_policy.data.source import check_key, episode_rows, expand, stamps_of
 from shortcut_policy.data.video import FORMATS, Video, find_frames, import_av, read_frames
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
@@ -171,10 +171,7 @@ class LeRobotSource:
         return list(dict.fromkeys(episode.clips[key][0] for episode in episodes if key in episode.clips))
 
     def _check(self, key: str) -> None:
-        if key in self.lacking:
-            raise InputError(self.lacking[key])
-        if key not in self.keys:
-            raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
+        check_key(self, key, self.lacking)
 
     def _check_unchanged(self, key: str) -> None:
         for file in self._files(key):

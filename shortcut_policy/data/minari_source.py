@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.robomimic_files import import_h5py, list_arrays
-from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
+from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ class MinariSource:
         Raises:
             InputError: The key is not there, or the file is damaged.
         """
-        if key in self.lacking:
-            raise InputError(self.lacking[key])
-        if key not in self.keys:
-            raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
+        check_key(self, key, self.lacking)
         stop = min(stop, int(self.episode_ends[-1]))
         parts = [np.empty((0, *self.shapes[key]), self.dtypes[key])]
         for e in range(find_row(self, start)[0], len(self.episodes)):

@@ -23,7 +23,7 @@ from shortcut_policy.data.robomimic_files import (
     open_hdf5,
     plain_attributes,
 )
-from shortcut_policy.data.source import episode_rows, expand, file_stamps, find_row
+from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
 
@@ -97,10 +97,7 @@ class RobomimicSource:
         Raises:
             InputError: The key is not there, or the file is damaged.
         """
-        if key in self.lacking:
-            raise InputError(self.lacking[key])
-        if key not in self.keys:
-            raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
+        check_key(self, key, self.lacking)
         rows = self._stored(key, start, stop)
         if key.rpartition("/")[2] != OBJECT or self._object_state is None:
             return rows

@@ -1,7 +1,7 @@
 """What a set of demonstrations looks like to the rest of the library, whatever file it comes from."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -197,6 +197,14 @@ class Field:
                 f"key '{self.key}' of {path} holds images with {found} channels, but the task expects "
                 f"{wanted}; {take}give the field {found} channels in the task's config"
             )
+
+
+def check_key(source: EpisodeSource, key: str, lacking: Mapping[str, str]) -> None:
+    """Raise `InputError` unless a source can read a key; ``lacking`` says of those that are there why not."""
+    if key in lacking:
+        raise InputError(lacking[key])
+    if key not in source.keys:
+        raise InputError(f"{source.path} has no key '{key}'; it holds {', '.join(source.keys)}")
 
 
 def episode_rows(source: EpisodeSource, episode: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from zarr.storage import LocalStore, ZipStore
 
 from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 #: Where episodes end.
 ENDS = "meta/episode_ends"
@@ -47,11 +47,6 @@ def list_nodes(path: str) -> tuple[list[str], list[str]]:
     nodes = dict(_in_folder(Path(path), "") if Path(path).is_dir() else _in_zip(path))
     arrays, groups = ([name for name in sorted(nodes) if nodes[name] is kind] for kind in (True, False))
     return arrays, groups
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _in_folder(root: Path, below: str) -> Iterator[tuple[str, bool]]:

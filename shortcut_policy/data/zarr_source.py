@@ -16,9 +16,9 @@ import zarr.errors
 
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.data.source import expand, file_stamps
-from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, first_line, list_nodes, open_store
-from shortcut_policy.errors import InputError
+from shortcut_policy.data.source import check_key, expand, file_stamps
+from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, list_nodes, open_store
+from shortcut_policy.errors import InputError, first_line
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
@@ -103,10 +103,7 @@ class ZarrSource:
         Raises:
             InputError: The key is not there, or a chunk file is missing or cannot be decoded (it is named).
         """
-        if key in self.lacking:
-            raise InputError(self.lacking[key])
-        if key not in self.keys:
-            raise InputError(f"{self.path} has no key '{key}'; it holds {', '.join(self.keys)}")
+        check_key(self, key, self.lacking)
         rows = int(self.episode_ends[-1])
         return self._read(f"{self.prefix}{key}", start, min(stop, rows), rows)
 

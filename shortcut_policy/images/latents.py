@@ -22,7 +22,7 @@ from shortcut_policy.build import build
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_files import open_store
 from shortcut_policy.device import usable_device
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.images.config import EncodeLatentsConfig
 from shortcut_policy.images.folder import ImageFolder
 from shortcut_policy.images.image_set import ImageSet, ImageSource
@@ -61,7 +61,7 @@ class Autoencoder:
             self.network = AutoencoderKL.from_pretrained(self.name)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"vae={name} cannot be loaded ({str(error).splitlines()[0]}): give the folder of an "
+                f"vae={name} cannot be loaded ({first_line(error)}): give the folder of an "
                 "AutoencoderKL that diffusers has saved, or its id on the hub and a network connection"
             ) from error
         self.network.to(device).eval().requires_grad_(False)

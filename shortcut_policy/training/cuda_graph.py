@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 #: Calls before the recording, in which libraries choose their kernels and optimizers make their state.
 WARM_UP = 3
@@ -61,6 +61,6 @@ class CudaGraph:
                 self.results = self.compute(self.rows, self.generator)
         except RuntimeError as error:
             raise InputError(
-                f"an update cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}); give "
+                f"an update cannot be recorded as a CUDA graph ({first_line(error)}); give "
                 "trainer.cuda_graph=false"
             ) from error

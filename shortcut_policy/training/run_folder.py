@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from shortcut_policy.checkpoint import list_checkpoints, read_metadata
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.locks import FileLock
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.renamed import rename
@@ -68,7 +68,7 @@ def read_config(run: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         damage = "" if isinstance(config, dict) and isinstance(config.get("task"), dict) else "no mapping"
     except yaml.YAMLError as error:
-        damage = str(error).splitlines()[0]
+        damage = first_line(error)
     if damage:
         raise InputError(
             f"{path} is no configuration of a training ({damage}): put it back, or take another run"
