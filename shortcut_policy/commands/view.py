@@ -23,6 +23,7 @@ from shortcut_policy.data.view import (
     some_episodes,
     summary,
 )
+from shortcut_policy.data.zarr_source import AbsentChunks
 from shortcut_policy.settings import Index, Words
 
 
@@ -32,6 +33,8 @@ class ViewSettings:
 
     Attributes:
         store: The demonstrations.
+        episode_ends: Of a zarr store, see `ZarrSource`,
+        absent_chunks: as well.
         format: ``picture`` for one, and a video; ``html`` for a page; ``rerun`` for a file of the viewer
             Rerun.
         episodes: Number of the episode to show, or a list of them; [] for the table alone. None for the first
@@ -42,6 +45,8 @@ class ViewSettings:
     """
 
     store: str
+    episode_ends: str | None = None
+    absent_chunks: AbsentChunks | None = None
     format: Literal["picture", "html", "rerun"] = "picture"
     episodes: Any = None
     frames: Index = 1000
@@ -57,7 +62,7 @@ def run(config: DictConfig) -> None:
             is not installed.
     """
     settings = read(config, ViewSettings)
-    source = open_demonstrations(settings.store)
+    source = open_demonstrations(settings.store, settings.episode_ends, settings.absent_chunks)
     if settings.episodes is not None:
         episodes = chosen_episodes(source, settings.episodes)
     else:

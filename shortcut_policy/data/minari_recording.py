@@ -110,6 +110,7 @@ def write_minari(recording: Recording, output: Path) -> None:
                 put(file, place, own[place])
     size = round((folder / MAIN).stat().st_size / 1e6, 1)
     described = _describe(recording, output) if metadata is None else {**metadata, "jpeg_encoding": False}
+    described.setdefault("dataset_id", _dataset_id(output))
     text = json.dumps({**described, "dataset_size": size} if metadata is None else described)
     write_atomic(folder / METADATA, text)
 
@@ -172,9 +173,6 @@ def _describe(recording: Recording, output: Path) -> dict[str, Any]:
     }
     made = [name for name in NEEDED if name not in places.values()]
     note = {**recording.note(), "paths": paths, "made": made}
-    name = (
-        output.name if re.fullmatch(r"[-\w]+-v\d+", output.name) else re.sub(r"\W", "_", output.name) + "-v0"
-    )
     return {
         "total_episodes": len(recording.names),
         "total_steps": sum(recording.lengths),
@@ -182,10 +180,14 @@ def _describe(recording: Recording, output: Path) -> dict[str, Any]:
         "jpeg_encoding": False,
         "observation_space": json.dumps(_space(recording, observed)),
         "action_space": json.dumps(_box(recording, ACTIONS)),
-        "dataset_id": name,
         "minari_version": VERSION,
         NOTE: note,
     }
+
+
+def _dataset_id(output: Path) -> str:
+    name = output.name
+    return name if re.fullmatch(r"[-\w]+-v\d+", name) else re.sub(r"\W", "_", name) + "-v0"
 
 
 def _space(recording: Recording, observed: dict[str, str]) -> dict[str, Any]:

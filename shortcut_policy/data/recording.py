@@ -53,6 +53,8 @@ class Recording:
         derived: Key in a zarr store -> rows of an episode, of what is computed from the columns.
         shapes: Path -> shape of a step, where it is another than the source's.
         channels_first: Paths of images that the source has with their channels last.
+        origin: Format that a store was converted from, whose paths and names it has.
+        whence: What errors call each episode; its name, and the source, if empty.
     """
 
     source: EpisodeSource
@@ -65,6 +67,8 @@ class Recording:
     derived: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     channels_first: frozenset[str] = frozenset()
+    origin: str = ""
+    whence: Sequence[str] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -86,19 +90,24 @@ class Recording:
             InputError: An action is not finite.
         """
         start, stop = episode_rows(self.source, episode)
-        arrays = {}
-        for path, key in self.columns.items():
-            rows = self.source.read(key, start, stop)
-            rows = np.moveaxis(rows, -1, 1) if path in self.channels_first else rows
-            arrays[path] = rows.reshape(stop - start, *self.shape(path))
+        arrays = {path: self.rows(path, start, stop) for path in self.columns}
         bad = ~np.isfinite(arrays[ACTIONS])
         if bad.any():
             step = int(np.argwhere(bad)[0][0])
             raise InputError(
-                f"action {step} of {self.names[episode]} of {self.source.path} is not a finite number; drop "
-                "or repair that episode"
+                f"action {step} of {self.called(episode)} is not a finite number; drop or repair that episode"
             )
         return arrays
+
+    def rows(self, path: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of an array, (stop - start, *shape)."""
+        rows = self.source.read(self.columns[path], start, stop)
+        rows = np.moveaxis(rows, -1, 1) if path in self.channels_first else rows
+        return rows.reshape(stop - start, *self.shape(path))
+
+    def called(self, episode: int) -> str:
+        """An episode, for errors."""
+        return self.whence[episode] if self.whence else f"{self.names[episode]} of {self.source.path}"
 
     def episodes(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Name and arrays of every episode, with a bar that shows how far it is."""

@@ -16,7 +16,7 @@ import zarr.errors
 
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.data.source import check_key, expand, file_stamps
+from shortcut_policy.data.source import check_key, expand, file_stamps, source_setting
 from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, list_nodes, open_store
 from shortcut_policy.errors import InputError, first_line
 
@@ -176,7 +176,7 @@ class ZarrSource:
         if not found:
             raise InputError(
                 f"{self.path} lacks data/ or {ENDS} (it holds {_listed(there)}); {LAYOUT}: name another "
-                "array of ends with +task.source.episode_ends=<its path>"
+                f"array of ends with {source_setting('episode_ends=<its path>')}"
             )
         if found[0] != ENDS:
             print(f"{self.path}: episodes end where {found[0]} says", file=sys.stderr)
