@@ -16,6 +16,7 @@ from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.data.view import (
     VIDEO_SIDE,
     Frames,
+    check_replaces,
     chosen_episodes,
     draw,
     film,
@@ -84,6 +85,9 @@ def _write(
     target: Path,
 ) -> list[Path]:
     """Write what was asked for, beside each other under one name; returns the files."""
+    pictures = [".png", ".mp4"] if frames else [".png"]
+    for ending in {"html": [".html"], "rerun": [".rrd"]}.get(settings.format, pictures):
+        check_replaces(target.with_suffix(ending))
     if settings.format == "html":
         from shortcut_policy.data.view_page import write_page
 

@@ -3,6 +3,7 @@
 import errno
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,8 @@ def in_one_step(output: Path) -> Iterator[Path]:
                 raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
             (partial / output.name).rename(output)
         except Exception as error:
-            print(file=sys.stderr)  # after the bar that shows how far it was
+            traceback.clear_frames(error.__traceback__)  # ends the bar that shows how far it was
+            print(file=sys.stderr)
             if not _is_full(error, output.parent):
                 raise
             raise InputError(

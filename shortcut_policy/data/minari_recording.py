@@ -11,7 +11,7 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.hdf5_file import create_hdf5
 from shortcut_policy.data.minari_source import EPISODE, MAIN, METADATA, OBSERVATIONS, MinariSource, is_minari
-from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, foreign
+from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, foreign, noted_attributes
 from shortcut_policy.data.robomimic_recording import Walk
 from shortcut_policy.data.robomimic_writer import put
 from shortcut_policy.paths import write_atomic
@@ -63,7 +63,8 @@ def read_minari(path: Path) -> Recording:
         *walk.unheld,
         *(f"the last row of {key}, which only some episodes have" for key in source.uneven),
     ]
-    return Recording(source, FORMAT, columns, keys, names, {FORMAT: rest} if rest else {}, unheld)
+    held = {**({FORMAT: rest} if rest else {}), **noted_attributes(note)}
+    return Recording(source, FORMAT, columns, keys, names, held, unheld)
 
 
 def lost_in_minari(recording: Recording) -> list[str]:

@@ -20,6 +20,8 @@ OBS = "obs/"
 SMALL = 1024
 #: What a list of lost things has at most in one sentence.
 LISTED = 12
+#: Format whose attributes go into notes.
+STORE = "zarr"
 #: Settings and numbers that any format states in its own way.
 STATED = re.compile(r"data/@total|data/[^/]*/@num_samples")
 
@@ -126,18 +128,24 @@ class Recording:
             )
 
     def note(self) -> dict[str, Any]:
-        """What brings back names that the target writes in another way; plain JSON."""
-        return {"format": self.format, "names": list(self.names), "keys": dict(self.keys)}
+        """What brings back names that the target writes in another way, and what only a store says."""
+        said = self.rest.get(STORE, {})
+        return {
+            "format": self.format,
+            "names": list(self.names),
+            "keys": dict(self.keys),
+            "attributes": {place[2:]: value for place, value in said.items() if is_root(place)},
+        }
 
 
 def foreign(recording: Recording, target: str) -> list[str]:
-    """What is no row of a step and has no place in a format that does not keep foreign things, in words."""
+    """What is no row of a step and has no place in a format that keeps foreign things in its note alone."""
     things = [
         place
         for name, places in recording.rest.items()
         if name != target
         for place in places
-        if not STATED.fullmatch(place)
+        if not STATED.fullmatch(place) and not (name == STORE and is_root(place))
     ]
     counted: dict[str, int] = {}
     for place in things:
@@ -148,6 +156,17 @@ def foreign(recording: Recording, target: str) -> list[str]:
         + (f" ({count} of them)" if count > 1 else "")
         for pattern, count in counted.items()
     ]
+
+
+def is_root(place: str) -> bool:
+    """Whether a place is an attribute of a store as a whole: JSON, which a note can hold."""
+    return place.startswith("/@")
+
+
+def noted_attributes(note: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Attributes of the store that a dataset was converted from, for `Recording.rest`."""
+    attributes = note.get("attributes", {})
+    return {STORE: {f"/@{name}": value for name, value in attributes.items()}} if attributes else {}
 
 
 def one_sentence(things: Sequence[str]) -> str:

@@ -12,13 +12,13 @@ from zarr.storage import LocalStore
 
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.object_state import OBJECT
-from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, decode, encode
+from shortcut_policy.data.recording import OBS, SMALL, STORE, Large, Recording, decode, encode, is_root
 from shortcut_policy.data.writer import WRITE_ALL_CHUNKS, EpisodeWriter
 from shortcut_policy.data.zarr_files import ENDS
 from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, AbsentChunks, ZarrSource
 from shortcut_policy.errors import InputError
 
-FORMAT = "zarr"
+FORMAT = STORE
 #: Attributes of a store that was something else, and folders in it: what arrays of steps cannot hold.
 ORIGINS = (ROBOMIMIC, "minari", "lerobot")
 
@@ -71,7 +71,7 @@ def write_zarr(recording: Recording, output: Path) -> None:
     """Write a store; what is no row of a step goes into attributes and folders of the format that it is "
     "of."""
     attributes = {
-        place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if _is_root(place)
+        place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if is_root(place)
     }
     arrays: dict[str, Any] = {}
     for name, rest in recording.rest.items():
@@ -97,12 +97,8 @@ def write_zarr(recording: Recording, output: Path) -> None:
     _write_others(output, {**arrays, **_below_root(recording.rest.get(FORMAT, {}))})
 
 
-def _is_root(place: str) -> bool:
-    return place.startswith("/@")
-
-
 def _below_root(rest: Mapping[str, Any]) -> dict[str, Any]:
-    return {place: value for place, value in rest.items() if not _is_root(place)}
+    return {place: value for place, value in rest.items() if not is_root(place)}
 
 
 def _write_others(output: Path, arrays: Mapping[str, Any]) -> None:

@@ -172,6 +172,11 @@ class ZarrSource:
                     f"{self.path} has no array '{name}', given as episode_ends; it holds {_listed(there)}"
                 )
             return name.strip("/")
+        if not there:
+            raise InputError(
+                f"{self.path} holds no array: it is a recording without an episode, of which at least one is "
+                "needed, or its arrays were not copied with it"
+            )
         found = [usual for usual in (ENDS, *OTHER_ENDS) if usual in there]
         if not found:
             raise InputError(
