@@ -110,24 +110,20 @@ class Normalizer(Float32Buffers):
         """
         if name not in self._far:
             return x.isfinite().all()
-        low, high = self._limits(name)
+        if name not in self._bounds:  # kept: a robot asks in every step
+            self._bounds[name] = self._limits(name)
+        low, high = self._bounds[name]
         return ((x >= low) & (x <= high)).all()
 
     def _limits(self, name: str) -> tuple[Tensor, Tensor]:
         """The smallest and largest value of each element that is near, each of shape (*shape)."""
-        if name not in self._bounds:  # kept: a robot asks in every step
-            scale, offset = self._affine(name)
-            moved = MOVED * (self._noise[name] + ROUNDING * offset.abs())
-            reach = torch.where(scale == 0, moved, self._far[name] * scale.abs())
-            known = torch.zeros(scale.numel(), dtype=torch.bool)
-            known[[element for of, element in self._said if of == name]] = True
-            most = torch.finfo(scale.dtype).max
-            far = known.to(scale.device).reshape(scale.shape)
-            self._bounds[name] = (
-                torch.where(far, -most, offset - reach),
-                torch.where(far, most, offset + reach),
-            )
-        return self._bounds[name]
+        scale, offset = self._affine(name)
+        moved = MOVED * (self._noise[name] + ROUNDING * offset.abs())
+        reach = torch.where(scale == 0, moved, self._far[name] * scale.abs())
+        known = torch.zeros(scale.numel(), dtype=torch.bool)
+        known[[element for of, element in self._said if of == name]] = True
+        known, most = known.to(scale.device).reshape(scale.shape), torch.finfo(scale.dtype).max
+        return (offset - reach).masked_fill(known, -most), (offset + reach).masked_fill(known, most)
 
     def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:
         """Say on stderr, once an element, which of these values are not near, name -> (..., *shape).

@@ -174,8 +174,8 @@ class ZarrSource:
             return name.strip("/")
         if not there:
             raise InputError(
-                f"{self.path} holds no array: it is a recording without an episode, of which at least one is "
-                "needed, or its arrays were not copied with it"
+                f"{self.path} lacks data/ and {ENDS}, and holds no array: it is a recording without an "
+                "episode, of which at least one is needed, or its arrays were not copied with it"
             )
         found = [usual for usual in (ENDS, *OTHER_ENDS) if usual in there]
         if not found:

@@ -186,7 +186,7 @@ def test_a_filter_that_is_not_there_is_listed(file, tmp_path, monkeypatch) -> No
 def suggested(error: str, command: str) -> str:
     """The setting that an error names for a command line."""
     found = re.search(
-        r"with \+task\.source\.(\S+) \((\S+) in scripts/convert\.py and scripts/view\.py\)", error
+        r"with \+task\.source\.(.+?) \((.+?) in scripts/convert\.py and scripts/view\.py\)", error
     )
     assert found is not None and found[1] == found[2], error
     return f"+task.source.{found[1]}" if command == "train" else found[2]
@@ -198,11 +198,13 @@ def test_what_an_error_suggests_works_as_it_is_printed(tmp_path, give, capsys, f
     if fault == "chunk":
         zarr.open_group(store).create_array("data/gripper", data=np.zeros((ROWS, 1)), chunks=(2, 1))
     train = [
-        "task=pusht_human",
+        "task=minari",
+        "task.source._target_=shortcut_policy.data.ZarrSource",
         f"task.source.path={store}",
-        "~task.obs.keypoint",
-        "task.obs.agent_pos.key=" + ("arm/hand/pose" if fault == "ends" else "gripper"),
-        f"task.obs.agent_pos.shape=[{3 if fault == 'ends' else 1}]",
+        "task.obs.state.key=" + ("arm/hand/pose" if fault == "ends" else "gripper"),
+        f"task.obs.state.shape=[{3 if fault == 'ends' else 1}]",
+        "task.action.key=action",
+        "task.action.shape=[2]",
         "task.horizon=4",
         "task.n_action_steps=2",
         f"output={tmp_path / 'run'}",

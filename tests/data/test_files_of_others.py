@@ -131,7 +131,7 @@ def only_simulated(path: Path) -> None:
             [],
             "git lfs pull",
         ),
-        (lambda path: write_file(path, scale=1.79), [], "1.79"),
+        (lambda path: write_file(path, scale=1.79), [], "reach from -1.7"),
     ],
     ids=["no num_samples", "raw", "filter key", "pointer", "beyond"],
 )

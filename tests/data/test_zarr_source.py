@@ -167,7 +167,7 @@ def test_folder_around_the_store_is_pointed_out(tmp_path: Path) -> None:
 @FORMATS
 def test_store_without_the_layout(tmp_path: Path, zarr_format: int) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
-    refused(tmp_path / "a.zarr", "lacks data/ or meta/episode_ends", "nothing")
+    refused(tmp_path / "a.zarr", "lacks data/ and meta/episode_ends", "a recording without an episode")
     group.create_array("observations", data=np.zeros(3))
     refused(tmp_path / "a.zarr", "lacks data/ or meta/episode_ends", "observations")
 
