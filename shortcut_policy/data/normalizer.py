@@ -97,19 +97,21 @@ class Normalizer(Float32Buffers):
         scale, offset = self._affine(name)
         return y * scale + offset
 
-    def is_near(self, name: str, x: Tensor) -> Tensor:
-        """Whether all of x (..., *shape), in environment units, is finite and about where the data were; ().
+    def is_near(self, name: str, x: Tensor) -> bool:
+        """Whether all of x (..., *shape), in environment units, is finite and about where the data were.
 
         See `FAR`. An element that was constant is near whatever its value, which the network does not see.
         """
-        if name not in self._far:
-            return x.isfinite().all()
+        if not x.is_floating_point():
+            x = x.float() if name in self._far else x.new_zeros((), dtype=torch.float32)
         if name not in self._bounds:  # kept: a robot asks in every step
             scale, offset = self._affine(name)
-            reach = torch.where(scale == 0, torch.finfo(scale.dtype).max, self._far[name] * scale.abs())
-            self._bounds[name] = offset - reach, offset + reach
-        low, high = self._bounds[name]
-        return ((x >= low) & (x <= high)).all()
+            reach = scale.abs() * self._far.get(name, 0.0)
+            inverse = torch.where(reach > 0, 1.0 / reach, 0.0)
+            self._bounds[name] = inverse, -offset * inverse
+        inverse, shift = self._bounds[name]
+        # As few operations as possible, and what is no number stays none: 0 times infinity as well.
+        return torch.linalg.vector_norm(torch.addcmul(shift, x, inverse), torch.inf).item() <= 1
 
     def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:
         """Say on stderr, once an element, which of these values are not near, name -> (..., *shape).
