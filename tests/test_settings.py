@@ -162,3 +162,13 @@ def test_checks_of_single_values_use_the_same_words():
         check_whole("n", 9, 1, 8)
     with pytest.raises(InputError, match=r"^mode=x must be a, b or true"):
         check_choice("mode", "x", ("a", "b", True))
+
+
+def test_numbers_with_an_exponent_may_come_as_text() -> None:
+    """As PyYAML gives 1e-3."""
+    assert read(fps="1e-3").fps == 1e-3 and read(fps="+2.E1").fps == 20 and read(seed="1e3").seed == 1000
+    assert read(loop={"betas": ["1e-1", 0.5], "keep": "2e0"}).loop == Loop(betas=(0.1, 0.5), keep=2)
+    for wrong in ({"fps": "10"}, {"fps": "1e"}, {"seed": "1e-3"}, {"share": "nan"}, {"fps": "1e999"}):
+        with pytest.raises(InputError):
+            read(**wrong)
+    assert read(task={"name": "1e3"}).task == {"name": "1e3"}, "what may be a text stays one"

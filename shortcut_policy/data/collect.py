@@ -14,9 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from shortcut_policy.build import build
+from shortcut_policy.data.agreement import differences, opened
 from shortcut_policy.data.env_args import ENV_ARGS
-from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
-from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES, parts_folder
+from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.data.zarr_source import ZarrSource
@@ -144,12 +145,12 @@ def check_same(output: str, attributes: Mapping[str, Any]) -> None:
             "recorded, so they cannot be continued; choose another output"
         )
     written = [one for one in (path, parts_folder(path)) if one.exists()]
-    for key, value in attributes.items():
-        if stored[key] != value:
-            raise InputError(
-                f"{output} was recorded with {key}={stored[key]}, not {value}; "
-                f"choose another output or delete {' and '.join(map(str, written))}"
-            )
+    bound = {key: stored[key] for key in attributes}
+    for key, was, would_be in differences(opened(bound), opened(attributes)):
+        raise InputError(
+            f"{output} was recorded with {key}={was}, not {would_be}; "
+            f"choose another output or delete {' and '.join(map(str, written))}"
+        )
 
 
 def attributes_of_store(path: Path) -> dict[str, Any] | None:

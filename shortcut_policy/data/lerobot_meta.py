@@ -208,7 +208,9 @@ def _read_info(root: Path) -> dict[str, Any]:
         raise InputError(f"{root / INFO}: chunks_size={size} must be the number of episodes in a folder")
     fps = info["fps"]
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
-        raise InputError(f"{root / INFO}: fps={fps} must be the number of steps a second")
+        raise InputError(
+            f"{root / INFO}: fps={fps} must be a number above 0 and below 1000000, of steps a second"
+        )
     if not isinstance(info["features"], dict) or not info["features"]:
         raise InputError(f"{root / INFO}: features must say what the columns are; {LAYOUT}")
     return info

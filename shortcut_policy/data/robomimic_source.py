@@ -223,7 +223,9 @@ class RobomimicSource:
 
     def _leave_out_objects(self, why: str) -> None:
         for key in [key for key in self.keys if key.rpartition("/")[2] == OBJECT]:
-            self.lacking[key] = f"{why}; or read it as the file holds it, with +task.source.objects=stored"
+            self.lacking[key] = (
+                f"{why}; or train on it as the file holds it, with +task.source.objects=stored"
+            )
             del self._paths[key], self.shapes[key], self.dtypes[key]
         self.keys = tuple(sorted(self._paths))
 

@@ -16,7 +16,7 @@ import zarr.errors
 
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.data.source import check_key, expand, file_stamps
+from shortcut_policy.data.source import check_key, expand, file_stamps, source_setting
 from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, list_nodes, open_store
 from shortcut_policy.errors import InputError, first_line
 
@@ -172,11 +172,16 @@ class ZarrSource:
                     f"{self.path} has no array '{name}', given as episode_ends; it holds {_listed(there)}"
                 )
             return name.strip("/")
+        if not there:
+            raise InputError(
+                f"{self.path} holds no array: it is a recording without an episode, of which at least one is "
+                "needed, or its arrays were not copied with it"
+            )
         found = [usual for usual in (ENDS, *OTHER_ENDS) if usual in there]
         if not found:
             raise InputError(
                 f"{self.path} lacks data/ or {ENDS} (it holds {_listed(there)}); {LAYOUT}: name another "
-                "array of ends with +task.source.episode_ends=<its path>"
+                f"array of ends with {source_setting('episode_ends=<its path>')}"
             )
         if found[0] != ENDS:
             print(f"{self.path}: episodes end where {found[0]} says", file=sys.stderr)
