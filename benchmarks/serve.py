@@ -3,8 +3,9 @@
     python benchmarks/serve.py [--seconds 5] [--crowd-seconds 60] [--output results/serve/results.json]
 
 Overhead: the same chunk, in turns, from the server and from `Policy.act` in this process, with one thread of
-computation each, of the checkpoint, of its export and of a policy of one camera. Load: clients of `shortcut_client` in threads of this process, either as fast as they are
-answered, or as robots of 10 control steps a second ask, once a chunk. The server has a process of its own.
+computation each, of the checkpoint, of its export and of a policy of one camera. Load: clients of
+`shortcut_client` in threads of this process, either as fast as they are answered, or as robots of 10 control
+steps a second ask, once a chunk. The server has a process of its own.
 """
 
 import argparse

@@ -6,6 +6,7 @@ import http
 import logging
 import math
 import ssl
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ LOG = logging.getLogger(__name__)
 #: Messages of a client that wait unread; it is not read on before they are answered.
 UNREAD = 2
 CLOSING_SECONDS = 2.0
+#: Characters of a refusal.
+LONGEST_SENTENCE = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +235,8 @@ class PolicyServer(BackgroundServer):
         """What the client is told; faults of ours stand in the log alone."""
         if isinstance(error, InputError):
             self._metrics.requests.labels("refused").inc()
-            return str(error)
+            # One line, and not all that the client itself has sent.
+            return textwrap.shorten(str(error), LONGEST_SENTENCE, placeholder=" ...")
         LOG.error("a request failed", exc_info=error)
         self._metrics.requests.labels("failed").inc()
         return "the server could not answer this request; its log says why"

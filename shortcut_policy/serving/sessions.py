@@ -132,13 +132,29 @@ class Session:
         return {name: np.stack([*last[name][1:], value]) for name, value in obs.items()}
 
 
+def _numbers(name: str, value: Any) -> Any:
+    """The same value, if it is an array, a number, or lists of numbers.
+
+    NumPy would make an array of texts, in which each takes as much memory as the longest: a message of one
+    megabyte could ask for gigabytes.
+    """
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left.extend(part)
+        elif not isinstance(part, bool | int | float | np.ndarray | np.generic):
+            raise InputError(f"observation '{name}' must be real numbers, not {type(part).__name__}")
+    return value
+
+
 def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The policy's observations, bytes or float32, all of one step or all histories."""
     check_names(policy.obs_shapes, obs)
     checked, lengths = {}, set()
     for name, shape in policy.obs_shapes.items():
         # NumPy's checks: small as the arrays are, torch's take several times as long.
-        value = as_array(name, obs[name])
+        value = as_array(name, _numbers(name, obs[name]))
         found, history = value.shape, (policy.n_obs_steps, *shape)
         if found not in (tuple(shape), history):
             raise InputError(
