@@ -231,16 +231,25 @@ def as_numbers(name: str, value: Any) -> Tensor:
         InputError: It is no array of real numbers.
     """
     if not isinstance(value, Tensor):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise InputError(f"observation '{name}' is no array ({error})") from error
-        if value.dtype.kind not in "biuf":
-            raise InputError(f"observation '{name}' must be real numbers, not {value.dtype}: {value!r:.60}")
-        return torch.as_tensor(value)
+        return torch.as_tensor(as_array(name, value))
     if value.is_complex():
         raise InputError(f"observation '{name}' must be real numbers, not {value.dtype}")
     return value
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """An observation that is no tensor as an array.
+
+    Raises:
+        InputError: It is no array of real numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"observation '{name}' is no array ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"observation '{name}' must be real numbers, not {array.dtype}: {array!r:.60}")
+    return array
 
 
 def check_picture(name: str, picture: Tensor) -> None:
