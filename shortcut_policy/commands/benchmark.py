@@ -1,6 +1,8 @@
 """The benchmark command."""
 
+import os
 import re
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +13,7 @@ from shortcut_policy.benchmark.harness import compare
 from shortcut_policy.benchmark.methods import parse_methods
 from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.commands.trainings import trainings
+from shortcut_policy.commands.workers import launcher
 from shortcut_policy.settings import parse
 
 
@@ -20,6 +23,18 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: See `compare`; or a setting cannot be used.
     """
+    settings = read_benchmark(config)
+    launch = launcher(config, work, settings.output) if settings.workers else None
+    compare(settings, trainings(), launch)
+
+
+def work(config: DictConfig) -> None:
+    """Be a worker of a benchmark, as a job of one of Hydra's launchers.
+
+    Raises:
+        InputError: See `compare`.
+    """
+    sys.path.append(os.getcwd())  # as the command does
     compare(read_benchmark(config), trainings())
 
 
