@@ -1,5 +1,6 @@
 """The command that has workers do a benchmark: starts them, tells how far they are, and what came out."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,12 +40,14 @@ def lead(work: Work, launch: Launch, console: Console) -> None:
         try:
             with _watched(work, console, start):
                 said = _rounds(work, launch, console)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as end:
             session.stop()
             text = (
                 f"interrupted: {progress(work.states(), time.monotonic() - start)}; the same command goes on"
             )
             console.print(text, highlight=False, soft_wrap=True)
+            if isinstance(end, KeyboardInterrupt):
+                raise SystemExit(128 + signal.SIGINT) from None
             raise
         states = work.states()
         console.print(f"end: {progress(states, time.monotonic() - start)}", highlight=False, soft_wrap=True)
