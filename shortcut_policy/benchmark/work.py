@@ -146,7 +146,9 @@ class Work:
         for one in self._all_runs():
             if one.training is not None:
                 with announce():
-                    take(self._training(one), partial(self._train, one))
+                    outcome = take(self._training(one), partial(self._train, one))
+                    if outcome is Outcome.BUSY and announce is not nullcontext:
+                        print("  another process is at it")
         for method in self.methods:
             with announce():
                 for one in self.runs[method.name]:

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,16 +25,22 @@ def run(config: DictConfig) -> None:
         InputError: See `compare`; or a setting cannot be used.
     """
     settings = read_benchmark(config)
-    launch = launcher(config, work, settings.output) if settings.workers else None
+    launch = launcher(config, partial(work, os.getcwd()), settings.output) if settings.workers else None
     compare(settings, trainings(), launch)
 
 
-def work(config: DictConfig) -> None:
+def work(folder: str, config: DictConfig) -> None:
     """Be a worker of a benchmark, as a job of one of Hydra's launchers.
+
+    Args:
+        folder: In which the command was given.
+        config: Of the worker.
 
     Raises:
         InputError: See `compare`.
     """
+    if os.path.isdir(folder):  # if it is not there, the output that is below it is missed and named
+        os.chdir(folder)
     sys.path.append(os.getcwd())  # as the command does
     compare(read_benchmark(config), trainings())
 

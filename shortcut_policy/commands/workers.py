@@ -30,7 +30,7 @@ def launcher(config: DictConfig, work: Callable[[DictConfig], None], output: Pat
 
     Args:
         config: Of the command, which each worker is given too.
-        work: What a job of the launcher calls with its configuration; known by its name in a module.
+        work: What a job of the launcher calls with its configuration; it can be pickled.
         output: Folder of the benchmark.
 
     Raises:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shortcut_policy.benchmark.config import with_comparisons
 from shortcut_policy.benchmark.sharing import Session
 from shortcut_policy.benchmark.work import common
 from shortcut_policy.commands import benchmark, cli, train
@@ -126,6 +127,7 @@ def test_a_part_that_fails_does_not_stop_the_others(
 
 def test_a_second_benchmark_of_other_settings_is_refused(demonstrations: Path, tmp_path: Path):
     first = benchmark.read_benchmark(configuration("benchmark", *settings(demonstrations, tmp_path)))
+    first = with_comparisons(first, ["shortcut", "diffusion"])
     sentence = r"a benchmark with noise_seed=0, not 1, is at work in .*: wait for it, or give another output"
     with Session(tmp_path, common(first)), pytest.raises(InputError, match=sentence):
         compare(settings(demonstrations, tmp_path, "noise_seed=1"))

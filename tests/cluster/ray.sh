@@ -9,8 +9,8 @@ set -eu
 action=${1:?start, kill-node or stop}
 folder=$(realpath -m "${2:?a folder}")
 port=26379
-# Starting takes long where other programs want the cores.
-export RAY_raylet_start_wait_time_s=300 RAY_health_check_initial_delay_ms=120000 RAY_health_check_timeout_ms=60000
+# Starting takes long where other programs want the cores, and a raylet gives up after 15 seconds.
+export RAY_raylet_start_wait_time_s=60 RAY_health_check_initial_delay_ms=120000 RAY_health_check_timeout_ms=60000
 
 # The raylets of this folder's cluster.
 raylets() {
@@ -37,7 +37,9 @@ start)
     start_node 26400 --head --port=$port --include-dashboard=false --temp-dir="$folder/ray" > "$folder/head.log" 2>&1
     raylets > "$folder/head.pid"
     address=$(grep -o '[0-9]\+\.[0-9]\+\.[0-9]\+\.[0-9]\+' "$folder/head.log" | head -n 1):$port
-    start_node 26410 --address="$address" > "$folder/node.log" 2>&1
+    for _ in 1 2 3; do
+        if start_node 26410 --address="$address" > "$folder/node.log" 2>&1; then break; fi
+    done
     raylets | grep -v -x -f "$folder/head.pid" > "$folder/node.pid"
     echo "$address" > "$folder/address"
     ;;
