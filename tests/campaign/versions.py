@@ -38,7 +38,7 @@ EXTRAS = (
     *("lerobot", "record", "rerun", "timm"),
 )
 #: Published without wheels, so they are built.
-BUILT = ("antlr4-python3-runtime", "evdev", "shortcut-policy")
+BUILT = ("antlr4-python3-runtime", "evdev", "shortcut-policy", "shortcut-client")
 #: Versions that a row names.
 SHOWN = (
     *("torch", "numpy", "scipy", "pandas", "zarr", "numcodecs", "gymnasium", "pymunk", "shapely", "diffusers"),
