@@ -38,7 +38,7 @@ EXTRAS = (
     *("lerobot", "record", "rerun", "timm"),
 )
 #: Published without wheels, so they are built.
-BUILT = ("antlr4-python3-runtime", "evdev", "shortcut-policy", "shortcut-client")
+BUILT = ("antlr4-python3-runtime", "evdev")
 #: Versions that a row names.
 SHOWN = (
     *("torch", "numpy", "scipy", "pandas", "zarr", "numcodecs", "gymnasium", "pymunk", "shapely", "diffusers"),
@@ -65,13 +65,15 @@ def install(row: str, folder: Path, uv: str, extra: list[str]) -> dict[str, str]
     environment = {**os.environ, "VIRTUAL_ENV": str(folder / "venv")}
     environment.pop("PYTHONPATH", None)
     only_wheels = ["--only-binary", ":all:", *(word for name in BUILT for word in ("--no-binary", name))]
-    what = [f"{folder / 'code'}[{','.join(EXTRAS)}]", str(folder / "code/packages/client"), *extra]
+    extras = [word for name in EXTRAS for word in ("--extra", name)]
+    code = str(folder / "code")
     for command in (
         ["venv", "--quiet", "--python", interpreter(python), str(folder / "venv")],
-        ["pip", "install", "--quiet", "--resolution", RESOLUTION[choice], *only_wheels, *what],
-        # The installed copy goes, the code beside the tests stays.
-        ["pip", "uninstall", "--quiet", "shortcut-policy", "shortcut-client"],
-        ["pip", "install", "--quiet", "--no-deps", "--editable", str(folder / "code")],
+        [
+            *("pip", "install", "--quiet", "--resolution", RESOLUTION[choice], *only_wheels),
+            *("--requirements", f"{code}/pyproject.toml", *extras, *extra),
+        ],
+        ["pip", "install", "--quiet", "--no-deps", "--editable", code],
     ):
         subprocess.run([uv, *command], env=environment, check=True)
     listed = subprocess.run(
