@@ -54,9 +54,10 @@ def load_model(
         model = build_model(description["policy"])
     except InputError as error:
         raise InputError(f"{folder / DESCRIPTION} describes no model that can be built: {error}") from error
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a class says of arguments that it cannot use
         raise InputError(
-            f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: {error}); "
+            f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: "
+            f"{first_line(error)}); "
             "take another checkpoint"
         ) from error
     model.metadata = description["metadata"]

@@ -20,7 +20,7 @@ from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_recording import read_robomimic, write_robomimic
 from shortcut_policy.data.source import expand, file_stamps
 from shortcut_policy.data.zarr_recording import read_zarr, write_zarr
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 from shortcut_policy.paths import write_atomic
 
 FORMATS = ("zarr", "robomimic", "lerobot", "minari")
@@ -75,9 +75,10 @@ def convert(source: str | Path, output: str | Path, options: ConvertOptions | No
         raise InputError(f"output={output} lies inside input={source}: choose another place")
     if output.exists():
         raise InputError(f"{output} is there already; delete it or choose another output")
-    recording = _read(of, source, options)
-    recording.check_actions()
-    lost = _lost(recording, to, options)
+    with reading(source):
+        recording = _read(of, source, options)
+        recording.check_actions()
+        lost = _lost(recording, to, options)
     if lost and not options.lossy:
         raise InputError(
             f"{output}, of the format {to}, cannot hold all of {source}: {one_sentence(lost)}; choose "
