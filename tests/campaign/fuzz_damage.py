@@ -1,7 +1,8 @@
-"""Damages files that were valid: bytes of any file, values in JSON, and what HDF5, Parquet, MCAP and zip hold.
+"""Damages files that were valid: their bytes, or the values that JSON, HDF5, Parquet, MCAP and zip hold.
 
-Every draw comes from the generator that is handed in. Damage to the bytes finds what a format's own checks find,
-too; damage to the values goes through these checks and finds what the readers of this library take for granted.
+Every draw comes from the generator that is handed in. Damage to the bytes is what a format's own checks find,
+too;
+damage to the values passes these checks and finds what the readers of this library take for granted.
 """
 
 import json
@@ -21,11 +22,68 @@ import numpy as np
 ODD: tuple[Callable[[], Any], ...] = tuple(
     lambda value=value: value
     for value in (
-        *(None, True, False, 0, -1, 1, 2, 3, 255, 2**31, -(2**31), 2**63 - 1, 2**63, 2**64, 10**30, -(10**400)),
+        *(
+            None,
+            True,
+            False,
+            0,
+            -1,
+            1,
+            2,
+            3,
+            255,
+            2**31,
+            -(2**31),
+            2**63 - 1,
+            2**63,
+            2**64,
+            10**30,
+            -(10**400),
+        ),
         *(0.5, -0.0, 1e-320, 1e308, math.nan, math.inf, -math.inf),
-        *("", " ", "0", "none", "null", "../../up", "/absolute", "a\nb", "\x00", "{", "{0}", "{x.y}", "%s", "é" * 300),
-        *("float32", "object", "<U4", "|O", "M8[ns]", "float16", "complex64", ">f8", "bool", "pickle", "x" * 5000),
-        *([], {}, [[]], [None], [1, "a"], [-1], [0], [10**12], [10**12, 10**12], [1] * 40, {"": None}, {"a": {"b": 1}}),
+        *(
+            "",
+            " ",
+            "0",
+            "none",
+            "null",
+            "../../up",
+            "/absolute",
+            "a\nb",
+            "\x00",
+            "{",
+            "{0}",
+            "{x.y}",
+            "%s",
+            "é" * 300,
+        ),
+        *(
+            "float32",
+            "object",
+            "<U4",
+            "|O",
+            "M8[ns]",
+            "float16",
+            "complex64",
+            ">f8",
+            "bool",
+            "pickle",
+            "x" * 5000,
+        ),
+        *(
+            [],
+            {},
+            [[]],
+            [None],
+            [1, "a"],
+            [-1],
+            [0],
+            [10**12],
+            [10**12, 10**12],
+            [1] * 40,
+            {"": None},
+            {"a": {"b": 1}},
+        ),
     )
 )
 
@@ -91,7 +149,9 @@ def damage_value(value: Any, rng: Random) -> Any:
         except (KeyError, IndexError, ValueError):
             holder[key] = odd(rng)
     elif kind == 4 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
-        holder[key] = rng.choice((-holder[key], holder[key] + 1, holder[key] * 1000, str(holder[key]), [holder[key]]))
+        holder[key] = rng.choice(
+            (-holder[key], holder[key] + 1, holder[key] * 1000, str(holder[key]), [holder[key]])
+        )
     else:
         holder[key] = odd(rng)
     return value
@@ -169,7 +229,20 @@ def damage_hdf5(path: Path, rng: Random) -> None:
             elif kind == 1:
                 attribute = rng.choice([*holder.attrs, "num_samples", "x"])
                 holder.attrs[attribute] = rng.choice(
-                    (-1, 0, 2**62, 1.5, "x", "{", b"\xff", [1, 2], np.zeros((2, 2)), h5py.Empty("f4"), "null", "[]")
+                    (
+                        -1,
+                        0,
+                        2**62,
+                        1.5,
+                        "x",
+                        "{",
+                        b"\xff",
+                        [1, 2],
+                        np.zeros((2, 2)),
+                        h5py.Empty("f4"),
+                        "null",
+                        "[]",
+                    )
                 )
             elif kind == 2 and holder.attrs:
                 del holder.attrs[rng.choice(list(holder.attrs))]
@@ -180,7 +253,9 @@ def damage_hdf5(path: Path, rng: Random) -> None:
                 del file[name]
                 file[name] = h5py.ExternalLink(rng.choice(("nowhere.hdf5", path.name)), "/")
             elif kind == 5:
-                file[f"{name.rpartition('/')[0] or '/'}/again"] = file[rng.choice(("/", name.partition("/")[0]))]
+                file[f"{name.rpartition('/')[0] or '/'}/again"] = file[
+                    rng.choice(("/", name.partition("/")[0]))
+                ]
             elif kind == 6:
                 del file[name]
                 file.create_group(name)
@@ -193,13 +268,29 @@ def _odd_dataset(file: Any, name: str, rng: Random) -> None:
     import h5py
 
     shape = rng.choice(((), (0,), (3,), (6, 2), (6, 0), (6, 2, 2), (2**40,), (6, 2**36), (2**62, 2)))
-    types = ("f4", "f8", "i8", "u1", "f2", ">f4", "S5", "bool", "c8", h5py.string_dtype(), h5py.vlen_dtype("f4"))
-    kind = rng.choice((*types, np.dtype([("a", "f4"), ("b", "i2")]), h5py.ref_dtype, h5py.enum_dtype({"a": 1})))
+    types = (
+        "f4",
+        "f8",
+        "i8",
+        "u1",
+        "f2",
+        ">f4",
+        "S5",
+        "bool",
+        "c8",
+        h5py.string_dtype(),
+        h5py.vlen_dtype("f4"),
+    )
+    kind = rng.choice(
+        (*types, np.dtype([("a", "f4"), ("b", "i2")]), h5py.ref_dtype, h5py.enum_dtype({"a": 1}))
+    )
     if rng.random() < 0.1:
         file.create_dataset(name, data=h5py.Empty(kind))
         return
     large = math.prod(shape) > 1000
-    file.create_dataset(name, shape, kind, chunks=tuple(min(size, 64) or 1 for size in shape) if large else None)
+    file.create_dataset(
+        name, shape, kind, chunks=tuple(min(size, 64) or 1 for size in shape) if large else None
+    )
     if not large and kind in ("f4", "f8") and shape and rng.random() < 0.5:
         file[name][...] = rng.choice((math.nan, math.inf, 1e30, -5))
 
@@ -260,7 +351,9 @@ def damage_zip(path: Path, rng: Random) -> None:
                 if kind == 0:
                     continue
                 if kind == 1:
-                    info.filename = rng.choice(("../x", "/x", "a\\..\\b", "", "x" * 300, f"{info.filename}/x", "é"))
+                    info.filename = rng.choice(
+                        ("../x", "/x", "a\\..\\b", "", "x" * 300, f"{info.filename}/x", "é")
+                    )
                 elif kind == 2:
                     archive.writestr(info, content)
                 elif kind == 3:
@@ -305,7 +398,9 @@ def damage_mcap(path: Path, rng: Random) -> None:
             elif kind == 1:
                 lines = text.split(b"\n")
                 at = rng.randrange(len(lines))
-                lines[at] = rng.choice((lines[at] * 2, b"float64[3] x", b"string[] y", b"float64[<=2] z", b"int8 A=1"))
+                lines[at] = rng.choice(
+                    (lines[at] * 2, b"float64[3] x", b"string[] y", b"float64[<=2] z", b"int8 A=1")
+                )
                 text = b"\n".join(lines)
             elif kind == 2:
                 name, form = rng.choice((name, "sensor_msgs/msg/Image", "x")), rng.choice(("cdr", "json", ""))
@@ -324,12 +419,19 @@ def damage_mcap(path: Path, rng: Random) -> None:
 
 
 def damage_npz(path: Path, rng: Random) -> None:
-    """Write arrays again, one of them of another type or shape, or gone; now and then what only pickle holds."""
+    """Write arrays again, one of them of another type or shape, or gone, or one that only pickle holds."""
     with np.load(path) as stored:
         arrays = dict(stored)
     name = rng.choice(sorted(arrays))
     value = arrays.pop(name)
-    odd_ones = (value.astype(float) * math.nan, value[:0], value.ravel(), value[..., None], np.array("x"), value > 1)
+    odd_ones = (
+        value.astype(float) * math.nan,
+        value[:0],
+        value.ravel(),
+        value[..., None],
+        np.array("x"),
+        value > 1,
+    )
     choice = rng.randrange(len(odd_ones) + 2)
     if choice < len(odd_ones):
         arrays[name] = odd_ones[choice]

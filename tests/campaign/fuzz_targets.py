@@ -1,4 +1,4 @@
-"""What is fuzzed: for each reader, small valid files, how they are damaged, and how the library reads them."""
+"""What is fuzzed: for each reader, small valid files, how they are damaged, and how they are read."""
 
 import json
 import os
@@ -25,9 +25,10 @@ from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.formats import format_of, open_demonstrations
+from shortcut_policy.data.lerobot_writer import LeRobotSettings
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics
 from shortcut_policy.data.view import summary
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.settings import flatten, parse
@@ -92,14 +93,17 @@ def look(path: Path, work: Path, obs: str = "state") -> None:
     summary(source)
     fields = {obs: Field(obs, shape=(3,))}
     action = Field("actions" if "actions" in source.keys else "action", shape=(2,))
-    dataset = DemonstrationDataset(source, fields, action, horizon=4, n_obs_steps=2, n_action_steps=2, cache=work)
+    dataset = DemonstrationDataset(
+        source, fields, action, horizon=4, n_obs_steps=2, n_action_steps=2, cache=work
+    )
     dataset[0]
 
 
 def change_format(path: Path, work: Path) -> None:
     """What `convert` reads of demonstrations."""
     to = work / ("made.hdf5" if format_of(path) != "robomimic" else "made.zarr")
-    options = ConvertOptions(lossy=True, env_args=str(work / "env_args.json"))
+    told = LeRobotSettings(fps=10, task="move")
+    options = ConvertOptions(lossy=True, env_args=str(work / "env_args.json"), lerobot=told)
     (work / "env_args.json").write_text('{"env_name": "x", "type": 1, "env_kwargs": {}}')
     convert(path, to, options)
 
@@ -119,7 +123,12 @@ def make_zarr_3(root: Path) -> None:
     for (key, value), codec in zip(whole.items(), codecs, strict=True):
         chunks, shards = (4, *value.shape[1:]), (8, *value.shape[1:])
         made = group.create_array(
-            f"data/{key}", shape=value.shape, dtype=value.dtype, chunks=chunks, shards=shards, compressors=codec
+            f"data/{key}",
+            shape=value.shape,
+            dtype=value.dtype,
+            chunks=chunks,
+            shards=shards,
+            compressors=codec,
         )
         made[:] = value
     group.create_array("meta/episode_ends", data=np.cumsum(LENGTHS))
@@ -140,7 +149,9 @@ def make_hdf5(root: Path) -> None:
 
     with h5py.File(root / "a.hdf5", "w") as file:
         data = file.create_group("data")
-        data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {"robots": "Panda"}})
+        data.attrs["env_args"] = json.dumps(
+            {"env_name": "Lift", "type": 1, "env_kwargs": {"robots": "Panda"}}
+        )
         data.attrs["total"] = sum(LENGTHS)
         for number, episode in enumerate(episodes()):
             demo = data.create_group(f"demo_{number}")
@@ -168,14 +179,13 @@ def make_lerobot(root: Path, version: str = "v3.0") -> None:
 
 def the_only(root: Path) -> Path:
     """What lies in a folder."""
-    (path,) = list(root.iterdir()) or [root / "nothing"]
-    return path
+    return next(root.iterdir(), root / "nothing")
 
 
 def look_or_convert(root: Path, work: Path) -> None:
     """Both, for what is damaged may only show in one of them; the first that refuses it ends it."""
     path = the_only(root)
-    if (sum(path.name.encode()) + os.stat(path).st_mtime_ns) % 3:
+    if os.lstat(path).st_mtime_ns % 3:
         look(path, work)
     else:
         change_format(path, work)
@@ -242,7 +252,12 @@ def read_checkpoint(root: Path, work: Path) -> None:
 def make_training_state(root: Path) -> None:
     """What a training goes on with."""
     generator = torch.Generator().manual_seed(0)
-    state = {"step": 3, "ema": {"a": torch.ones(3)}, "rng": generator.get_state(), "losses": [0.1, float("nan")]}
+    state = {
+        "step": 3,
+        "ema": {"a": torch.ones(3)},
+        "rng": generator.get_state(),
+        "losses": [0.1, float("nan")],
+    }
     torch.save(state, root / "training_state.pt")
 
 
@@ -277,7 +292,18 @@ def damage_export(root: Path, rng: Random) -> None:
 
 def kinds_of_settings() -> dict[str, Any]:
     """Name of a configuration -> what reads it."""
-    from shortcut_policy.commands import benchmark, collect, convert, export, images, render, serve, teleop, train, view
+    from shortcut_policy.commands import (
+        benchmark,
+        collect,
+        convert,
+        export,
+        images,
+        render,
+        serve,
+        teleop,
+        train,
+        view,
+    )
     from shortcut_policy.commands.configuration import read
     from shortcut_policy.rollout.config import RolloutConfig
 
@@ -343,7 +369,7 @@ def read_settings(root: Path, work: Path) -> None:
     """Parse, and build what needs no data."""
     from omegaconf import OmegaConf
 
-    for file in root.iterdir():
+    for file in filter(Path.is_file, root.iterdir()):
         try:
             values = json.loads(file.read_bytes())
         except ValueError:
@@ -364,7 +390,7 @@ def read_one(name: str, config: Any) -> None:
     try:
         settings = kinds_of_settings()[name](config)
     except OmegaConfBaseException as error:  # the command line says these in a sentence, too
-        raise InputError(str(error).splitlines()[0]) from error
+        raise InputError(first_line(error)) from error
     if name == "train":
         build(settings.objective)
 
@@ -376,9 +402,48 @@ def make_overrides(root: Path) -> None:
 
 #: Values as people type them, and as they mistype them.
 TYPED = (
-    *("1", "-1", "0", "1e400", "nan", "inf", "null", "", "true", "yes", "[]", "[1,2]", "[1,[2,{a:b}]]", "{}", "{a:1}"),
-    *("'x", '"x"', "${seed}", "${nothing}", "${oc.env:HOME}", "${oc.env:NOTHING}", "???", "a,b", "range(3)", "glob(*)"),
-    *("x=y", "é", "1_000", "0x10", "{_target_: os.system}", "{_target_: 3}", "shortcut", "unet_small", "{", "\\", "a b"),
+    *(
+        "1",
+        "-1",
+        "0",
+        "1e400",
+        "nan",
+        "inf",
+        "null",
+        "",
+        "true",
+        "yes",
+        "[]",
+        "[1,2]",
+        "[1,[2,{a:b}]]",
+        "{}",
+        "{a:1}",
+    ),
+    *(
+        "'x",
+        '"x"',
+        "${seed}",
+        "${nothing}",
+        "${oc.env:HOME}",
+        "${oc.env:NOTHING}",
+        "???",
+        "a,b",
+        "range(3)",
+        "glob(*)",
+    ),
+    *(
+        "x=y",
+        "é",
+        "1_000",
+        "0x10",
+        "{_target_: os.system}",
+        "{_target_: 3}",
+        "shortcut",
+        "unet_small",
+        "{",
+        "\\",
+        "a b",
+    ),
 )
 
 
@@ -394,7 +459,9 @@ def damage_overrides(root: Path, rng: Random) -> None:
     keys = keys_of(name)
     overrides = []
     for _ in range(rng.randint(1, 3)):
-        key = rng.choice((*keys, "task", "objective", "backbone", "trainer", "encoder", "x", "hydra.run.dir", "@", ""))
+        key = rng.choice(
+            (*keys, "task", "objective", "backbone", "trainer", "encoder", "x", "hydra.run.dir", "@", "")
+        )
         if rng.random() < 0.2:
             key = key.rpartition(".")[0] or key
         sign = rng.choice(("", "", "", "+", "++", "~"))
@@ -407,8 +474,9 @@ def read_overrides(root: Path, work: Path) -> None:
     for name, overrides in json.loads((root / "overrides.json").read_text()).items():
         try:
             config = composed(name, [*NEEDED.get(name, []), *overrides])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(str(error).splitlines()[0]) from error
+        except (HydraException, OmegaConfBaseException, AssertionError, TypeError, ValueError) as error:
+            # The command line turns all of them into sentences.
+            raise InputError(first_line(error)) from error
         read_one(name, config)
 
 
@@ -462,9 +530,18 @@ def make_results(root: Path) -> None:
     cell = {"settings": settings, "score": 0.5, "success": 0.5}
     (root / "summary.json").write_text(json.dumps(cell))
     (root / "results.json").write_text(json.dumps([{"name": "a", "steps": 1, "score": 0.5}]))
-    (root / "compute.json").write_text(json.dumps([{"name": "a", "phases": [{"name": "train", "seconds": 1.0}]}]))
+    (root / "compute.json").write_text(
+        json.dumps([{"name": "a", "phases": [{"name": "train", "seconds": 1.0}]}])
+    )
     spec = small_policy().spec
-    run = {"kind": "run", "run": 0, "spec": spec, "training": {"seed": 0}, "checkpoints": ["x"], "losses": [[1, 0.5]]}
+    run = {
+        "kind": "run",
+        "run": 0,
+        "spec": spec,
+        "training": {"seed": 0},
+        "checkpoints": ["x"],
+        "losses": [[1, 0.5]],
+    }
     line = {"kind": "cell", "run": 0, "checkpoint": "x", "steps": 1, "summary": cell}
     lines = [run, {**line, "score": [0.5, 0.6], "success": [1, 0]}]
     (root / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -495,7 +572,9 @@ def make_images(root: Path) -> None:
     with zipfile.ZipFile(root / "images.zip", "w") as archive:
         for file in sorted((root / "folder").rglob("*.*")):
             archive.write(file, str(file.relative_to(root / "folder")))
-    np.savez(root / "arrays.npz", images=rng.integers(0, 255, (4, 6, 6, 3), np.uint8), labels=np.arange(4) % 2)
+    np.savez(
+        root / "arrays.npz", images=rng.integers(0, 255, (4, 6, 6, 3), np.uint8), labels=np.arange(4) % 2
+    )
 
 
 def read_images(root: Path, work: Path) -> None:

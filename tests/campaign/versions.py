@@ -1,16 +1,17 @@
-"""The quick tests on other versions of Python and of the libraries: the lowest that are allowed, and the newest.
+"""The quick tests on other versions of Python and of the libraries: the lowest allowed, and the newest.
 
     python tests/campaign/versions.py --uv uv --work /tmp/versions
     python tests/campaign/versions.py --rows 3.12-newest --output /tmp/versions.json
 
-A row is a version of Python and a choice of versions: ``lowest`` takes of each direct dependency, extras included,
-the oldest release that pyproject.toml allows and that has a wheel for this Python, ``newest`` the newest. For each
-row an environment is made with uv (https://docs.astral.sh/uv/), the tests that are not slow run there on the
-committed code, and the environment is deleted again. ``--extra NAME==VERSION`` adds a requirement to all rows, for
-a look at one package alone. One row takes some ten minutes and up to 9 GB.
+A row is a version of Python and a choice of versions: ``lowest`` takes of each direct dependency, extras
+included, the oldest release that pyproject.toml allows and that has a wheel for this Python, ``newest``
+the newest. For each row an environment is made with uv (https://docs.astral.sh/uv/), the tests that are
+not slow run there on the committed code, and the environment is deleted again. ``--extra NAME==VERSION``
+adds a requirement to all rows, for a look at one package alone. One row takes some ten minutes and up to
+9 GB.
 
-Written after every row: how many tests passed, failed and were skipped, why they failed, and the versions. Rows that
-the file has already are kept, and those of the same name replaced.
+Written after every row: how many tests passed, failed and were skipped, why they failed, and the
+versions. Rows that the file has already are kept, and those of the same name replaced.
 """
 
 import argparse
@@ -41,7 +42,18 @@ EXTRAS = (
 BUILT = ("antlr4-python3-runtime", "evdev")
 #: Versions that a row names.
 SHOWN = (
-    *("torch", "numpy", "scipy", "pandas", "zarr", "numcodecs", "gymnasium", "pymunk", "shapely", "diffusers"),
+    *(
+        "torch",
+        "numpy",
+        "scipy",
+        "pandas",
+        "zarr",
+        "numcodecs",
+        "gymnasium",
+        "pymunk",
+        "shapely",
+        "diffusers",
+    ),
     *("accelerate", "einops", "safetensors", "hydra-core", "omegaconf", "pydantic", "h5py", "pyarrow", "av"),
     *("robosuite", "mujoco", "onnxruntime", "openvino", "websockets", "msgpack", "mcap", "huggingface-hub"),
     *("matplotlib", "pillow", "pytest", "hypothesis"),
@@ -84,7 +96,11 @@ def install(row: str, folder: Path, uv: str, extra: list[str]) -> dict[str, str]
 
 def run_tests(folder: Path, arguments: list[str]) -> dict[str, Any]:
     """Run the quick tests in the environment; a run that does not end is stopped and said to have been."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{folder / 'venv/bin'}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{folder / 'venv/bin'}:{os.environ['PATH']}",
+    }
     environment.pop("PYTHONPATH", None)
     command = [
         *(str(folder / "venv/bin/python"), "-m", "pytest", "-q", "-n", "1", "-m", "not slow", "--tb=short"),
@@ -128,9 +144,13 @@ def scrubbed(text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
-    parser.add_argument("--extra", nargs="*", default=[], help="requirements for all rows, numpy==2.2 for example")
+    parser.add_argument(
+        "--extra", nargs="*", default=[], help="requirements for all rows, numpy==2.2 for example"
+    )
     parser.add_argument("--uv", default="uv")
     parser.add_argument("--work", type=Path, default=Path("versions"), help="folder for environments")
     parser.add_argument("--output", type=Path, default=OUTPUT)
@@ -143,7 +163,9 @@ def main() -> None:
         folder = (given.work / name).resolve()
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "code").mkdir(parents=True)
-        archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True).stdout
+        archive = subprocess.run(
+            ["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True
+        ).stdout
         subprocess.run(["tar", "-x", "-C", str(folder / "code")], input=archive, check=True)
         row: dict[str, Any] = {"row": title, "date": datetime.now(UTC).date().isoformat(), "commit": commit()}
         try:
@@ -154,7 +176,11 @@ def main() -> None:
             row |= run_tests(folder, given.pytest)
             row["versions"] = {package: versions[package] for package in SHOWN if package in versions}
         rows[title] = row
-        print(title, {key: row.get(key) for key in ("error", "passed", "failed", "skipped", "minutes")}, flush=True)
+        print(
+            title,
+            {key: row.get(key) for key in ("error", "passed", "failed", "skipped", "minutes")},
+            flush=True,
+        )
         for part in ("venv", "code", "tmp"):
             shutil.rmtree(folder / part, ignore_errors=True)
         ordered = sorted(rows.values(), key=lambda each: each["row"])
