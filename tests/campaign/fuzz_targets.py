@@ -185,7 +185,7 @@ def the_only(root: Path) -> Path:
 def look_or_convert(root: Path, work: Path) -> None:
     """Both, for what is damaged may only show in one of them; the first that refuses it ends it."""
     path = the_only(root)
-    if os.lstat(path).st_mtime_ns % 3:
+    if os.stat(root).st_mtime_ns % 3:
         look(path, work)
     else:
         change_format(path, work)
@@ -527,7 +527,8 @@ def read_run(root: Path, work: Path) -> None:
 def make_results(root: Path) -> None:
     """Files of results as rollouts and benchmarks write them."""
     settings = {"steps": 1, "episodes": 2, "env": {"id": "x"}}
-    cell = {"settings": settings, "score": 0.5, "success": 0.5}
+    cell: dict[str, Any] = {"settings": settings, "score": 0.5, "success": 0.5, "episodes": 2, "command": "x"}
+    cell |= {"score_ci": [0.4, 0.6], "success_ci": [0.1, 0.9]}
     (root / "summary.json").write_text(json.dumps(cell))
     (root / "results.json").write_text(json.dumps([{"name": "a", "steps": 1, "score": 0.5}]))
     (root / "compute.json").write_text(

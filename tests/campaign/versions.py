@@ -72,21 +72,22 @@ def interpreter(version: str) -> str:
 
 
 def install(row: str, folder: Path, uv: str, extra: list[str]) -> dict[str, str]:
-    """Make the environment of a row; returns all versions in it."""
+    """Make the environment of a row, if it is not there yet; returns all versions in it."""
     python, choice = row.split("-")
     environment = {**os.environ, "VIRTUAL_ENV": str(folder / "venv")}
     environment.pop("PYTHONPATH", None)
     only_wheels = ["--only-binary", ":all:", *(word for name in BUILT for word in ("--no-binary", name))]
     extras = [word for name in EXTRAS for word in ("--extra", name)]
     code = str(folder / "code")
-    for command in (
+    commands = [
         ["venv", "--quiet", "--python", interpreter(python), str(folder / "venv")],
         [
             *("pip", "install", "--quiet", "--resolution", RESOLUTION[choice], *only_wheels),
             *("--requirements", f"{code}/pyproject.toml", *extras, *extra),
         ],
         ["pip", "install", "--quiet", "--no-deps", "--editable", code],
-    ):
+    ]
+    for command in [] if (folder / "venv").exists() else commands:
         subprocess.run([uv, *command], env=environment, check=True)
     listed = subprocess.run(
         [uv, "pip", "freeze"], env=environment, check=True, capture_output=True, text=True
@@ -154,14 +155,18 @@ def main() -> None:
     parser.add_argument("--uv", default="uv")
     parser.add_argument("--work", type=Path, default=Path("versions"), help="folder for environments")
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--keep", action="store_true", help="keep environments, and use those that were kept")
     parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="further arguments for pytest")
     given = parser.parse_args()
     stored = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
     rows = {row["row"]: row for row in stored}
     for name in given.rows:
-        title = " ".join([name, *given.extra])
+        title = " ".join([name, *given.extra, *given.pytest])
         folder = (given.work / name).resolve()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not given.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder / "code", ignore_errors=True)
+        (folder / "tests.xml").unlink(missing_ok=True)
         (folder / "code").mkdir(parents=True)
         archive = subprocess.run(
             ["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True
@@ -181,7 +186,7 @@ def main() -> None:
             {key: row.get(key) for key in ("error", "passed", "failed", "skipped", "minutes")},
             flush=True,
         )
-        for part in ("venv", "code", "tmp"):
+        for part in ("code", "tmp") if given.keep else ("venv", "code", "tmp"):
             shutil.rmtree(folder / part, ignore_errors=True)
         ordered = sorted(rows.values(), key=lambda each: each["row"])
         result = {"rows": ordered, "command": command_line(), "commit": commit()}
