@@ -7,7 +7,6 @@ which training goes on. A checkpoint appears under its name only when it is comp
 import importlib.metadata
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -235,7 +234,7 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
         raise InputError(f"{path} is missing: only the newest checkpoint of a run can be resumed")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch raises many kinds
         raise InputError(
             f"{path} is damaged ({first_line(error)}), so that this run cannot go on; copy it "
             f"again, or begin another from its policy with init_from={folder} and a new output"
