@@ -211,13 +211,17 @@ def _number(value: Any) -> Any:
 
 def _whole(value: Any) -> Any:
     value = _number(value)
-    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
-    return int(value) if whole else value
+    if isinstance(value, int) or not isinstance(value, Real):
+        return value
+    return int(value) if float(value).is_integer() else value
 
 
 def _real(value: Any) -> Any:
     value = _number(value)
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+    except OverflowError:  # a whole number that no floating-point number can be
+        return math.inf if value > 0 else -math.inf
 
 
 #: How a value may be given that is not of the type itself.
@@ -285,8 +289,8 @@ def check_whole(name: str, value: Any, lowest: int, largest: int | None = None) 
 
 def check_number(key: str, value: Any, holds: Callable[[float], bool], words: str) -> None:
     """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and holds(value)):
+    number = _real(value)
+    if not (isinstance(number, float) and math.isfinite(number) and holds(value)):
         raise InputError(f"{key}={value} must be {words}")
 
 

@@ -8,7 +8,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -40,6 +40,15 @@ class Expert(Protocol):
 
         Every draw comes from `random`, so that the same generator gives the same bytes.
         """
+        ...
+
+
+@runtime_checkable
+class ManyExperts(Protocol):
+    """An expert of several tasks, each of which has its share of the demonstrations."""
+
+    def of_episode(self, index: int) -> Expert:
+        """The expert that makes demonstration ``index``, however often it fails."""
         ...
 
 
@@ -80,6 +89,8 @@ def collect(
 def record(expert_spec: Mapping[str, Any], seed: int, index: int) -> tuple[dict[str, Any], int]:
     """Demonstration ``index`` and its failed tries: a function of the expert, ``seed`` and ``index``."""
     expert: Expert = build(expert_spec)
+    if isinstance(expert, ManyExperts):
+        expert = expert.of_episode(index)
     for attempt in range(MAX_TRIES):
         random = np.random.default_rng(np.random.SeedSequence([seed, index, attempt]))
         episode = expert.episode(random)

@@ -19,7 +19,7 @@ from shortcut_policy.data.robomimic_recording import read_robomimic, write_robom
 from shortcut_policy.data.source import expand, file_stamps
 from shortcut_policy.data.zarr_recording import read_zarr, write_zarr
 from shortcut_policy.data.zarr_source import AbsentChunks
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 from shortcut_policy.paths import write_atomic
 
 FORMATS = ("zarr", "robomimic", "lerobot", "minari")
@@ -72,11 +72,14 @@ def convert(
     inputs = [expand(one) for one in several]
     output, options = expand(output), options or ConvertOptions()
     _check_inputs(inputs, output, to := format_to(output, options.to))
-    recordings = [_read(one, options) for one in inputs]
-    for part in recordings:
-        part.check_actions()
-    recording = recordings[0] if len(inputs) == 1 else join(recordings)
-    lost = _lost(recording, to, options)
+    recordings = []
+    for one in inputs:
+        with reading(one):
+            recordings.append(_read(one, options))
+            recordings[-1].check_actions()
+    with reading(", ".join(map(str, inputs))):
+        recording = recordings[0] if len(inputs) == 1 else join(recordings)
+        lost = _lost(recording, to, options)
     if lost and not options.lossy:
         raise InputError(
             f"{output}, of the format {to}, cannot hold all of {recording.source.path}: "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +159,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore it from a copy") from error
+        raise InputError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
 
 
 def read_meta(root: Path) -> Meta:

@@ -102,18 +102,18 @@ class Normalizer(Float32Buffers):
         scale, offset = self._affine(name)
         return y * scale + offset
 
-    def is_near(self, name: str, x: Tensor) -> Tensor:
-        """Whether all of x (..., *shape), in environment units, is finite and about where the data were; ().
+    def is_near(self, name: str, x: Tensor) -> bool:
+        """Whether all of x (..., *shape), in environment units, is finite and about where the data were.
 
         See `FAR`, and `MOVED` of an element that was constant. An element of which `say_far` has spoken is
         near whatever its value: it is not looked for again.
         """
         if name not in self._far:
-            return x.isfinite().all()
+            return not x.is_floating_point() or bool(x.isfinite().all())
         if name not in self._bounds:  # kept: a robot asks in every step
             self._bounds[name] = self._limits(name)
         low, high = self._bounds[name]
-        return ((x >= low) & (x <= high)).all()
+        return bool(((x >= low) & (x <= high)).all())
 
     def _limits(self, name: str) -> tuple[Tensor, Tensor]:
         """The smallest and largest value of each element that is near, each of shape (*shape)."""

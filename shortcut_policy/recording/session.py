@@ -85,6 +85,8 @@ class Session:
         self.rate, self.has_policy = float(env.metadata["render_fps"]), player is not None
         self._next = FIRST_SEED + STARTS * seed + writer.n_episodes
         self._status = Status()
+        #: What the page gave last in this episode, None if nothing.
+        self.given: Any = None
         self._obs: Any = None
         self._info: Any = None
         self._reset()
@@ -126,6 +128,7 @@ class Session:
             return
         before = self._rows.before(self._obs, self._info)
         action = self._control_or_policy(human, given)
+        self.given = given
         self._obs, reward, terminated, truncated, self._info = self._env.step(action)
         success = read_success(self._env, self._info)
         if self._player is not None:
@@ -176,6 +179,7 @@ class Session:
         self._obs, self._info = self._env.reset(seed=self._next)
         self._kept: list[Mapping[str, Any]] = []
         self._marks: list[bool] = []
+        self.given = None
         self._status.phase, self._status.step, self._status.score = "ready", 0, 0.0
         self._status.human = self._player is None
         if self._player is not None:
