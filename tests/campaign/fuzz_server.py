@@ -297,25 +297,30 @@ Kind = tuple[Callable[[bytes], None], st.SearchStrategy[bytes]]
 def draw_all(kinds: list[Kind], found: Found, seed: int, end: float) -> None:
     """Rounds of examples of each kind in turns, until the time is over."""
     for number in itertools.count():
-        use, strategy = kinds[number % len(kinds)]
         if time.monotonic() > end:
             return
+        draw_some(kinds[number % len(kinds)], number % len(kinds), found, seed + number, end)
 
-        @seeded(seed + number)
-        @settings(
-            max_examples=ROUND,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(strategy)
-        def draw(drawn: bytes, use: Callable[[bytes], None] = use, kind: int = number % len(kinds)) -> None:
-            if time.monotonic() < end:
-                with found.example(lambda: f"kind {kind}: {drawn[:2000]!r} ({len(drawn)} bytes)"):
-                    use(drawn)
 
-        draw()
+def draw_some(kind: Kind, number: int, found: Found, seed: int, end: float) -> None:
+    """One round of one kind."""
+    use, strategy = kind
+
+    @seeded(seed)
+    @settings(
+        max_examples=ROUND,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def draw(drawn: bytes) -> None:
+        if time.monotonic() < end:
+            with found.example(lambda: f"kind {number}: {drawn[:2000]!r} ({len(drawn)} bytes)"):
+                use(drawn)
+
+    draw()
 
 
 def main() -> None:
