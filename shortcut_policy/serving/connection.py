@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import BINARY, DATA_OPCODES, Frame
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import Event, State
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class ClientConnection(ServerConnection):
             super().process_event(event)
             return
         alone, self._alone = self._alone, False
-        alone = alone and event.opcode is BINARY and event.fin and self.is_open()
+        alone = alone and event.opcode is Opcode.BINARY and event.fin and self.is_open()
         if alone and self.at_once is not None and self.at_once(bytes(event.data), self._write):
             return
         self._waiting += event.fin

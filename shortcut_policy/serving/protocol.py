@@ -139,7 +139,8 @@ def _arrays(content: dict[Any, Any]) -> Any:
         dtype, value = _dtype(content), content.get(b"data")
         if not isinstance(value, bool | int | float):
             raise InputError(f"a scalar of {dtype} is a number, and not {type(value).__name__}")
-        return dtype.type(value)
+        with np.errstate(over="ignore"):  # infinity is refused where numbers are checked
+            return dtype.type(value)
     return content
 
 

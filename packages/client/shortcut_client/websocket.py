@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import WebSocketException
-from websockets.frames import BINARY, CONT, TEXT
+from websockets.frames import Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
@@ -92,9 +92,9 @@ class WebSocket:
         while True:
             while self._events:
                 frame = self._events.popleft()
-                if frame.opcode not in (TEXT, BINARY, CONT):
+                if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                     continue  # a ping, which has been answered
-                text = frame.opcode is TEXT or (text and frame.opcode is CONT)
+                text = frame.opcode is Opcode.TEXT or (text and frame.opcode is Opcode.CONT)
                 parts.append(bytes(frame.data))
                 if frame.fin:
                     message = b"".join(parts)

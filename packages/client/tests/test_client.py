@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 
+import msgpack
 import numpy as np
 import pytest
 from websockets.sync.server import serve
@@ -174,6 +175,41 @@ def test_a_late_answer_is_not_waited_for_and_never_taken_for_the_next(fake, conn
     assert time.monotonic() - begun < 0.45
     time.sleep(0.5)
     assert np.array_equal(client.infer({"place": [0, 0]})["actions"], CHUNK)
+
+
+def test_an_answer_in_parts_is_one_and_pings_are_answered(fake, connect):
+    message, pongs = pack({"actions": CHUNK}), []
+
+    def parts(connection, number):
+        pongs.append(connection.ping())
+        connection.send(iter([message[:9], message[9:20], message[20:]]))
+        return True
+
+    client = connect(fake(parts))
+    for _ in range(2):
+        assert np.array_equal(client.infer({"place": [0, 0]})["actions"], CHUNK)
+    assert pongs[0].wait(5)
+
+
+def test_a_farewell_behind_an_answer_leaves_the_answer(fake, connect):
+    def last(connection, number):
+        connection.send(pack({"actions": CHUNK}))
+        connection.close()
+        return True
+
+    server = fake(last)
+    client = connect(server)
+    for _ in range(3):
+        assert np.array_equal(client.infer({"place": [0, 0]})["actions"], CHUNK)
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize("shape", [[0, 2**63], [-2, -2], ["2"], "22"])
+def test_odd_shapes_are_one_sentence(shape):
+    data = bytes(16) if shape == [-2, -2] else b""
+    content = {b"__ndarray__": True, b"data": data, b"dtype": "<f4", b"shape": shape}
+    with pytest.raises(ClientError, match="cannot be read"):
+        unpack(msgpack.packb({"x": content}))
 
 
 def test_an_interrupt_leaves_no_answer_behind(fake, connect, monkeypatch):
