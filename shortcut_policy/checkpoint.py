@@ -23,7 +23,7 @@ from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError, TrainingError, first_line
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
-from shortcut_policy.paths import atomic_path, write_atomic
+from shortcut_policy.paths import atomic_path_alone, write_atomic
 from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
 from shortcut_policy.trust import check_trust, trusted_modules
@@ -86,7 +86,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     description = _describe(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as temporary:
+    with atomic_path_alone(folder / WEIGHTS) as temporary:
         write_weights(model, str(temporary))
     write_atomic(folder / DESCRIPTION, json.dumps(description, indent=2))
 
@@ -206,6 +206,11 @@ def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping
     """
     folder = run / "checkpoints" / f"step_{step:08d}"
     temporary = folder.with_name(f".{folder.name}.tmp")
+    if not run.is_dir():
+        raise TrainingError(
+            f"the run folder {run} has gone, so that the checkpoint of update {step} cannot be written: put "
+            "it back, and go on from its last checkpoint with resume=true"
+        )
     try:
         remove_folder(temporary)
         save_model(policy, temporary)
@@ -213,18 +218,31 @@ def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+        replace_folder(temporary, folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        free = shutil.disk_usage(run).free / 2**20
         raise TrainingError(
-            f"the checkpoint of update {step} cannot be written to {folder.parent}, where {free:.0f} MiB are "
-            f"free ({first_line(error)}): make room, and go on from the one before with resume=true"
+            f"the checkpoint of update {step} cannot be written to {folder.parent}{_free(run)} "
+            f"({first_line(error)}): make room, and go on from the one before with resume=true"
         ) from error
-    remove_folder(folder)
-    temporary.rename(folder)
-    for older in list_checkpoints(run)[:-1]:
-        (older / TRAINING_STATE).unlink(missing_ok=True)
+    drop_older_states(run)
     return folder
+
+
+def drop_older_states(run: Path) -> None:
+    """Remove the training states of all checkpoints but the newest, and what a killed process has left."""
+    for path in leftovers(run):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def leftovers(run: Path) -> list[Path]:
+    """What a training would have removed if it had not been killed."""
+    states = [state for older in list_checkpoints(run)[:-1] if (state := older / TRAINING_STATE).exists()]
+    hidden = (run / "checkpoints").glob(".step_*")
+    return states + [path for path in hidden if re.fullmatch(r"\.step_\d+\.(tmp|deleted)", path.name)]
 
 
 def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
@@ -245,10 +263,39 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
 def remove_folder(folder: Path) -> None:
     """Delete a folder so that it is never seen half deleted under its name."""
     if folder.exists():
-        hidden = folder.with_name(f".{folder.name.lstrip('.')}.deleted")
+        hidden = _hidden(folder)
         shutil.rmtree(hidden, ignore_errors=True)
         folder.rename(hidden)
         shutil.rmtree(hidden)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give a finished folder its name; one that has it is deleted only when the new one is in its place."""
+    hidden = _hidden(folder)
+    if not folder.exists():
+        new.rename(folder)
+        shutil.rmtree(hidden, ignore_errors=True)
+        return
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    try:
+        new.rename(folder)
+    except OSError:
+        hidden.rename(folder)
+        raise
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _hidden(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name.lstrip('.')}.deleted")
+
+
+def _free(folder: Path) -> str:
+    """How much room there is, for a sentence; nothing of a folder that has gone."""
+    try:
+        return f", where {shutil.disk_usage(folder).free / 2**20:.0f} MiB are free"
+    except OSError:
+        return ""
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
-"""The exceptions that people who use the library are meant to read."""
+"""The exceptions that people who use the library are meant to read, and silence after them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,3 +45,14 @@ def reading(what: object, advice: str = "it is damaged: restore it from a copy")
 def first_line(error: BaseException) -> str:
     """What an error says, in a line, for a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def unraisable_ignored() -> Iterator[None]:
+    """Say nothing of errors in destructors: objects that were never finished cannot be freed in order."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

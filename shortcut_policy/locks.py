@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -45,7 +46,8 @@ class FileLock:
     def release(self) -> None:
         """Let others in; nothing happens the second time."""
         if self._file is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # a file without a lock on it is in nobody's way
+                self.path.unlink()
             # Said explicitly, because a forked worker that lives on still has the file open.
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()

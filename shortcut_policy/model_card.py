@@ -154,6 +154,15 @@ def _summary(file: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} is no summary of scripts/rollout.py: it lacks {', '.join(lacking) or 'settings'}"
         )
+    numbers = [found[name] for name in ("episodes", "score", "success")]
+    numbers += [found["settings"].get("steps", 0)]
+    pairs = [found[name] for name in ("score_ci", "success_ci")]
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) or not all(
+        isinstance(number, int | float) for number in [*numbers, *pairs[0], *pairs[1]]
+    ):
+        raise InputError(
+            f"{file} holds no numbers where a summary of scripts/rollout.py does; roll the policy out again"
+        )
     summary: dict[str, Any] = found
     return summary
 

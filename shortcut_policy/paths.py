@@ -1,10 +1,14 @@
 """Where the files that belong to the package are, in a checkout and in an installed wheel."""
 
+import fcntl
 import os
-import tempfile
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 ASSETS_DIR = PACKAGE_DIR / "assets"
@@ -25,19 +29,126 @@ def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` which replaces it only if the block ends without an error."""
+def atomic_path(path: str | Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` which replaces it only if the block ends without an error.
+
+    What a process that was killed has left of its own is used again.
+
+    Args:
+        path: Of the file.
+        suffix: Of the temporary name, for writers that go by it.
+
+    Raises:
+        OSError: With the name of ``path``, if what went wrong has none.
+    """
     path = Path(path)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = _own(path, suffix, _new_file)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``: what is made in it is renamed to ``path``, and the rest removed.
+
+    What a process that was killed has left of its own is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary, handle = _own(path, ".tmp", _new_folder)
     try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path_alone(path: Path) -> Iterator[Path]:
+    """`atomic_path` in a folder of its own, for writers that leave names of their own if they are killed.
+
+    safetensors writes beside the name that it is given and renames.
+    """
+    with _named(path), atomic_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say in an error of the system what was being written, if it has no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        # safetensors says in words alone what the system said.
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None or isinstance(error, ValueError):
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _own(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """An empty file or folder beside ``path`` that no living process has, as the system's lock on it says."""
+    for number in count():
+        temporary = path.with_name(f".{path.name}{f'.{number}' if number else ''}{suffix}")
+        try:
+            handle = make(temporary)
+        except PermissionError:
+            if temporary.exists():  # somebody else's
+                continue
+            raise
+        locked = _lock(handle, temporary)
+        if locked:
+            _empty(temporary)
+            return temporary, handle
+        os.close(handle)
+        if locked is None:
+            break
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}{suffix}")
+    return temporary, make(temporary)
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _new_folder(path: Path) -> int:
+    path.mkdir(mode=0o700, exist_ok=True)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _lock(handle: int, path: Path) -> bool | None:
+    """Lock a file or folder that is still there under its name; None where there are no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+
+
+def _empty(path: Path) -> None:
+    if path.is_file():
+        os.truncate(path, 0)
+        return
+    for left in path.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def is_stored(file: Path) -> bool:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.backbones import Mlp
 from shortcut_policy.build import build
-from shortcut_policy.errors import InputError
+from shortcut_policy.checkpoint import replace_folder, save_checkpoint
+from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.policy import Policy
 from tests.test_policy import observe
 from tests.test_trust import put
@@ -165,3 +166,33 @@ def test_a_target_that_names_nothing(tiny_policy: Policy, tmp_path: Path, name: 
         load_policy(tmp_path)
     with pytest.raises(InputError, match=re.escape(f"its _target_={name!r} is no package.Class")):
         build({"_target_": name})
+
+
+def test_a_folder_is_replaced_by_a_whole_one_or_kept(tmp_path: Path, monkeypatch) -> None:
+    old, new = tmp_path / "graph", tmp_path / ".graph.tmp"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "says").write_text(folder.name)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == new:
+            raise OSError(5, "Input/output error", str(target))
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            replace_folder(new, old)
+    assert (old / "says").read_text() == "graph"
+    replace_folder(new, old)
+    assert (old / "says").read_text() == ".graph.tmp"
+    assert [file.name for file in tmp_path.iterdir()] == ["graph"]
+
+
+def test_a_run_folder_that_vanishes_is_not_begun_anew(tiny_policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match="run has gone, so that the checkpoint of update 3 cannot be written: put"
+    ):
+        save_checkpoint(tiny_policy, tmp_path / "run", 3, {})
+    assert not (tmp_path / "run").exists()

@@ -172,8 +172,12 @@ def test_results_of_other_weights_or_none_are_refused(policy: Policy, tiny_polic
         next(policy.parameters()).add_(1)
     (tmp_path / "torn.json").write_text('{"score": 1')
     (tmp_path / "other.json").write_text('{"score": 1}')
+    put_summary(policy, tmp_path / "steps.json", None)
+    put_summary(policy, tmp_path / "interval.json", 1, score_ci=[0.5])
     for path, sentence in (
         (file, "holds 1 summaries of other weights"),
+        (tmp_path / "steps.json", "holds no numbers where a summary"),
+        (tmp_path / "interval.json", "holds no numbers where a summary"),
         (tmp_path / "none", "there is no summary.json at"),
         (tmp_path / "torn.json", "cannot be read"),
         (tmp_path / "other.json", "is no summary of scripts/rollout.py: it lacks settings, episodes"),

@@ -22,18 +22,18 @@ from omegaconf.errors import OmegaConfBaseException
 from shortcut_policy.errors import InputError, TrainingError, first_line
 from shortcut_policy.paths import CONFIG_DIR
 
-#: A file where a folder has to be, or the other way round; no rights; no space.
-UNUSABLE_PLACE = {
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
+#: What is wrong with a file that is not named, as the system says it of a write: no room, a broken disk.
+UNUSABLE_FILE = {
+    errno.EIO,
     errno.ENOSPC,
     errno.EDQUOT,
-    errno.ENAMETOOLONG,
+    errno.EFBIG,
+    errno.ENOENT,
+    errno.EROFS,
+    errno.ESTALE,
 }
+#: Not about files.
+OTHER_ERRORS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 
 
 def command(
@@ -60,6 +60,9 @@ def command(
                 job = _sweep_job()
                 if job is None:
                     print(f"error: {sentence}", file=sys.stderr)
+                    # It is the last word: what is left half made, such as a renderer without OpenGL,
+                    # would fail once more when it is freed.
+                    sys.unraisablehook = lambda unraisable: None
                     sys.exit(2)
                 print(f"error in {job}: {sentence}", file=sys.stderr)
                 failed.append(job)
@@ -82,6 +85,11 @@ def command(
                 if begun:
                     raise
                 print(f"error: the settings cannot be composed ({first_line(error)})", file=sys.stderr)
+                sys.exit(2)
+            except OSError as error:  # of the folders that Hydra makes
+                if (sentence := plain_sentence(error)) is None:
+                    raise
+                print(f"error: {sentence}", file=sys.stderr)
                 sys.exit(2)
             if failed:
                 print(f"error: {len(failed)} of the sweep's jobs failed, see above", file=sys.stderr)
@@ -119,10 +127,23 @@ def plain_sentence(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError | TrainingError):
             return str(error)
-        if isinstance(error, OSError) and error.filename and error.errno in UNUSABLE_PLACE:
-            return f"{error.filename} cannot be used ({error.strerror}): give another path"
+        if isinstance(error, OSError) and not isinstance(error, OTHER_ERRORS):
+            reason = error.strerror or first_line(error)
+            if isinstance(error.filename, str | Path) and str(error.filename):
+                return f"{error.filename} cannot be used ({reason}): {_remedy(error.errno)}"
+            if error.errno in UNUSABLE_FILE:
+                return f"a file cannot be used ({reason}): {_remedy(error.errno)}"
         error = error.__cause__
     return None
+
+
+def _remedy(number: int | None) -> str:
+    """What to do about an error of the system."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, or give another path, and give the command again"
+    if number in (errno.EIO, errno.ESTALE):
+        return "look after its disk, or give another path, and give the command again"
+    return "give another path"
 
 
 @command("train")

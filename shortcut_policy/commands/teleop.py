@@ -148,6 +148,11 @@ def make_env(settings: TeleopSettings) -> gymnasium.Env:
         env: gymnasium.Env = build({**settings.task.env, "render_mode": "rgb_array", **size})
     except (gymnasium.error.Error, ImportError) as error:
         raise InputError(f"the environment {dict(settings.task.env)} cannot be made: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # of whatever kind: it is the simulator's
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(f"the environment {dict(settings.task.env)} cannot be made: {found}") from error
     return env
 
 

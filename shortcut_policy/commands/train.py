@@ -22,6 +22,7 @@ from shortcut_policy.training.config import (
     TrainingConfig,
     parse_training,
 )
+from shortcut_policy.training.keeping import tidy_finished
 from shortcut_policy.training.parts import demonstration_dataset, make_model
 from shortcut_policy.training.run_folder import (
     check_data,
@@ -54,6 +55,7 @@ def train(config: TrainingConfig) -> Path:
     check_output(output, config.document(), config.resume)
     if has_reached(output, config.trainer.max_steps):
         print(f"reused: {output}, trained to update {config.trainer.max_steps} before")
+        tidy_finished(output, config.trainer)
         return output
     dataset = make_dataset(config)
     model = make_model(config, dataset)

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import atomic_folder, write_atomic
 
 #: First bytes of a file, by the end of its name.
 SIGNATURES = {suffix: b"\x89HDF\r\n\x1a\n" for suffix in HDF5_SUFFIXES} | {".zip": b"PK"}
@@ -91,6 +90,7 @@ def put(download: Download) -> None:
     try:
         if download.path.exists():
             print(f"{download.path}: {_check_present(download)}")
+            _drop(download)  # of a process that was killed right after it had put it in place
             return
         download.path.parent.mkdir(parents=True, exist_ok=True)
         announced = fetch(download)
@@ -287,12 +287,12 @@ def _unpack(download: Download, folder: str) -> None:
     try:
         with (
             zipfile.ZipFile(download.part) as archive,
-            tempfile.TemporaryDirectory(prefix=f".{folder}.", dir=download.path.parent) as temporary,
+            atomic_folder(download.path) as temporary,
         ):
             members = _checked(archive, download)
             root = _folder_in(archive, folder, download)
             archive.extractall(temporary, [one for one in members if one.filename.startswith(root)])
-            (Path(temporary) / root).rename(download.path)
+            (temporary / root).rename(download.path)
     except (zipfile.BadZipFile, zlib.error) as error:
         _drop(download)
         raise InputError(

@@ -3,7 +3,6 @@
 `view_page` and `view_rerun` show more of it, in a browser and in Rerun.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -159,17 +158,18 @@ def draw(source: EpisodeSource, episodes: Sequence[int], frames: Frames | None, 
 
 def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: Path, fps: float) -> None:
     """Write the episodes one after the other as an MP4."""
-    part = path.with_suffix(".part.mp4")  # the ending tells the writer what to write
     video: Any  # the plug-in's class, which has more than the declared one
     marked = ["-metadata", f"comment={MARK.decode()}"]
-    with imageio.get_writer(
-        part, fps=fps, codec="libx264", quality=7, macro_block_size=2, output_params=marked
-    ) as video:
+    with (
+        atomic_path(path, ".tmp.mp4") as part,  # the ending tells the writer what to write
+        imageio.get_writer(
+            part, fps=fps, codec="libx264", quality=7, macro_block_size=2, output_params=marked
+        ) as video,
+    ):
         for episode in tqdm(episodes, desc="episodes of the video"):
             for image in one_by_one(frames, *episode_rows(source, episode)):
                 zoom = max(1, VIDEO_SIDE // max(image.shape[:2]))
                 video.append_data(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
-    os.replace(part, path)
 
 
 def store_attributes(source: EpisodeSource) -> dict[str, Any]:

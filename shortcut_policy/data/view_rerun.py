@@ -1,6 +1,5 @@
 """A demonstration store as a file of the viewer Rerun, https://rerun.io."""
 
-import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from shortcut_policy.data.source import EpisodeSource, episode_rows, pieces, row_bytes
 from shortcut_policy.data.view import PIECE_BYTES, Frames, small_keys, spread
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import atomic_path
 
 #: The timeline of all episodes: each begins at step 0.
 TIMELINE = "step"
@@ -37,21 +37,19 @@ def write_recording(
     rerun = _import_rerun()
     rows = [episode_rows(source, episode) for episode in episodes]
     every = spread(sum(stop - start for start, stop in rows), most_frames) if frames else 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.rrd")
-    # The same store gives the same name, under which the viewer keeps its layout.
-    recording = rerun.RecordingStream("shortcut_policy", recording_id=Path(source.path).name)
-    recording.save(part)
-    for episode, (start, stop) in zip(tqdm(episodes, desc="episodes"), rows, strict=True):
-        entity = f"episode_{episode:04d}"
-        for key in small_keys(source):
-            _send_numbers(rerun, recording, source, key, f"{entity}/{key}", start, stop)
-        for name, see in frames.items():
-            for row in range(start, stop, every) if every else ():
-                recording.set_time(TIMELINE, sequence=row - start)
-                recording.log(f"{entity}/{name}/picture", _picture(rerun, see(row, row + 1)[0]))
-    recording.disconnect()  # writes what is left
-    os.replace(part, path)
+    with atomic_path(path, ".tmp.rrd") as part:
+        # The same store gives the same name, under which the viewer keeps its layout.
+        recording = rerun.RecordingStream("shortcut_policy", recording_id=Path(source.path).name)
+        recording.save(part)
+        for episode, (start, stop) in zip(tqdm(episodes, desc="episodes"), rows, strict=True):
+            entity = f"episode_{episode:04d}"
+            for key in small_keys(source):
+                _send_numbers(rerun, recording, source, key, f"{entity}/{key}", start, stop)
+            for name, see in frames.items():
+                for row in range(start, stop, every) if every else ():
+                    recording.set_time(TIMELINE, sequence=row - start)
+                    recording.log(f"{entity}/{name}/picture", _picture(rerun, see(row, row + 1)[0]))
+        recording.disconnect()  # writes what is left
 
 
 def _import_rerun() -> Any:

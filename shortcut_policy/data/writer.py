@@ -8,7 +8,8 @@ is set, and readers then ignore what lies after the last entry of ``episode_ends
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -90,9 +91,9 @@ class EpisodeWriter:
             InputError: Other keys, shapes or types than in the episodes before; different lengths; no step;
                 NaN, Inf or something that is not a number. Nothing is written then.
         """
-        arrays = self._checked(episode)
-        length = len(next(iter(arrays.values())))
-        with zarr.config.set(WRITE_ALL_CHUNKS):
+        with self._in_place(), zarr.config.set(WRITE_ALL_CHUNKS):
+            arrays = self._checked(episode)
+            length = len(next(iter(arrays.values())))
             if self.n_episodes == 0:
                 self._create(arrays)
             for key, values in arrays.items():
@@ -109,17 +110,17 @@ class EpisodeWriter:
         if self.n_episodes == 0 or RECORDING not in self._group.attrs:
             what = "there is no episode" if self.n_episodes == 0 else "the writer is closed: there is nothing"
             raise InputError(f"{self.path}: {what} to remove")
-        ends = np.asarray(self._array(ENDS)[:])
-        self.n_episodes -= 1
-        self.n_steps = int(ends[self.n_episodes - 1]) if self.n_episodes else 0
-        with zarr.config.set(WRITE_ALL_CHUNKS):
+        with self._in_place(), zarr.config.set(WRITE_ALL_CHUNKS):
+            ends = np.asarray(self._array(ENDS)[:])
+            self.n_episodes -= 1
+            self.n_steps = int(ends[self.n_episodes - 1]) if self.n_episodes else 0
             self._drop_unfinished()
 
     def close(self) -> None:
         """Mark the store as complete; further episodes need a new writer."""
         try:
             if RECORDING in self._group.attrs:
-                with zarr.config.set(WRITE_ALL_CHUNKS):
+                with self._in_place(), zarr.config.set(WRITE_ALL_CHUNKS):
                     self._drop_unfinished()
                 self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
         finally:
@@ -131,7 +132,28 @@ class EpisodeWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # What made the store vanish has been said, if it was noticed before.
+        with nullcontext() if error is None or self._is_there() else suppress(InputError):
+            self.close()
+
+    def _is_there(self) -> bool:
+        """Whether the store is where it was: zarr would begin another one in its place, without arrays."""
+        return any((self.path / name).is_file() for name in (".zgroup", "zarr.json"))
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Say it in a sentence if the store has vanished, before or while the block writes to it."""
+        gone = (
+            f"{self.path} has gone while it was written to: put it back, and record on from its last episode"
+        )
+        if not self._is_there():
+            raise InputError(gone)
+        try:
+            yield
+        except (KeyError, OSError) as error:
+            if self._is_there():
+                raise
+            raise InputError(gone) from error
 
     def _begin(self, zarr_format: Literal[2, 3], overwrite: bool, attributes: dict[str, Any]) -> None:
         """Open or create the store, behind its last whole episode."""
@@ -178,14 +200,14 @@ class EpisodeWriter:
 
     def _whole_episodes(self) -> tuple[int, int]:
         if RECORDING in self._group.attrs:
-            for leftover in self.path.rglob("*.partial"):
-                leftover.unlink()
+            self._remove_leftovers()
             ends = self._group.get(ENDS)
             if not isinstance(ends, zarr.Array) or not np.any(ends[:]):
                 return 0, 0
         elif not list(self._group.keys()):
             if any((self.path / name).exists() for name in GROUPS):
                 raise InputError(f"{self.path} holds folders that are no zarr groups; choose another path")
+            self._remove_leftovers()  # of a writer that died before it had set its first attribute
             return 0, 0
         source = ZarrSource(self.path)
         missing = [why for key, why in sorted(source.lacking.items()) if key not in source.left_out]
@@ -198,6 +220,11 @@ class EpisodeWriter:
                 f"{source.ends_name}, and a writer makes data/<key> and {ENDS} alone; choose another path"
             )
         return len(source.episode_ends), int(source.episode_ends[-1])
+
+    def _remove_leftovers(self) -> None:
+        """What zarr has not renamed yet where a writer died."""
+        for leftover in self.path.rglob("*.partial"):
+            leftover.unlink()
 
     def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
         if dict(self._group.attrs) != attributes:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.images.image_set import ImageSet, ImageSource
-from shortcut_policy.paths import atomic_path, is_stored
+from shortcut_policy.paths import atomic_path_alone, is_stored
 from shortcut_policy.provenance import code_hash, library_versions, short_hash
 from shortcut_policy.settings import Count, Positive, Seed
 
@@ -116,7 +116,7 @@ def trained_classifier(
     if not is_stored(file):
         fit(network, source, settings, device)
         described = {"accuracy": str(network.accuracy), "seconds": str(network.seconds)}
-        with atomic_path(file) as temporary:
+        with atomic_path_alone(file) as temporary:
             save_file(network.state_dict(), temporary, described | {"settings": json.dumps(asdict(settings))})
     network.load_state_dict(load_file(file))
     with safe_open(file, "pt") as stored:

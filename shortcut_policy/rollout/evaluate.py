@@ -301,6 +301,11 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
             env: gymnasium.Env = build(spec)
         except (gymnasium.error.Error, ImportError) as error:
             raise InputError(f"the environment {spec} cannot be made: {error}") from error
+        except InputError:
+            raise
+        except Exception as error:  # of whatever kind: it is the simulator's
+            found = f"{type(error).__name__}: {error}"
+            raise InputError(f"the environment {spec} cannot be made: {found}") from error
         return env
 
     return make

@@ -1,7 +1,8 @@
 """Videos and paths of chosen episodes, written while they are played."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import gymnasium
 import imageio.v2 as imageio
 import numpy as np
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.paths import atomic_path
 
 #: Frames a second of environments that do not say.
@@ -58,17 +59,18 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._poses:
             self._first = rendered(self.env)
         if seed in self._video_seeds:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = open_video(self._film(".part"), self.env.metadata.get("render_fps") or FPS)
+            with _written(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._writer = open_video(self._film(".part"), self.env.metadata.get("render_fps") or FPS)
             self._size = None
-            self._writer.append_data(self._frame(obs))
+            self._append(obs)
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and record."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self._writer:
-            self._writer.append_data(self._frame(obs))
+            self._append(obs)
         if self._poses:
             self._poses.append(_poses(info))
         if terminated or truncated:
@@ -78,9 +80,15 @@ class EpisodeRecorder(gymnasium.Wrapper):
     def close(self) -> None:
         """Drop a film that was cut short."""
         if self._writer:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
             self._film(".part").unlink(missing_ok=True)
         super().close()
+
+    def _append(self, obs: Any) -> None:
+        frame = self._frame(obs)
+        with _written(self._folder):
+            self._writer.append_data(frame)
 
     def _frame(self, obs: Any) -> np.ndarray:
         scene = rendered(self.env)
@@ -92,17 +100,30 @@ class EpisodeRecorder(gymnasium.Wrapper):
 
     def _finish(self) -> None:
         if self._writer:
-            self._writer.close()
-            self._writer = None
-            os.replace(self._film(".part"), self._film())
+            with _written(self._folder):
+                self._writer.close()
+                self._writer = None
+                os.replace(self._film(".part"), self._film())
         if self._poses:
-            poses = np.stack(self._poses)
-            with atomic_path(self._folder / f"episode_{self._seed}.npz") as path, path.open("wb") as file:
-                last = rendered(self.env)
+            poses, last = np.stack(self._poses), rendered(self.env)
+            place = self._folder / f"episode_{self._seed}.npz"
+            with _written(self._folder), atomic_path(place) as path, path.open("wb") as file:
                 np.savez_compressed(file, agent=poses[:, 0], block=poses[:, 1], first=self._first, last=last)
 
     def _film(self, suffix: str = "") -> Path:
         return self._folder / f"episode_{self._seed}{suffix}.mp4"
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Tell a film that cannot be written from a failure of the environment, which loses an episode."""
+    try:
+        yield
+    except OSError as error:  # imageio says by one, in many lines, that ffmpeg has ended
+        raise InputError(
+            f"films and paths cannot be written to {folder} ({first_line(error)}): make room or choose "
+            "another output, or give videos=0 and plot=false"
+        ) from error
 
 
 def _poses(info: dict[str, Any]) -> np.ndarray:
@@ -152,8 +173,10 @@ def tile_videos(paths: Sequence[Path], output: Path, columns: int = 4, border: i
     Frames are streamed, so memory does not grow with the length.
     """
     readers: list[Any] = [imageio.get_reader(path) for path in paths]
-    part = output.with_name(f"{output.stem}.part.mp4")
-    with open_video(part, readers[0].get_meta_data()["fps"]) as writer:
+    with (
+        atomic_path(output, ".tmp.mp4") as part,
+        open_video(part, readers[0].get_meta_data()["fps"]) as writer,
+    ):
         streams = [iter(reader) for reader in readers]
         frames = [next(stream) for stream in streams]
         running = True
@@ -164,7 +187,6 @@ def tile_videos(paths: Sequence[Path], output: Path, columns: int = 4, border: i
             frames = [frame if new is None else new for frame, new in zip(frames, following, strict=True)]
     for reader in readers:
         reader.close()
-    os.replace(part, output)
 
 
 def _grid(frames: Sequence[np.ndarray], columns: int, border: int) -> np.ndarray:

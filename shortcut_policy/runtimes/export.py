@@ -20,12 +20,13 @@ from shortcut_policy.checkpoint import (
     package_versions,
     read_description,
     remove_folder,
+    replace_folder,
     write_description,
 )
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import atomic_path_alone, write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
 from shortcut_policy.runtimes.formats import FORMATS, Call, Format, Programs, find_format
@@ -134,11 +135,11 @@ def write_export(
             "export_seconds": round(time.perf_counter() - started, 1),
         }
         write_description(policy, temporary / DESCRIPTION)
-        save_file(policy.normalizer.state_dict(), temporary / STATISTICS)
+        with atomic_path_alone(temporary / STATISTICS) as part:
+            save_file(policy.normalizer.state_dict(), part)
         write_atomic(temporary / EXAMPLE, example_script(manifest, found.example()))
         write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        remove_folder(folder)
-        temporary.rename(folder)
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest

@@ -6,7 +6,6 @@ import http
 import logging
 import math
 import ssl
-import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -236,7 +235,10 @@ class PolicyServer(BackgroundServer):
         if isinstance(error, InputError):
             self._metrics.requests.labels("refused").inc()
             # One line, and not all that the client itself has sent.
-            return textwrap.shorten(str(error), LONGEST_SENTENCE, placeholder=" ...")
+            sentence = " ".join(str(error).split())
+            return (
+                sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 4]} ..."
+            )
         LOG.error("a request failed", exc_info=error)
         self._metrics.requests.labels("failed").inc()
         return "the server could not answer this request; its log says why"

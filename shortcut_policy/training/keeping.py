@@ -1,12 +1,23 @@
 """Which checkpoints of a run are kept."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.checkpoint import checkpoint_step, list_checkpoints, read_metadata, remove_folder
+from shortcut_policy.checkpoint import (
+    checkpoint_step,
+    drop_older_states,
+    leftovers,
+    list_checkpoints,
+    read_metadata,
+    remove_folder,
+)
+from shortcut_policy.errors import InputError
 from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.run_folder import only_training
 
 
 def selected_by_score(values: Mapping[str, float]) -> dict[str, Any]:
@@ -21,12 +32,30 @@ def selected_by_error(values: Mapping[str, float]) -> dict[str, Any]:
     return {"name": name, "score": -values[name]}
 
 
+def tidy(run: Path, config: TrainerConfig) -> None:
+    """Finish what a killed training had begun to remove."""
+    drop_older_states(run)
+    remove_others(run, config)
+
+
+def tidy_finished(run: Path, config: TrainerConfig) -> None:
+    """The same for a run that has reached its end, where nothing is to be written if nothing is left."""
+    if (leftovers(run) or _others(run, config)) and int(os.environ.get("RANK", 0)) == 0:
+        with suppress(InputError, OSError), only_training(run):
+            tidy(run, config)
+
+
 def remove_others(run: Path, config: TrainerConfig) -> None:
     """Remove the checkpoints that are neither among the newest nor the best nor regular ones.
 
     A run that goes on may be watched otherwise, without rollouts or at other step counts. Scores of different
     names cannot be compared, so the best are kept of each name.
     """
+    for folder in _others(run, config):
+        remove_folder(folder)
+
+
+def _others(run: Path, config: TrainerConfig) -> set[Path]:
     older = list_checkpoints(run)[: -config.keep_last]
     scores: dict[str | None, dict[Path, float]] = defaultdict(dict)
     for folder in older:
@@ -37,5 +66,4 @@ def remove_others(run: Path, config: TrainerConfig) -> None:
     best = {folder for folders in ranked for folder in folders[: config.keep_best]}
     every = config.keep_every
     regular = {folder for folder in older if every and checkpoint_step(folder) % every == 0}
-    for folder in set(older) - best - regular:
-        remove_folder(folder)
+    return set(older) - best - regular

@@ -10,6 +10,7 @@ from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
 from shortcut_policy.data.fields import ACTION, SIZES
+from shortcut_policy.encoders.per_task import FittedEncoder
 from shortcut_policy.encoders.weights import load_weights
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model, build_model
@@ -26,6 +27,8 @@ from shortcut_policy.trust import trusted_in
 
 #: By which data that are scaled to [-1, 1] may leave it.
 BOUND_ROUNDING = 1e-4
+#: Windows at a time that an encoder is fitted to.
+FITTED_WINDOWS = 4096
 
 
 @runtime_checkable
@@ -61,7 +64,7 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
             model = build_model(spec)
         if config.encoder_weights is not None and not saved:
             load_weights(model.encoder, config.encoder_weights)
-        model.normalizer = dataset.fit_normalizer()
+        _fit(model, dataset)
     elif saved:
         # A run that goes on has its own weights, and may outlive the checkpoint that it began from.
         model = load_model(saved[-1], trust=trust).train()
@@ -150,7 +153,7 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
     if isinstance(model, Policy) and isinstance(dataset, DemonstrationDataset):
         _check_fits(model, dataset)
     if not model.normalizer.fitted:
-        model.normalizer = dataset.fit_normalizer()
+        _fit(model, dataset)
     _check_bounded(model, dataset)
     known = model.metadata
     if "train_steps" in known:  # of another training
@@ -162,6 +165,15 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
     described = describe(model, dataset, trainer, seed, cpu)
     task = {key: value for key, value in known.get("task", {}).items() if value is not None}
     model.metadata = described | known | {"task": described["task"] | task}
+
+
+def _fit(model: Model, dataset: LearnedFrom) -> None:
+    """Statistics of the training data for the normaliser, and for an encoder that has some of its own."""
+    model.normalizer = dataset.fit_normalizer()
+    if isinstance(model.encoder, FittedEncoder) and isinstance(dataset, DemonstrationDataset):
+        observed = (dataset.batch(part)["obs"] for part in dataset.train.split(FITTED_WINDOWS))
+        normalize = model.normalizer.normalize
+        model.encoder.fit({name: normalize(name, x) for name, x in obs.items()} for obs in observed)
 
 
 def _check_bounded(model: Model, dataset: LearnedFrom) -> None:

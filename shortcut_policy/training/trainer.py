@@ -31,7 +31,7 @@ from shortcut_policy.training.batches import BatchStream, LearnedFrom, seeded_ge
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.cuda_graph import Compute, CudaGraph
 from shortcut_policy.training.failure import not_finite
-from shortcut_policy.training.keeping import remove_others, selected_by_error, selected_by_score
+from shortcut_policy.training.keeping import remove_others, selected_by_error, selected_by_score, tidy
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.parts import prepare
@@ -156,6 +156,8 @@ class Trainer:
         checkpoints = list_checkpoints(self.output)
         if not checkpoints:
             return
+        if self.accelerator.is_main_process:
+            tidy(self.output, self.config)
         known = read_metadata(checkpoints[-1])
         now, step = self.config.max_steps, checkpoint_step(checkpoints[-1])
         change = check_length(self.output, self.model.objective, known.get("max_steps", now), now, step)

@@ -145,7 +145,7 @@ def test_a_launcher_that_is_not_there_or_cannot_start_jobs_is_told(
     with pytest.raises(SystemExit, match="2"):
         give(cli.benchmark, "-m", *overrides)
     assert "workers=... starts jobs of its own: leave --multirun out" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out/parts").exists()
     # Without the programs of SLURM.
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="2"):

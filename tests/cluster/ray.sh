@@ -10,7 +10,7 @@ action=${1:?start, kill-node or stop}
 folder=$(realpath -m "${2:?a folder}")
 port=26379
 # Starting takes long where other programs want the cores, and a raylet gives up after 15 seconds.
-export RAY_raylet_start_wait_time_s=60 RAY_health_check_initial_delay_ms=120000 RAY_health_check_timeout_ms=60000
+export RAY_worker_niceness=0 RAY_raylet_start_wait_time_s=60 RAY_health_check_initial_delay_ms=120000 RAY_health_check_timeout_ms=60000
 
 # The raylets of this folder's cluster.
 raylets() {

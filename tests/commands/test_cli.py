@@ -1,4 +1,10 @@
-"""What Hydra refuses is one sentence and status 2, too."""
+"""What Hydra refuses, and what the system says of files, is one sentence and status 2, too."""
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -23,3 +29,70 @@ def test_what_hydra_refuses_is_one_sentence(given, sentence, give, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: ") and sentence in said and said.count("\n") == 1
     assert "To append" not in said and "HYDRA_FULL_ERROR" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.EIO, "Input/output error", "run/x"),
+            "run/x cannot be used (Input/output error): look af",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "a file cannot be used (No space left on device): m",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "a"),
+            "a cannot be used (Read-only file system): give an",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "gone/a"),
+            "gone/a cannot be used (No suc",
+        ),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), None),
+        (OSError("libGL.so.1: cannot open shared object file"), None),
+        (RuntimeError("not the user's"), None),
+    ],
+)
+def test_what_the_system_says_of_a_file_is_one_sentence(error, sentence):
+    said = cli.plain_sentence(error)
+    assert said is None if sentence is None else said.startswith(sentence)
+    try:
+        raise KeyError("the writer's own") from error
+    except KeyError as outer:
+        assert cli.plain_sentence(outer) == said
+
+
+def test_nothing_is_said_after_the_sentence(tmp_path):
+    """A renderer that was never finished fails once more when it is freed."""
+    (tmp_path / "drawing.py").write_text(
+        textwrap.dedent("""
+            import gymnasium
+            from shortcut_policy.errors import InputError
+
+            class Renderer:
+                def __init__(self):
+                    raise RuntimeError("no screen")
+                def __del__(self):
+                    self.context.free()
+
+            class Drawing:
+                def __init__(self, **_):
+                    try:
+                        Renderer()
+                    except RuntimeError as error:
+                        raise InputError("drawing needs a screen") from error
+        """)
+    )
+    command = [sys.executable, "-c", "from shortcut_policy.commands.cli import render; render()"]
+    done = subprocess.run(
+        [*command, "task=pusht", "renderer={_target_: drawing.Drawing}", "output=images.zarr"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: drawing needs a screen\n"

@@ -118,6 +118,16 @@ def test_a_file_arrives_and_is_not_fetched_twice(server, target, capsys):
     assert target.read_bytes() == HDF5
 
 
+def test_what_a_process_left_that_was_killed_right_after_is_removed(server, target, capsys):
+    """Between the last rename and the removal of what had been fetched."""
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(HDF5)
+    for name in ("part", "part.version"):
+        target.with_name(f"{target.name}.{name}").write_bytes(b"of an archive")
+    download(url=server.url, output=target)
+    assert server.asked == [] and left(target) == [target.name]
+
+
 def test_a_folder_is_not_the_file_in_it(server, tmp_path):
     with pytest.raises(InputError, match=rf"is a folder; .* such as output={tmp_path}/low_dim\.hdf5$"):
         download(url=server.url, output=tmp_path)

@@ -34,6 +34,17 @@ class Recorder:
         before = self.step()
         until(self.page, lambda: self.step() >= before + more)
 
+    def still(self) -> int:
+        """Wait until half a second passes without a step; returns the last one's number."""
+
+        def stands() -> bool:
+            before = self.step()
+            self.page.wait_for_timeout(500)
+            return self.step() == before
+
+        until(self.page, stands)
+        return self.step()
+
     def place(self, x: float, y: float) -> dict[str, float]:
         """Where a place of Push-T, in its pixels, is on the page."""
         box = self.box

@@ -64,11 +64,17 @@ class Pad(Recorder):
     def button(self, number, down):
         self.run(f"pad.buttons[{number}].pressed = {str(down).lower()}")
 
-    def press(self, number):
-        """Long enough for the page to see it, which looks once a tick."""
-        for down in (True, False):
-            self.button(number, down)
-            self.page.wait_for_timeout(300)
+    def press(self, number, seen):
+        """Hold a button until something is seen, and let go; the page looks once a tick."""
+        self.button(number, True)
+        seen()
+        self.button(number, False)
+        self.page.wait_for_timeout(500)
+
+    def press_in_episode(self, number):
+        """Hold a button for some steps, and let go."""
+        self.press(number, lambda: self.wait_steps(2))
+        self.wait_steps(2)
 
 
 def action(gripper=OPEN, **moves):
@@ -83,8 +89,7 @@ def test_sticks_and_buttons_are_actions(browser_page, server, store):
     browser_page.add_init_script(PAD)
     pad = Pad(browser_page, server)
     given = [action()]
-    pad.press(START)
-    pad.says("#phase", "Recording")
+    pad.press(START, lambda: pad.says("#phase", "Recording"))
     pad.wait_steps(2)
     for number, value, meant in (
         (0, 1.0, {"y": 1.0}),
@@ -105,22 +110,18 @@ def test_sticks_and_buttons_are_actions(browser_page, server, store):
         pad.button(number, False)
         given += [action(**meant), action()]
         pad.wait_steps(3)
-    pad.press(A)
+    pad.press_in_episode(A)
     given.append(action(CLOSED))
-    pad.wait_steps(2)
     # Loaded again in the middle, the page does not open the hand.
     browser_page.reload()
     pad.says("#phase", "Recording")
     pad.wait_steps(3)
-    pad.press(A)
+    pad.press_in_episode(A)
     given.append(action())
+    pad.press(START, lambda: pad.says("#note", "stored episode 0"))
+    pad.press(START, lambda: pad.says("#phase", "Recording"))
     pad.wait_steps(2)
-    pad.press(START)
-    pad.says("#note", "stored episode 0")
-    pad.press(START)
-    pad.wait_steps(2)
-    pad.press(B)
-    pad.says("#note", "discarded")
+    pad.press(B, lambda: pad.says("#note", "discarded"))
     source = ZarrSource(store)
     (rows,) = source.episode_ends
     merged = [given[0]]

@@ -1,10 +1,13 @@
 """Pictures that no policy looks at are not drawn, and that changes nothing."""
 
+import errno
+
 import gymnasium
 import numpy as np
 import pytest
 
 from shortcut_envs.pusht import env as pusht
+from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.episode import ActionChunkEpisode
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 
@@ -64,3 +67,25 @@ def test_a_film_shows_every_step(drawn: list[int], tmp_path):
         assert len(drawn) == pictures
         recorder.close()
         recorder._writer = None
+
+
+@pytest.mark.parametrize("moment", ["reset", "step", "end"])
+def test_a_film_that_cannot_be_written_is_no_failure_of_the_environment(monkeypatch, tmp_path, moment):
+    """An episode that a full disk ended would count as one without success."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recorder = EpisodeRecorder(make(render_mode="rgb_array", max_steps=8), tmp_path, [0], [])
+    episode = ActionChunkEpisode(recorder, N_OBS_STEPS, N_ACTION_STEPS)
+    if moment == "reset":
+        monkeypatch.setattr("shortcut_policy.rollout.recorder.open_video", full)
+    else:
+        episode.reset(seed=0)
+        monkeypatch.setattr(recorder._writer, "append_data" if moment == "step" else "close", full)
+    with pytest.raises(
+        InputError, match=r"films and paths cannot be written to .* \(.*No space left on device\)"
+    ):
+        episode.reset(seed=0) if moment == "reset" else episode.step(chunks()[0])
+    episode.close()
+    assert list(tmp_path.iterdir()) == []

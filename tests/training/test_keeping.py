@@ -7,7 +7,12 @@ import pytest
 
 from shortcut_policy.checkpoint import list_checkpoints
 from shortcut_policy.training.config import TrainerConfig
-from shortcut_policy.training.keeping import remove_others, selected_by_error, selected_by_score
+from shortcut_policy.training.keeping import (
+    remove_others,
+    selected_by_error,
+    selected_by_score,
+    tidy_finished,
+)
 
 ERROR = {"loss": 0.5, "action_error_4": 20.0, "action_error_1": 30.0}
 
@@ -54,3 +59,21 @@ def test_what_a_checkpoint_is_selected_by_has_its_name():
     assert selected_by_error(ERROR) == {"name": "action_error_4", "score": -20.0}
     assert selected_by_error({"loss": 0.5}) == {"name": "loss", "score": -0.5}
     assert selected_by_score({"score_2": 0.3, "success_2": 0.1}) == {"name": "score_2", "score": 0.3}
+
+
+def test_what_a_killed_training_had_begun_to_remove_is_removed(tmp_path: Path) -> None:
+    """It was killed after its last checkpoint had got its name, so that nothing is left to train."""
+    run = make_run(tmp_path, [error(30.0), error(20.0), error(10.0)])
+    checkpoints = run / "checkpoints"
+    for folder in list_checkpoints(run)[1:]:
+        (folder / "training_state.pt").touch()
+    for left in (".step_00000001.tmp", ".step_00000000.deleted", ".step_of_somebody"):
+        (checkpoints / left).mkdir()
+    config = TrainerConfig(keep_last=1, keep_best=1)
+    tidy_finished(run, config)
+    assert [folder.name for folder in list_checkpoints(run)] == ["step_00000001", "step_00000002"]
+    assert [file.parent.name for file in checkpoints.glob("*/training_state.pt")] == ["step_00000002"]
+    assert [file.name for file in checkpoints.glob(".*")] == [".step_of_somebody"]
+    before = (checkpoints.stat().st_mtime_ns, run.stat().st_mtime_ns)
+    tidy_finished(run, config)
+    assert (checkpoints.stat().st_mtime_ns, run.stat().st_mtime_ns) == before, "nothing is left to be done"

@@ -53,7 +53,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         after_success: int | None = 0,
         render_mode: str | None = None,
         render_size: int = 256,
-        render_camera: str = "corner2",
+        render_camera: str = "corner4",
         max_steps: int = LONGEST,
     ) -> None:
         self.tasks = tasks_of(task)

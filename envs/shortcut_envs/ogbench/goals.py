@@ -132,14 +132,17 @@ def _button(simulation: Any, button: int) -> Subgoal:
 
 
 def _drawer(simulation: Any, goal: float) -> Subgoal:
-    handle = np.array(simulation._data.site_xpos[simulation._drawer_site_id])
-    handle[1] += goal - float(simulation._data.joint("drawer_slide").qpos[0])
-    told = {"target_drawer_pos": np.array([goal]), "target_drawer_handle_pos": handle}
-    return Subgoal("drawer", told)
+    handle = _handle_at(simulation, "drawer_slide", simulation._drawer_site_id, goal)
+    return Subgoal("drawer", {"target_drawer_pos": np.array([goal]), "target_drawer_handle_pos": handle})
 
 
 def _window(simulation: Any, goal: float) -> Subgoal:
-    handle = np.array(simulation._data.site_xpos[simulation._window_site_id])
-    handle[0] += goal - float(simulation._data.joint("window_slide").qpos[0])
-    told = {"target_window_pos": np.array([goal]), "target_window_handle_pos": handle}
-    return Subgoal("window", told)
+    handle = _handle_at(simulation, "window_slide", simulation._window_site_id, goal)
+    return Subgoal("window", {"target_window_pos": np.array([goal]), "target_window_handle_pos": handle})
+
+
+def _handle_at(simulation: Any, slide: str, handle: int, goal: float) -> np.ndarray:
+    """(3,) where a handle is when its slide is at ``goal``."""
+    joint = simulation._data.joint(slide)
+    there: np.ndarray = simulation._data.site_xpos[handle] + joint.xaxis * (goal - float(joint.qpos[0]))
+    return there

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_envs.opengl import INSTALL
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, unraisable_ignored
 
 #: Geometry that is for collisions only, which robosuite hides too.
 COLLISION_GROUP = 0
@@ -71,11 +71,15 @@ class Drawing:
         buffer.offwidth, buffer.offheight = (
             max(side, self.size) for side in (buffer.offwidth, buffer.offheight)
         )
-        try:
-            with warnings.catch_warnings(action="ignore"):
+        failure = ""
+        # What is half made is freed where the error ends, and mujoco's half-made parts fail at that, too.
+        with warnings.catch_warnings(action="ignore"), unraisable_ignored():
+            try:
                 self._renderer = mujoco.Renderer(model, self.size, self.size)
-        except Exception as error:
-            raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+            except Exception as error:
+                failure = f"{type(error).__name__}: {error}"
+        if failure:
+            raise InputError(f"rendering failed ({failure}): {INSTALL}")
         # One that is left to the end of the program would be freed after OpenGL is, which prints an error.
         atexit.register(self._renderer.close)
         self._data = mujoco.MjData(model)
