@@ -213,7 +213,7 @@ def _whole(value: Any) -> Any:
     value = _number(value)
     if isinstance(value, int) or not isinstance(value, Real):
         return value
-    return int(value) if float(value).is_integer() else value
+    return int(float(value)) if float(value).is_integer() else value
 
 
 def _real(value: Any) -> Any:

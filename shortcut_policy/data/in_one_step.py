@@ -37,7 +37,7 @@ def in_one_step(output: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
             print(f"removed {partial}, which a run that was killed has left", file=sys.stderr)
         try:
-            partial.mkdir()
+            _make(partial, output)
             yield partial / output.name
             if output.exists():
                 raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
@@ -55,7 +55,16 @@ def in_one_step(output: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def _make(partial: Path, output: Path) -> None:
+    try:
+        partial.mkdir()
+    except FileNotFoundError as error:  # of a folder that is there: it is not of a disk
+        raise InputError(f"{output} cannot be made in {output.parent}: choose another place") from error
+
+
 def _is_full(error: Exception, folder: Path) -> bool:
     """Whether an error is one of room; HDF5 says so in words alone, and in several."""
-    unsaid = isinstance(error, OSError | RuntimeError) and shutil.disk_usage(folder).free < FULL_BYTES
-    return unsaid or getattr(error, "errno", None) in NO_ROOM
+    number = getattr(error, "errno", None)
+    if number is not None or not isinstance(error, OSError | RuntimeError):
+        return number in NO_ROOM
+    return shutil.disk_usage(folder).free < FULL_BYTES

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,19 @@ class JoinedSource:
             low, high = max(start - first, 0), min(stop - first, int(part.source.episode_ends[-1]))
             if low < high:
                 rows = part.rows(key, int(low), int(high))
-                if key in self._renumbered:
-                    rows = self._renumbered[key][number][rows.astype(np.int64)].astype(rows.dtype)
-                found.append(rows)
+                found.append(self._numbered(key, number, rows) if key in self._renumbered else rows)
         return np.concatenate(found)
+
+    def _numbered(self, key: str, part: int, rows: np.ndarray) -> np.ndarray:
+        table, numbers = self._renumbered[key][part], rows.astype(np.int64)
+        known = (numbers >= 0) & (numbers < len(table))
+        known &= table[np.where(known, numbers, 0)] >= 0
+        if not known.all():
+            raise InputError(
+                f"{key} of {self.paths[part]} holds {numbers[~known][0]}, a task that it does not "
+                "name; add it to meta/, or drop those episodes"
+            )
+        return table[numbers].astype(rows.dtype)
 
 
 def join(parts: Sequence[Recording]) -> Recording:
@@ -117,8 +127,9 @@ def _check_joins(one: Recording, other: Recording) -> None:
 
 
 def _kind(recording: Recording) -> dict[str, Any]:
-    """Its format, and what a store was before."""
-    return {"the format": " of ".join(filter(None, (recording.format, recording.origin)))}
+    """Its format, what a store was before, and whether tasks have words."""
+    named = {"the list of tasks": "there"} if _tasks(recording) else {}
+    return {"the format": " of ".join(filter(None, (recording.format, recording.origin)))} | named
 
 
 def _environment(recording: Recording) -> dict[str, Any]:
@@ -156,7 +167,7 @@ def _task_tables(parts: Sequence[Recording]) -> dict[str, Sequence[np.ndarray]]:
     tables = []
     for part in parts:
         tasks = _tasks(part)
-        table = np.arange(max(tasks, default=0) + 1)
+        table = np.full(max(tasks, default=0) + 1, -1)
         for number, task in tasks.items():
             table[number] = numbers[task]
         tables.append(table)
@@ -227,7 +238,8 @@ class _Joint:
         if any(value is None for value in values):
             return None
         if place in SUMS:
-            return sum(values)
+            counted = all(isinstance(value, Real) for value in values)
+            return sum(values) if counted else None
         if place == TASKS:
             return {str(number): task for number, task in enumerate(_all_tasks(self._parts))}
         if place.startswith(LAST):
@@ -235,22 +247,24 @@ class _Joint:
         first, *others = (opened({"": _array(value)}) for value in values)
         return values[0] if all(same(first, other) for other in others) else None
 
-    def _mask(self, values: list[Any]) -> np.ndarray:
-        """Names of demonstrations, as they are called now."""
-        listed: list[str] = []
+    def _mask(self, values: list[Any]) -> np.ndarray | None:
+        """Names of demonstrations, as they are called now; None if a mask lists something else."""
+        listed: list[str | None] = []
         for number, value in enumerate(values):
-            names = np.array([], "S") if value is None else np.asarray(_array(value)).astype("S")
-            now = [self._renamed(number, name.decode()) for name in names]
-            listed += [name for name in now if name is not None]
-        return np.array(listed, dtype="S")
+            names = [] if value is None else np.asarray(_array(value)).ravel().tolist()
+            texts = [
+                name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names
+            ]
+            listed += [self._renamed(number, text) for text in texts]
+        return None if None in listed else np.array(listed, dtype="S")
 
     def _differs(self, place: str, values: list[Any]) -> str:
         what = "attribute" if "/@" in place else "array"
         paths = [Path(part.source.path).name for part in self._parts]
-        of = " and ".join(
-            f"{in_words(value) if what == 'attribute' or value is None else 'another one'} in {path}"
-            for path, value in zip(paths, values, strict=True)
-        )
+        words = [
+            in_words(value) if what == "attribute" or value is None else "another one" for value in values
+        ]
+        of = " and ".join(f"{word} in {path}" for word, path in zip(words, paths, strict=True))
         return f"{what} {place}, which is {of}"
 
 

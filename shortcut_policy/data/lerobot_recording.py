@@ -9,7 +9,14 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.lerobot_meta import INFO
 from shortcut_policy.data.lerobot_source import LeRobotSource
-from shortcut_policy.data.recording import OBS, Recording, noted_attributes, parse_note
+from shortcut_policy.data.recording import (
+    OBS,
+    Recording,
+    check_note,
+    check_noted,
+    noted_attributes,
+    parse_note,
+)
 from shortcut_policy.data.source import episode_rows
 
 FORMAT = "lerobot"
@@ -35,14 +42,15 @@ def read_lerobot(path: Path) -> Recording:
     """
     source = LeRobotSource(path)
     file = path / NOTE
-    note = parse_note(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
+    text = file.read_text(encoding="utf-8") if file.is_file() else "{}"
+    note = check_note(parse_note(text, str(file)), str(file))
     made = {*COUNTERS, *note.get("made", ())} | ({TIMESTAMP} if _is_regular(source) else set())
     columns = {note.get("paths", {}).get(key, path_of(key)): key for key in source.keys if key not in made}
     rest: dict[str, Any] = {}
     if TASK not in note.get("made", ()):
         rest = {f"/@{name}": source.attributes.get(name) for name in SAID}
         rest["/@tasks"] = {str(number): task for number, task in source.tasks.items()}
-    return Recording(
+    recording = Recording(
         source,
         FORMAT,
         columns,
@@ -53,6 +61,7 @@ def read_lerobot(path: Path) -> Recording:
         shapes={place: tuple(shape) for place, shape in note.get("shapes", _scalars(columns)).items()},
         channels_first=frozenset(note.get("channels_first", ())),
     )
+    return check_noted(recording, str(file))
 
 
 def is_lerobot(path: Path) -> bool:

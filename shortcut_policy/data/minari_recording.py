@@ -11,7 +11,16 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.hdf5_file import create_hdf5
 from shortcut_policy.data.minari_source import EPISODE, MAIN, METADATA, OBSERVATIONS, MinariSource, is_minari
-from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, foreign, noted_attributes
+from shortcut_policy.data.recording import (
+    OBS,
+    SMALL,
+    Large,
+    Recording,
+    check_note,
+    check_noted,
+    foreign,
+    noted_attributes,
+)
 from shortcut_policy.data.robomimic_recording import Walk
 from shortcut_policy.data.robomimic_writer import put
 from shortcut_policy.paths import write_atomic
@@ -36,7 +45,8 @@ def read_minari(path: Path) -> Recording:
         InputError: See `MinariSource`.
     """
     source = MinariSource(path)
-    note = source.metadata.get(NOTE, {})
+    where = f"'{NOTE}' in {METADATA} of {path}"
+    note = check_note(source.metadata.get(NOTE, {}), where)
     made = note.get("made", [])
     columns = {
         note.get("paths", {}).get(place, _path(place)): key
@@ -64,7 +74,7 @@ def read_minari(path: Path) -> Recording:
         *(f"the last row of {key}, which only some episodes have" for key in source.uneven),
     ]
     held = {**({FORMAT: rest} if rest else {}), **noted_attributes(note)}
-    return Recording(source, FORMAT, columns, keys, names, held, unheld)
+    return check_noted(Recording(source, FORMAT, columns, keys, names, held, unheld), where)
 
 
 def lost_in_minari(recording: Recording) -> list[str]:

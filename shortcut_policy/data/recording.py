@@ -13,6 +13,7 @@ from tqdm import tqdm
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.source import EpisodeSource, episode_rows
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import parse
 
 #: Group of the observations in a path.
 OBS = "obs/"
@@ -203,6 +204,46 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, np.bool_ | np.int64):
         return value.item()
     return value.item() if isinstance(value, np.float64) and np.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What an earlier conversion may have left, see `Recording.note` and the writers."""
+
+    format: str = ""
+    names: Sequence[str] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    channels_first: Sequence[str] = ()
+    made: Sequence[str] = ()
+
+
+def check_note(values: Any, where: str) -> dict[str, Any]:
+    """What an earlier conversion left; `InputError` if somebody changed it."""
+    try:
+        parse(_Note, values, "it")
+    except InputError as error:
+        raise InputError(
+            f"{where}, which a conversion wrote, cannot be read ({error}); convert again, or remove it"
+        ) from error
+    return dict(values)
+
+
+def check_noted(recording: Recording, where: str) -> Recording:
+    """Raise `InputError` unless what a conversion noted fits the rows; somebody may have changed them."""
+    sizes = all(
+        np.prod(recording.shape(path)) == np.prod(recording.source.shapes[key])
+        for path, key in recording.columns.items()
+    )
+    known = recording.columns.keys() <= recording.keys.keys()
+    if len(recording.names) != len(recording.source.episode_ends) or not sizes or not known:
+        raise InputError(
+            f"{where}, which a conversion wrote, is of other episodes or keys than are there: convert again, "
+            "or remove it"
+        )
+    return recording
 
 
 def parse_note(text: str, where: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from shortcut_policy.data.recording import (
     SMALL,
     Large,
     Recording,
+    check_note,
+    check_noted,
     decode,
     encode,
     parse_note,
@@ -53,7 +55,7 @@ def read_robomimic(path: Path) -> Recording:
     repaired = None if note else _repaired(path, columns)
     if repaired is not None:
         derived[OBJECT] = lambda e: repaired.read(OBJECT, *episode_rows(repaired, e))
-    return Recording(
+    recording = Recording(
         stored,
         FORMAT,
         columns,
@@ -63,6 +65,7 @@ def read_robomimic(path: Path) -> Recording:
         walk.unheld,
         derived,
     )
+    return check_noted(recording, f"the group {FOREIGN} of {path}")
 
 
 def write_robomimic(recording: Recording, output: Path, env_args: str | None = None) -> None:
@@ -171,10 +174,11 @@ def _foreign(file: Any, path: str) -> tuple[dict[str, dict[str, Any]], dict[str,
     rest: dict[str, dict[str, Any]] = {}
     note: dict[str, Any] = {}
     for name, group in file.get(FOREIGN, {}).items():
-        found = parse_note(group.attrs[NOTE], f"the attribute {NOTE} of {FOREIGN}/{name} in {path}")
+        where = f"the attribute {NOTE} of {FOREIGN}/{name} in {path}"
+        found = parse_note(group.attrs[NOTE], where)
         large = {place: Large(partial(_read, path, f"{FOREIGN}/{name}/{place}")) for place in found["large"]}
         rest[name] = {**decode(found["rest"]), **large}
-        note = note or found.get("names", {})
+        note = note or check_note(found.get("names", {}), where)
     return rest, note
 
 

@@ -239,3 +239,25 @@ def test_settings_of_stores_are_refused_with_other_formats(file, tmp_path, give,
         with pytest.raises(SystemExit):
             give(command, *arguments)
         assert f"is a setting for zarr stores, and {file} is none: leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.lerobot", "a-v0"])
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"names": 3}, "cannot be read .*names=3 must be a list of texts"),
+        ({"attributes": [1]}, "cannot be read .*attributes=.* must be a mapping"),
+        ({"shapes": {"actions": "x"}}, "cannot be read .*shapes="),
+        ({"keys": {"obs/x": "x"}}, "is of other episodes or keys than are there"),
+        ({"names": ["demo_0"]}, "is of other episodes or keys than are there"),
+    ],
+)
+def test_a_note_that_somebody_changed_is_refused(tmp_path, options, name, changed, sentence) -> None:
+    lossy = ConvertOptions(lossy=True, lerobot=options.lerobot)
+    dataset = convert(write(tmp_path / "a.zarr", "data/", "meta/episode_ends"), tmp_path / name, lossy)
+    file = dataset / ("meta/converted.json" if name == "a.lerobot" else "data/metadata.json")
+    values = json.loads(file.read_text())
+    values.update(changed) if name == "a.lerobot" else values["converted"].update(changed)
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=rf"which a conversion wrote, {sentence}.*onvert again, or remove"):
+        convert(dataset, tmp_path / "b.zarr")

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,3 +139,19 @@ def test_settings_are_those_of_the_page() -> None:
     for fps in (0, 1e4):
         with pytest.raises(InputError, match=r"fps=.* a number above 0 and below 10000, of steps a second"):
             LeRobotSettings(fps=fps)
+
+
+def test_a_place_where_nothing_can_be_written_is_no_full_disk(tmp_path, monkeypatch) -> None:
+    """Some report no free room at all, as /proc does."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(FileNotFoundError), in_one_step(tmp_path / "a.zarr"):
+        raise FileNotFoundError(2, "No such file or directory", str(tmp_path))
+    with pytest.raises(InputError, match="there is no space left for"), in_one_step(tmp_path / "a.zarr"):
+        raise OSError("HDF5 says so in words")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
+def test_a_folder_that_is_not_of_a_disk_gets_a_sentence() -> None:
+    with pytest.raises(InputError, match=r"/proc/a\.zarr cannot be made in /proc: choose another place"):
+        with in_one_step(Path("/proc/a.zarr")):
+            pass

@@ -178,3 +178,32 @@ def test_the_command_takes_a_list_and_errors_name_the_file(give, tmp_path, capsy
         give(cli.convert, f"input=[{bad[0]},{bad[1]}]", f"output={tmp_path / 'bad.hdf5'}")
     assert "action 1 of demo_0 of " + str(bad[1]) in capsys.readouterr().err
     assert not (tmp_path / "bad.hdf5").exists()
+
+
+def test_masks_and_counts_that_are_none_are_listed(tmp_path):
+    a, b = (write_file(tmp_path / f"{name}.hdf5") for name in "ab")
+    with h5py.File(b, "a") as file:
+        file["mask/odd"] = np.array([b"demo_0", b"demo_9"])
+        file["data"].attrs["total"] = "three"
+    sentence = "array mask/odd, which is missing in a.hdf5 and another one in b.hdf5"
+    with pytest.raises(InputError, match=rf"@total, which is 9 in a.hdf5 and three in b.hdf5; .*{sentence}"):
+        convert([a, b], tmp_path / "both.hdf5")
+    source = RobomimicSource(convert([a, b], tmp_path / "both.hdf5", ConvertOptions(lossy=True)))
+    assert sorted(source.masks()) == ["only_a", "only_b", "train"]
+
+
+def test_episodes_without_a_named_task_get_no_word_of_another(tmp_path):
+    folders = []
+    for name in "ab":
+        with EpisodeWriter(tmp_path / f"{name}.zarr") as writer:
+            writer.add_episode({"state": np.ones((4, 2)), "action": np.zeros((4, 2), np.float32)})
+        folders.append(convert(tmp_path / f"{name}.zarr", tmp_path / f"{name}.lerobot", AT_10))
+        (folders[-1] / "meta/converted.json").unlink()
+    tasks = folders[1] / "meta/tasks.parquet"
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame({"task_index": [4]}, index=pandas.Index(["b"], name="task")).to_parquet(tasks)
+    with pytest.raises(InputError, match=r"task_index of .*b.lerobot holds 0, a task that it does not name"):
+        convert(folders, tmp_path / "both.lerobot")
+    tasks.unlink()
+    with pytest.raises(InputError, match="the list of tasks is there in the first and missing in the second"):
+        convert(folders, tmp_path / "both.lerobot")
