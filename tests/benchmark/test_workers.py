@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shortcut_policy.benchmark import harness
 from shortcut_policy.benchmark.config import with_comparisons
 from shortcut_policy.benchmark.sharing import Session
 from shortcut_policy.benchmark.work import common
@@ -134,6 +135,24 @@ def test_a_part_that_fails_does_not_stop_the_others(
         "diffusion",
         "diffusion",
     ]
+
+
+def test_the_command_asks_for_no_more_workers_than_parts_and_needs_no_gpu_itself(
+    demonstrations: Path, tmp_path: Path
+):
+    overrides = settings(demonstrations, tmp_path / "out", "workers=20", "device=cuda")
+    asked = []
+
+    def launch(number: int, session: str, is_over: Callable[[], bool]) -> list[str]:
+        asked.append((number, is_over()))
+        return ["no GPU is free"]
+
+    sentence = "the workers have ended before the work was done, .* goes on with it: no GPU is free"
+    with pytest.raises(InputError, match=sentence):
+        harness.compare(
+            benchmark.read_benchmark(configuration("benchmark", *overrides)), benchmark.trainings(), launch
+        )
+    assert asked == [(9, False)], "what changes nothing is not tried again"
 
 
 def test_a_second_benchmark_of_other_settings_is_refused(demonstrations: Path, tmp_path: Path):
