@@ -70,7 +70,9 @@ def compare(config: BenchmarkConfig, trainings: Trainings, launch: Launch | None
             after all others are done; there is no table then.
     """
     methods, runs = _choose(config, trainings)
-    _check(methods, runs, config)
+    leads = bool(config.workers) and launch is not None
+    # The device is one of the workers, of which each looks for it.
+    _check(methods, runs, replace(config, device="cpu") if leads else config)
     config = with_comparisons(config, [method.name for method in methods])
     earlier = None if config.measure else earlier_rows(config.published, methods)
     console = Console()
@@ -78,7 +80,7 @@ def compare(config: BenchmarkConfig, trainings: Trainings, launch: Launch | None
     with Session(config.output, common(config), config.session) as session:
         work = Work(methods, runs, config, trainings, session)
         try:
-            if config.workers and launch is not None:
+            if leads and launch is not None:
                 lead(work, launch, console)
                 _show(read_rows(config.output), read_compute(config.output), config, console)
             else:

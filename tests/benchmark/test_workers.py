@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shortcut_policy.benchmark import harness
 from shortcut_policy.benchmark.config import with_comparisons
 from shortcut_policy.benchmark.sharing import Session
 from shortcut_policy.benchmark.work import common
@@ -20,7 +21,7 @@ from tests.benchmark.test_harness import ROOT, configuration
 from tests.conftest import TINY
 
 #: What a row tells of the moment at which it was made.
-MEASURED = {"command", "latency_ms_p50", "latency_ms_p95", "train_seconds"}
+MEASURED = {"command", "commit", "train_commit", "latency_ms_p50", "latency_ms_p95", "train_seconds"}
 
 
 def settings(demonstrations: Path, output: Path, *more: str, updates: int = 20) -> list[str]:
@@ -49,9 +50,20 @@ def start(
 
 
 def rows(output: Path) -> list[dict]:
-    """The results, without what was measured by the clock."""
+    """The results, without what tells of the moment."""
     found = json.loads((output / "results.json").read_text())
     return [{key: value for key, value in row.items() if key not in MEASURED} for row in found]
+
+
+def differences(one: Sequence[dict], other: Sequence[dict]) -> list[tuple]:
+    """Line, key and both values where results differ."""
+    assert len(one) == len(other)
+    return [
+        (line, key, a.get(key), b.get(key))
+        for line, (a, b) in enumerate(zip(one, other, strict=True))
+        for key in a.keys() | b.keys()
+        if a.get(key) != b.get(key)
+    ]
 
 
 def wait_for(condition: Callable[[], object], command: subprocess.Popen[str], seconds: float = 300) -> None:
@@ -78,7 +90,7 @@ def test_workers_make_the_same_table_though_one_is_killed(demonstrations: Path, 
     said, _ = command.communicate(timeout=600)
     assert command.returncode == 0, said
     assert "9 of 9 parts done" in said and "Report: " in said
-    assert rows(tmp_path / "two") == rows(tmp_path / "one")
+    assert not differences(rows(tmp_path / "two"), rows(tmp_path / "one"))
     assert "workers=2" in json.loads((tmp_path / "two/results.json").read_text())[0]["command"]
     assert "session=" not in (tmp_path / "two/results.json").read_text()
 
@@ -123,6 +135,24 @@ def test_a_part_that_fails_does_not_stop_the_others(
         "diffusion",
         "diffusion",
     ]
+
+
+def test_the_command_asks_for_no_more_workers_than_parts_and_needs_no_gpu_itself(
+    demonstrations: Path, tmp_path: Path
+):
+    overrides = settings(demonstrations, tmp_path / "out", "workers=20", "device=cuda")
+    asked = []
+
+    def launch(number: int, session: str, is_over: Callable[[], bool]) -> list[str]:
+        asked.append((number, is_over()))
+        return ["no GPU is free"]
+
+    sentence = "the workers have ended before the work was done, .* goes on with it: no GPU is free"
+    with pytest.raises(InputError, match=sentence):
+        harness.compare(
+            benchmark.read_benchmark(configuration("benchmark", *overrides)), benchmark.trainings(), launch
+        )
+    assert asked == [(9, False)], "what changes nothing is not tried again"
 
 
 def test_a_second_benchmark_of_other_settings_is_refused(demonstrations: Path, tmp_path: Path):
