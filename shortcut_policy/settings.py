@@ -203,9 +203,8 @@ def _text(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    if isinstance(value, int) or not isinstance(value, Real):
-        return value
-    return int(value) if float(value).is_integer() else value
+    whole = isinstance(value, Real) and not isinstance(value, int) and float(value).is_integer()
+    return int(value) if whole else value
 
 
 def _real(value: Any) -> Any:
