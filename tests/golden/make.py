@@ -30,7 +30,7 @@ from shortcut_policy.data.formats import open_demonstrations
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
 from shortcut_policy.data.normalizer import RunningStatistics
 from shortcut_policy.errors import InputError
-from shortcut_policy.images.model import ImageModel
+from shortcut_policy.images.model import ImageModel, image_fields
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import usable_steps
 from shortcut_policy.paths import CONFIG_DIR
@@ -125,6 +125,7 @@ def image_model() -> ImageModel:
     }
     torch.manual_seed(0)
     model = ImageModel.from_spec(spec)
+    model.normalizer = Normalizer(image_fields(model.shape, model.dtype), {})
     shake(model)
     return model.eval()
 
