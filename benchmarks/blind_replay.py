@@ -1,6 +1,6 @@
 """What no policy at all reaches: the actions of a demonstration, played blindly from another start.
 
-    python benchmarks/blind_replay.py task=metaworld/mt10 --episodes 100 [task.source.path=...] [env.max_steps=200]
+    python benchmarks/blind_replay.py task=metaworld/mt10 --episodes 100 [env.max_steps=200]
 
 A task on which this succeeds says nothing of a policy. Each start gets a demonstration that is drawn with its
 seed, of the same task where there are several, and its episode ends with the demonstration's last action.
@@ -88,7 +88,9 @@ def rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
         result["success_at_end"] = float(np.mean([row["success_now"] for row in rows]))
     if len(names) > 1:
         parts = {name: [row for row in rows if row["task"] == name] for name in names}
-        result["success_over_tasks"] = float(np.mean([np.mean([r["success"] for r in p]) for p in parts.values()]))
+        result["success_over_tasks"] = float(
+            np.mean([np.mean([r["success"] for r in p]) for p in parts.values()])
+        )
         result["tasks"] = {
             name: {"episodes": len(part), "success": float(np.mean([row["success"] for row in part]))}
             for name, part in parts.items()
