@@ -153,7 +153,7 @@ def import_ogbench() -> Any:
 def _seeded(made: type[Any]) -> type[Any]:
     """OGBench's environment with one action space: it makes another one, not seeded, at each look."""
 
-    class Seeded(made):  # type: ignore[misc]
+    class Seeded(made):
         _space: Any = None
 
         @property
