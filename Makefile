@@ -8,10 +8,12 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_OPTIONS := --quiet --disable-pip-version-check --constraint
+PIP_INSTALL := $(BIN)/python -m pip install $(PIP_OPTIONS) constraints.txt
+METAWORLD_INSTALL := .venv_metaworld/bin/python -m pip install $(PIP_OPTIONS) .venv_metaworld/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo quick test docs robomimic lint clean
+.PHONY: help install demo quick test docs robomimic metaworld lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +40,14 @@ docs: $(READY) ## Build the pages of docs/ as a site; warnings are errors
 robomimic: $(READY) ## Add robomimic itself, which some tests compare with
 	@$(PIP_INSTALL) --no-deps --no-build-isolation robomimic==0.3.0
 
+# Beside .venv, because Meta-World takes mujoco 3.3.0 alone, with which robosuite plays otherwise than in our results.
+metaworld: ## Create .venv_metaworld, with Meta-World and OGBench
+	@$(PYTHON) -m venv .venv_metaworld
+	@grep -v -E '^(mujoco|mink)==' constraints.txt > .venv_metaworld/constraints.txt
+	@$(METAWORLD_INSTALL) "$$(grep '^torch==' constraints.txt)" && $(METAWORLD_INSTALL) hatchling
+	@$(METAWORLD_INSTALL) --no-build-isolation --editable '.[dev,robomimic,metaworld]'
+	@echo ".venv_metaworld is ready"
+
 lint: $(READY) ## Check style, format, types and who imports whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -45,7 +55,7 @@ lint: $(READY) ## Check style, format, types and who imports whom
 	@PYTHONPATH=.:envs:studies $(BIN)/lint-imports --no-logo
 
 clean: ## Remove the environment, caches and builds; trained runs stay
-	@rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) .venv_metaworld build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pinned torch comes first and alone, so that no other package can choose a different one. The package itself

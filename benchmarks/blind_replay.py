@@ -1,6 +1,6 @@
 """What no policy at all reaches: the actions of a demonstration, played blindly from another start.
 
-    python benchmarks/blind_replay.py task=metaworld/mt10 --episodes 100 [task.source.path=...] [env.max_steps=200]
+    python benchmarks/blind_replay.py task=metaworld/mt10 --episodes 100 [env.max_steps=200]
 
 A task on which this succeeds says nothing of a policy. Each start gets a demonstration that is drawn with its
 seed, of the same task where there are several, and its episode ends with the demonstration's last action.
@@ -23,7 +23,7 @@ from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
-from shortcut_policy.rollout.episode import ActionChunkEpisode
+from shortcut_policy.rollout.episode import UNSAID, ActionChunkEpisode
 from shortcut_policy.rollout.statistics import wilson_interval
 from shortcut_policy.training.config import PolicyTask
 
@@ -84,11 +84,13 @@ def rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
     names = sorted({row["task"] for row in rows})
     solved = sum(row["success"] for row in rows)
     result = {"success": solved / len(rows), "success_ci": wilson_interval(solved, len(rows))}
-    if not np.isnan([row["success_now"] for row in rows]).any():
+    if UNSAID not in [row["success_now"] for row in rows]:
         result["success_at_end"] = float(np.mean([row["success_now"] for row in rows]))
     if len(names) > 1:
         parts = {name: [row for row in rows if row["task"] == name] for name in names}
-        result["success_over_tasks"] = float(np.mean([np.mean([r["success"] for r in p]) for p in parts.values()]))
+        result["success_over_tasks"] = float(
+            np.mean([np.mean([r["success"] for r in p]) for p in parts.values()])
+        )
         result["tasks"] = {
             name: {"episodes": len(part), "success": float(np.mean([row["success"] for row in part]))}
             for name, part in parts.items()

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Meta-World 3.1.1: reset(seed=) decides nothing; starts follow the seed that the environment was made with.
 #
-# Gymnasium's rule is that reset(seed=s) makes an episode repeatable, and evaluation code everywhere counts on it: start
-# i is seed i, and two policies meet the same starts. Meta-World's environments, which gymnasium.make gives and which
-# pass gymnasium's own checks of types, take the argument and ignore it. Three resets with one seed are three starts and
+# Gymnasium's rule is that reset(seed=s) makes an episode repeatable, and evaluation code everywhere counts on it:
+# start i is seed i, and two policies meet the same starts. Meta-World's environments, which gymnasium.make gives,
+# take the argument and ignore it. Three resets with one seed are three starts and
 # goals, and resets with other seeds, in an environment that was made with the same seed, are the same three. What works:
 # set_task with one of the benchmark's tasks, one task for each start, and then reset.
 #
 # Seen:
-#   metaworld 3.1.1, gymnasium 1.4.0: goals of reset(seed=5), three times: [(0.097, 0.877, 0.1), (0.007, 0.831, 0.253),
-#     (0.09, 0.895, 0.193)]
+#   metaworld 3.1.1, gymnasium 1.4.0, goals of reset(seed=5), three times:
+#     [(0.097, 0.877, 0.1), (0.007, 0.831, 0.253), (0.09, 0.895, 0.193)]
 #   goals of reset(seed=6), (seed=7), (seed=8): [(0.097, 0.877, 0.1), (0.007, 0.831, 0.253), (0.09, 0.895, 0.193)]
 #   after set_task of one task, twice: [(0.031, 0.843, 0.275), (0.031, 0.843, 0.275)]
 set -euo pipefail
@@ -47,7 +47,8 @@ told = []
 for _ in range(2):
     bare.set_task(benchmark.train_tasks[7])
     told.append(goal(bare.reset()[0]))
-print(f"metaworld {version('metaworld')}, gymnasium {gymnasium.__version__}: goals of reset(seed=5), three times: {same}")
+versions = f"metaworld {version('metaworld')}, gymnasium {gymnasium.__version__}"
+print(f"{versions}, goals of reset(seed=5), three times: {same}")
 print(f"goals of reset(seed=6), (seed=7), (seed=8): {others}")
 print(f"after set_task of one task, twice: {told}")
 sys.exit(len(set(same)) != 3 or same != others or told[0] != told[1])

@@ -19,6 +19,8 @@ from shortcut_policy.rollout.motion import Motion
 
 #: Steps after which an episode is cut whose environment names no end: a minute at 50 steps a second.
 MOST_STEPS = 3000
+#: Whether the last step was a success, where the environment does not say it: neither 0 nor 1.
+UNSAID = -1
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         """Start the next episode."""
         self._draw(True)
         self._finished, self._success, self._error = False, False, ""
-        self._task, self._success_now = "", None
+        self._task, self._success_now = "", UNSAID
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
         try:
             self._observation, info = self.env.reset(seed=seed, options=options)
@@ -235,7 +237,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             return
         self._total_reward += reward
         self._score, self._success = max(self._score, score), self._success or success
-        self._success_now = bool(info["success_now"]) if "success_now" in info else None
+        self._success_now = int(bool(info["success_now"])) if "success_now" in info else UNSAID
         self._length += 1
         self._finished = bool(terminated or truncated)
         if self._length == self._most_steps and not self._finished:
@@ -249,7 +251,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
 
     def _fail(self, error: Exception) -> None:
         self._finished, self._success = True, False
-        self._success_now = self._success_now and False
+        self._success_now = min(self._success_now, 0)
         self._error = f"{type(error).__name__}: {error}"
 
     def _latched(self) -> dict[str, Any]:
@@ -261,5 +263,5 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             "length": self._length,
             "error": self._error,
             "task": self._task,
-            "success_now": float("nan") if self._success_now is None else float(self._success_now),
+            "success_now": self._success_now,
         }

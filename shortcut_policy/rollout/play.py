@@ -19,7 +19,7 @@ from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_batches import Acted, ChunkActor, check_environment
 from shortcut_policy.rollout.chunk_joins import Plan
 from shortcut_policy.rollout.delays import DelayedPlay, Execution
-from shortcut_policy.rollout.episode import ActionChunkEpisode, EpisodeResult
+from shortcut_policy.rollout.episode import UNSAID, ActionChunkEpisode, EpisodeResult
 from shortcut_policy.rollout.motion import Motion
 
 
@@ -192,7 +192,9 @@ def _play_group(
                 motion=chunks[slot].motion(int(info["length"][slot])),
                 error=str(info["error"][slot]),
                 task=str(info["task"][slot]),
-                success_at_end=None if np.isnan(now := info["success_now"][slot]) else bool(now),
+                success_at_end=None
+                if info["success_now"][slot] == UNSAID
+                else bool(info["success_now"][slot]),
             )
             on_episode(results[slot])
         bar.show(info["length"][used], info["score"][used], info["finished"][used])

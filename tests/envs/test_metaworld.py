@@ -1,4 +1,4 @@
-"""Meta-World's tasks: starts, success, what is seen, experts; and what is refused, with the package or without."""
+"""Meta-World's tasks: starts, success, what is seen, experts; what is refused, with the package or not."""
 
 import importlib.metadata
 import importlib.util
@@ -162,7 +162,9 @@ def test_demonstrations_are_bit_for_bit_those_of_their_seed_and_of_every_task(tm
     assert [int(one.read("task", start, start + 1).argmax()) for start in starts] == list(range(10))
     actions = one.read("action", 0, rows)
     assert np.abs(actions).max() == 1.0
-    with pytest.raises(InputError, match=r"holds demonstrations of mt10, and the task is reach-v3: give the path"):
+    with pytest.raises(
+        InputError, match=r"holds demonstrations of mt10, and the task is reach-v3: give the path"
+    ):
         MetaWorldDemonstrations(paths[0], "reach-v3")
 
 
@@ -225,7 +227,9 @@ def test_actions_and_options_that_cannot_be_used(reach: MetaWorldEnv):
 
 
 @installed
-@pytest.mark.parametrize(("argument", "value"), [("noise", -1), ("waypoint", float("nan")), ("after_success", 0.5)])
+@pytest.mark.parametrize(
+    ("argument", "value"), [("noise", -1), ("waypoint", float("nan")), ("after_success", 0.5)]
+)
 def test_an_expert_refuses_what_it_cannot_use(argument: str, value: float):
     with pytest.raises(InputError, match=f"^expert.{argument}"):
         MetaWorldExpert("reach-v3", **{argument: value})
@@ -259,7 +263,9 @@ def test_demonstrations_of_something_else_are_refused(tmp_path: Path):
         writer.add_episode({"action": np.zeros((3, 4), np.float32)})
     with pytest.raises(InputError, match="that do not say of which task they are, and the task is reach-v3"):
         MetaWorldDemonstrations(tmp_path / "other.zarr", "reach-v3")
-    with pytest.raises(InputError, match="record some with scripts/collect.py expert=metaworld expert.task=mt10"):
+    with pytest.raises(
+        InputError, match=r"record some with scripts/collect\.py expert=metaworld expert\.task=mt10"
+    ):
         MetaWorldDemonstrations(tmp_path / "none.zarr", "mt10")
 
 

@@ -73,7 +73,11 @@ def test_the_goal_is_where_success_is(single: OGBenchEnv):
 @installed
 @pytest.mark.parametrize("oracles", ["markov", "plan"])
 def test_each_oracle_solves_the_task(oracles: str):
-    spec = {"_target_": "shortcut_envs.ogbench.expert.OGBenchExpert", "scene": "cube-single", "oracles": oracles}
+    spec = {
+        "_target_": "shortcut_envs.ogbench.expert.OGBenchExpert",
+        "scene": "cube-single",
+        "oracles": oracles,
+    }
     state = np.random.get_state()[1].copy()
     episode, failures = record(spec, seed=0, index=1)
     assert np.array_equal(state, np.random.get_state()[1]), "numpy's global generator was used up"

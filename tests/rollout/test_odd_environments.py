@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout import episode as episodes
@@ -260,3 +261,44 @@ def test_timing_a_policy_shows_it_nothing_strange(tiny_policy: Policy, capsys):
     tiny_policy.normalizer.load_state_dict({**numbers, "agent_pos_scale": scale})
     measure_latency(tiny_policy, steps=1, repeats=2)
     assert capsys.readouterr().err == ""
+
+
+class TwoTasks(Plain):
+    """Plays one of two tasks by the seed; the second is solved, and at its end no more."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        return observation, {"task": ("lift", "push")[seed % 2]}
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        now = bool(self.seed % 2) and self.t == 3
+        return observation, reward, terminated, truncated, {"is_success": now, "success_now": now}
+
+
+def test_an_environment_of_several_tasks_is_told_task_by_task(tiny_policy: Policy):
+    found = rollout(tiny_policy, TwoTasks, range(5), num_envs=2)
+    assert [one.task for one in found] == ["lift", "push", "lift", "push", "lift"]
+    assert '"task": "push", "success_at_end": false' in found[1].to_json()
+    summary = summarise(found)
+    assert summary["success"] == 0.4 and summary["success_over_tasks"] == 0.5
+    assert summary["success_at_end"] == 0.0
+    told = {
+        name: (task["episodes"], task["success"], task["success_at_end"])
+        for name, task in summary["tasks"].items()
+    }
+    assert told == {"lift": (3, 0.0, 0.0), "push": (2, 1.0, 0.0)}
+    plain = rollout(tiny_policy, Plain, range(2))
+    assert "tasks" not in summarise(plain) and "success_at_end" not in summarise(plain)
+    assert "task" not in plain[0].to_json() and plain[0].success_at_end is None
+
+
+def test_the_table_of_tasks_has_a_line_for_each(tiny_policy: Policy):
+    summary = summarise(rollout(tiny_policy, TwoTasks, range(5), num_envs=2))
+    row = {"name": "mine", "steps": 1, **{key: summary[key] for key in OF_TASKS}}
+    table = task_table([row, {"name": "of one task", "steps": 1}])
+    assert table is not None and list(table.header) == ["task", "mine, 1 step"]
+    assert [line[0] for line in table.lines] == ["lift", "push", "mean over tasks"]
+    assert table.lines[1][1].startswith("100% [") and table.lines[1][1].endswith("] / 0%")
+    assert table.lines[-1][1] == "50.0%" and "on 2-3 starts" in table.caption
+    assert task_table([{"name": "of one task", "steps": 1}]) is None

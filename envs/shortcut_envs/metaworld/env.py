@@ -38,7 +38,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         after_success: Steps that an episode goes on after its first success; None for all.
         render_mode: ``rgb_array`` or None.
         render_size: Side in pixels of what `render` returns.
-        render_camera: Meta-World's: ``corner`` to ``corner4``, ``topview``, ``behindGripper``, ``gripperPOV``.
+        render_camera: ``corner`` to ``corner4``, ``topview``, ``behindGripper`` or ``gripperPOV``.
         max_steps: Length at which an episode is truncated, up to Meta-World's 500.
 
     Raises:
@@ -104,7 +104,9 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Play ``action`` (4,) for 0.0125 s."""
         action = np.asarray(action, np.float32)
         if action.shape != (ACTION,) or not np.isfinite(action).all():
-            raise InputError(f"an action of {self.simulation.task} must be {ACTION} finite numbers, not {action}")
+            raise InputError(
+                f"an action of {self.simulation.task} must be {ACTION} finite numbers, not {action}"
+            )
         reward, solved = self.simulation.step(np.clip(action, -1, 1))
         self._steps += 1
         if solved and self._solved_at is None:

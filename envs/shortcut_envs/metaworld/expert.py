@@ -43,9 +43,7 @@ class MetaWorldExpert:
         InputError: There is no such task, a number that cannot be used, or Meta-World is not installed.
     """
 
-    def __init__(
-        self, task: str, noise: float = 0.1, waypoint: float = 0.1, after_success: int = 10
-    ) -> None:
+    def __init__(self, task: str, noise: float = 0.1, waypoint: float = 0.1, after_success: int = 10) -> None:
         check_deviation("expert.noise", noise)
         check_deviation("expert.waypoint", waypoint)
         check_whole("expert.after_success", after_success, 0)

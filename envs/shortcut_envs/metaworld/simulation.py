@@ -1,5 +1,6 @@
 """One task of Meta-World 3 with starts that are functions of a seed."""
 
+import atexit
 import importlib
 import importlib.metadata
 from typing import Any
@@ -56,7 +57,7 @@ class Simulation:
         self._now = self._before = env._get_curr_obs_combined_no_goal()
 
     def step(self, action: np.ndarray) -> tuple[float, bool]:
-        """Play an action (4,) in [-1, 1] for 0.0125 s; reward in 0..10, and whether the task is solved now."""
+        """Play an action (4,) in [-1, 1] for 0.0125 s; reward in 0..10, and whether it is solved now."""
         seen, reward, _, _, info = self.env.step(action)
         self._before, self._now = self._now, seen[: HAND + OBJECTS]
         return float(reward), bool(info["success"])
@@ -96,9 +97,9 @@ class Simulation:
             try:
                 self._renderer = mujoco.Renderer(model, size, size)
             except Exception as error:
-                raise InputError(
-                    f"rendering failed ({type(error).__name__}: {error}): {INSTALL}"
-                ) from error
+                raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+            # Left to the end of the program it would be freed after OpenGL is, which prints an error.
+            atexit.register(self._renderer.close)
         self._renderer.update_scene(data, camera)
         picture: np.ndarray = self._renderer.render()
         return np.rot90(picture, 2).copy() if camera in _TURNED else picture
@@ -106,6 +107,7 @@ class Simulation:
     def close(self) -> None:
         """Free the simulator."""
         if self._renderer is not None:
+            atexit.unregister(self._renderer.close)
             self._renderer.close()
             self._renderer = None
         self.env.close()

@@ -1,5 +1,6 @@
 """OGBench's manipulation tasks as gymnasium environments whose starts are functions of a seed."""
 
+import atexit
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
@@ -69,6 +70,7 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if task_id is not None:
             check_whole("task_id", task_id, 1, self._n_tasks)
         self.task_id = task_id
+        self._renderer: Any = None
         self.action_space = spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
         observation, _ = self.reset(seed=0)
         self.observation_space = spaces.Dict(
@@ -114,10 +116,18 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             picture: np.ndarray = self.simulation.render()
         except Exception as error:
             raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+        if self._renderer is None:
+            self._renderer = self.simulation._renderer
+            # Left to the end of the program it would be freed after OpenGL is, which prints an error.
+            atexit.register(self._renderer.close)
         return picture
 
     def close(self) -> None:
         """Free the simulator."""
+        if self._renderer is not None:
+            atexit.unregister(self._renderer.close)
+            self._renderer.close()
+            self._renderer = self.simulation._renderer = None
         self.simulation.close()
 
     def _observe(self) -> dict[str, np.ndarray]:
@@ -143,7 +153,7 @@ def import_ogbench() -> Any:
 def _seeded(made: type[Any]) -> type[Any]:
     """OGBench's environment with one action space: it makes another one, not seeded, at each look."""
 
-    class Seeded(made):  # type: ignore[misc]
+    class Seeded(made):
         _space: Any = None
 
         @property

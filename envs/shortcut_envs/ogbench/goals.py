@@ -5,7 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_SIDE, _APART, _NEAR = 0.04, 0.06, 0.04  # metres: of a cube; between middles of free cubes; that counts as there
+_SIDE, _APART, _NEAR = (
+    0.04,
+    0.06,
+    0.04,
+)  # metres: of a cube; between middles of free cubes; that counts as there
 _TABLE, _ASIDE = ((0.32, -0.25), (0.53, 0.25)), 0.09  # where cubes are put aside; so far from all others
 _DRAWER_OPEN, _WINDOW_OPEN = -0.16, 0.2  # metres of their slides
 _OPEN_ENOUGH, _IN_DRAWER = -0.12, -0.25  # of the drawer's slide; y of a place in the drawer
