@@ -48,16 +48,20 @@ OWN = (
     ("onnx", "fp32", SMALL, 1),
     ("openvino", "fp32", SMALL, 1),
     ("openvino", "bf16", SMALL, 1),
+    ("openvino", "int8", SMALL, 1),
     ("inductor", "fp32", SMALL, 1),
     ("aoti", "fp32", SMALL, 1),
     ("aoti", "bf16", SMALL, 1),
     ("eager", "fp32", SMALL, 16),
+    ("onnx", "fp32", SMALL, 16),
+    ("openvino", "fp32", SMALL, 16),
     ("eager", "fp32", IMAGE, 1),
     ("onnx", "fp32", IMAGE, 1),
     ("openvino", "fp32", IMAGE, 1),
     ("eager", "fp32", LARGE, 1),
     ("openvino", "fp32", LARGE, 1),
     ("openvino", "bf16", LARGE, 1),
+    ("openvino", "int8", LARGE, 1),
 )
 #: What a row's process does, once ``call`` is there: says so, then times as many calls as it is asked for.
 BLOCKS = """
@@ -190,10 +194,14 @@ def main() -> None:
 
 def own_rows(quick: bool) -> list[Row]:
     """Those of this build; ``quick``: without what compiles for minutes, and the large network."""
-    wanted = [row for row in OWN if not quick or (row[0] not in ("aoti", "inductor") and row[2] != LARGE)]
+    wanted = [row for row in OWN if not quick or not _slow(*row)]
     return [
         Row(*row, sys.executable, OURS.format(folder=str(Path(__file__).parent), row=row)) for row in wanted
     ]
+
+
+def _slow(runtime: str, precision: str, network: str, steps: int) -> bool:
+    return runtime in ("aoti", "inductor") or network == LARGE or (steps > 1 and runtime != "eager")
 
 
 def call_of(runtime: str, precision: str, network: str, steps: int) -> Call:

@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/export_parity.py [--starts 300] [--low 600]
 
-Runtimes in fp32 play ``--starts`` starts of Push-T with one step, those in bf16 ``--low``. The pushing of a
-block is chaotic: a difference in the last digit of an action can decide an episode. So the policy itself
-plays its starts once more with actions that are off by as much as those of ONNX Runtime are, at random.
-``results/act/parity.json`` has the rows.
+Runtimes in fp32 play ``--starts`` starts of Push-T with one step, those in bf16 and int8 ``--low``. The
+pushing of a block is chaotic: a difference in the last digit of an action can decide an episode. So the
+policy itself plays its starts once more with actions that are off by as much as those of ONNX Runtime are, at
+random. ``results/act/parity.json`` has the rows.
 """
 
 import argparse
@@ -28,7 +28,14 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST_SEED = 100_000
 #: Pixels by which actions of a float32 export are off.
 ROUNDING = 1e-4
-RUNTIMES = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("aoti", "fp32"), ("aoti", "bf16"))
+RUNTIMES = (
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+    ("aoti", "fp32"),
+    ("aoti", "bf16"),
+)
 
 
 class Rounded(Policy):
@@ -44,7 +51,7 @@ def main() -> None:
     """Play, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--starts", type=int, default=300, help="of exports in fp32")
-    parser.add_argument("--low", type=int, default=600, help="of exports in bf16")
+    parser.add_argument("--low", type=int, default=600, help="of exports in bf16 and int8")
     parser.add_argument("--runtimes", nargs="+", default=["onnx", "openvino", "aoti"])
     options = parser.parse_args()
     policy = load_policy(ROOT / "pretrained" / "pusht")

@@ -3,8 +3,9 @@
     python benchmarks/serve.py [--seconds 5] [--crowd-seconds 60] [--output results/serve/results.json]
 
 Overhead: the same chunk, in turns, from the server and from `Policy.act` in this process, with one thread of
-computation each. Load: clients of `shortcut_client` in threads of this process, either as fast as they are
-answered, or as robots of 10 control steps a second ask, once a chunk. The server has a process of its own.
+computation each, of the checkpoint, of its export and of a policy of one camera. Load: clients of
+`shortcut_client` in threads of this process, either as fast as they are answered, or as robots of 10 control
+steps a second ask, once a chunk. The server has a process of its own.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from shortcut_policy.data import Normalizer
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 from shortcut_policy.rollout.latency import device_name
+from shortcut_policy.runtimes.export import write_export
 from shortcut_policy.serving.batching import Batcher
 
 CLIENTS, BATCHES, RATE_HZ = (1, 8, 50), (1, 8), 10
@@ -164,6 +166,11 @@ def loads(checkpoint: str, seconds: Callable[[int], float]) -> list[dict[str, An
     return rows
 
 
+def machine_load() -> list[float]:
+    """Processes that run or want to, on average."""
+    return [round(average, 2) for average in os.getloadavg()]
+
+
 def show(rows: list[dict[str, Any]], title: str) -> None:
     """Rows of one kind as a table."""
     table = Table(*rows[0], title=title)
@@ -183,9 +190,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/serve/results.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    before = [round(load, 2) for load in os.getloadavg()]
+    before = machine_load()
     with tempfile.TemporaryDirectory() as folder:
-        cases = {"state": arguments.checkpoint, "one 96x96 image": image_policy(Path(folder))}
+        exported = Path(folder) / "openvino"
+        write_export(load_policy(arguments.checkpoint), exported, format="openvino", precision="fp32")
+        image = image_policy(Path(folder) / "image")
+        cases = {"state": arguments.checkpoint, "state, OpenVINO": exported, "one 96x96 image": image}
         overheads = [overhead(name, checkpoint) for name, checkpoint in cases.items()]
     show(overheads, "overhead")
     costs = batches(arguments.checkpoint)
@@ -199,7 +209,9 @@ def main() -> None:
         "rows": rows,
         "overhead": overheads,
         "batches": costs,
+        # Of one, five and fifteen minutes; afterwards with the server and its clients themselves.
         "load_average_before": before,
+        "load_average_after": machine_load(),
         "device": device_name(torch.device("cpu")),
         "threads": 1,
         "versions": library_versions("torch", "numpy", "websockets", "msgpack"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.settings import check_keys, is_class_path
 
 #: Keys of a specification that are no arguments.
@@ -51,7 +51,7 @@ def build(spec: Mapping[str, Any], **extra: Any) -> Any:
         plain = {key: value for key, value in spec.items() if isinstance(value, str | int | float | list)}
         plain.pop("_target_")
         named = ", ".join(f"{key}={value}" for key, value in plain.items()) or "these settings"
-        raise InputError(f"{path} cannot be built with {named}: {error}") from error
+        raise InputError(f"{path} cannot be built with {named}: {first_line(error)}") from error
 
 
 def find_target(path: str) -> Any:

@@ -7,7 +7,6 @@ which training goes on. A checkpoint appears under its name only when it is comp
 import importlib.metadata
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -54,9 +53,10 @@ def load_model(
         model = build_model(description["policy"])
     except InputError as error:
         raise InputError(f"{folder / DESCRIPTION} describes no model that can be built: {error}") from error
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a class says of arguments that it cannot use
         raise InputError(
-            f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: {error}); "
+            f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: "
+            f"{first_line(error)}); "
             "take another checkpoint"
         ) from error
     model.metadata = description["metadata"]
@@ -252,7 +252,7 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
         raise InputError(f"{path} is missing: only the newest checkpoint of a run can be resumed")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch raises many kinds
         raise InputError(
             f"{path} is damaged ({first_line(error)}), so that this run cannot go on; copy it "
             f"again, or begin another from its policy with init_from={folder} and a new output"

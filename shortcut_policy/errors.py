@@ -4,6 +4,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """A value, key or file handed in by the user cannot be used.
@@ -19,6 +22,27 @@ class TrainingError(RuntimeError):
 
 class DeadlineError(RuntimeError):
     """A robot's next action was due and not there, and its loop was told to stop then."""
+
+
+@contextmanager
+def reading(what: object, advice: str = "it is damaged: restore it from a copy") -> Iterator[None]:
+    """One sentence for whatever a damaged file makes a library raise: their errors have no common class.
+
+    Args:
+        what: Is read.
+        advice: What to do when that fails.
+
+    Raises:
+        InputError: Anything was raised but the errors of this module, which stay what they are.
+    """
+    try:
+        yield
+    except (InputError, TrainingError, DeadlineError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{what} cannot be read ({type(error).__name__}: {first_line(error):.200}); {advice}"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

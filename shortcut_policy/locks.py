@@ -38,6 +38,11 @@ class FileLock:
         except OSError as error:
             print(f"{path} cannot be locked ({error}): {otherwise}", file=sys.stderr)
 
+    @property
+    def held(self) -> bool:
+        """Whether others are kept out."""
+        return self._file is not None
+
     def release(self) -> None:
         """Let others in; nothing happens the second time."""
         if self._file is not None:

@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -43,6 +44,7 @@ NotNegative = Annotated[float, Ge(0)]
 
 Parsed = TypeVar("Parsed")
 UNIONS = (Union, UnionType)
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 NOUNS: Mapping[Any, str] = {int: "whole number", float: "number", str: "text"}
 LENGTHS = {2: "two ", 3: "three "}
 
@@ -77,10 +79,10 @@ def parse(
     """Build a dataclass of settings from plain values, as a YAML file or a command line gives them.
 
     Types are those of the annotations, and numbers within their bounds. A whole number may be written as 1e4,
-    and a text may be a whole number, such as the folder 2024; nothing else is converted: "no" is no boolean
-    and True no number. NaN is refused, and so is infinity where the annotation lacks pydantic's
-    ``AllowInfNan()``. A field that is annotated with a dataclass, or with a sequence or mapping of them,
-    takes mappings; other sequences become what is annotated.
+    any number as 1e-3, which YAML takes for a text, and a text may be a whole number, such as the folder
+    2024; nothing else is converted: "no" is no boolean and True no number. NaN is refused, and so is infinity
+    where the annotation lacks pydantic's ``AllowInfNan()``. A field that is annotated with a dataclass, or
+    with a sequence or mapping of them, takes mappings; other sequences become what is annotated.
 
     Args:
         kind: The dataclass; its fields without a default are required.
@@ -202,13 +204,24 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _number(value: Any) -> Any:
+    """A number with an exponent and no dot is text in YAML 1.1, as PyYAML reads it."""
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+
+
 def _whole(value: Any) -> Any:
-    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
-    return int(value) if whole else value
+    value = _number(value)
+    if isinstance(value, int) or not isinstance(value, Real):
+        return value
+    return int(value) if float(value).is_integer() else value
 
 
 def _real(value: Any) -> Any:
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+    value = _number(value)
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+    except OverflowError:  # a whole number that no floating-point number can be
+        return math.inf if value > 0 else -math.inf
 
 
 #: How a value may be given that is not of the type itself.
@@ -276,8 +289,8 @@ def check_whole(name: str, value: Any, lowest: int, largest: int | None = None) 
 
 def check_number(key: str, value: Any, holds: Callable[[float], bool], words: str) -> None:
     """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and holds(value)):
+    number = _real(value)
+    if not (isinstance(number, float) and math.isfinite(number) and holds(value)):
         raise InputError(f"{key}={value} must be {words}")
 
 

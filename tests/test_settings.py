@@ -20,6 +20,7 @@ from shortcut_policy.settings import (
     Words,
     check_choice,
     check_fields,
+    check_number,
     check_whole,
     parse,
 )
@@ -108,6 +109,8 @@ def test_values_become_what_is_annotated():
         ({"loop": {"max_steps": 0}}, "loop.max_steps=0 must be a whole number from 1 on"),
         ({"loop": {"rate": math.nan}}, "loop.rate=nan must be a number above 0"),
         ({"loop": {"rate": math.inf}}, "loop.rate=inf must be a number above 0"),
+        ({"loop": {"rate": 10**400}}, f"loop.rate={10**400} must be a number above 0"),
+        ({"seed": 10**400}, f"seed={10**400} must be a whole number"),
         ({"loop": {"rate": True}}, "loop.rate=True must be a number above 0"),
         ({"loop": {"norm": math.nan}}, "loop.norm=nan must be a number above 0"),
         ({"loop": {"betas": 0.9}}, "loop.betas=0.9 must be a list of two numbers from 0 to below 1"),
@@ -160,5 +163,18 @@ def test_checks_of_single_values_use_the_same_words():
         check_whole("n", 0, 1)
     with pytest.raises(InputError, match=r"^n=9 must be a whole number from 1 to 8"):
         check_whole("n", 9, 1, 8)
+    for number in (10**400, math.nan, True, "1", -1):
+        with pytest.raises(InputError, match=r"^rate=.* must be a share"):
+            check_number("rate", number, lambda share: share >= 0, "a share")
     with pytest.raises(InputError, match=r"^mode=x must be a, b or true"):
         check_choice("mode", "x", ("a", "b", True))
+
+
+def test_numbers_with_an_exponent_may_come_as_text() -> None:
+    """As PyYAML gives 1e-3."""
+    assert read(fps="1e-3").fps == 1e-3 and read(fps="+2.E1").fps == 20 and read(seed="1e3").seed == 1000
+    assert read(loop={"betas": ["1e-1", 0.5], "keep": "2e0"}).loop == Loop(betas=(0.1, 0.5), keep=2)
+    for wrong in ({"fps": "10"}, {"fps": "1e"}, {"seed": "1e-3"}, {"share": "nan"}, {"fps": "1e999"}):
+        with pytest.raises(InputError):
+            read(**wrong)
+    assert read(task={"name": "1e3"}).task == {"name": "1e3"}, "what may be a text stays one"

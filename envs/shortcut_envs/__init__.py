@@ -7,6 +7,9 @@ the messages of `gymnasium.register` that speak of them, hence the name of the p
 
 import gymnasium
 
+from shortcut_envs.metaworld.tasks import SETS, TASKS
+from shortcut_envs.ogbench.scenes import SCENES
+
 # No max_episode_steps: the environments truncate by themselves, and a TimeLimit on top would count twice.
 for _observation in ("State", "Keypoints", "Image"):
     gymnasium.register(
@@ -26,4 +29,19 @@ for _name, _task in (
         id=f"shortcut_policy/{_name}-v0",
         entry_point="shortcut_envs.robosuite.env:RobosuiteEnv",
         kwargs={"task": _task},
+    )
+
+# Names such as MetaWorld-reach-v3 and MetaWorld-mt10.
+for _name in (*TASKS, *SETS):
+    gymnasium.register(
+        id=f"shortcut_policy/MetaWorld-{_name}",
+        entry_point="shortcut_envs.metaworld.env:MetaWorldEnv",
+        kwargs={"task": _name},
+    )
+
+for _name in SCENES:
+    gymnasium.register(
+        id=f"shortcut_policy/OGBench-{_name}",
+        entry_point="shortcut_envs.ogbench.env:OGBenchEnv",
+        kwargs={"scene": _name},
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shortcut_policy.benchmark.methods import Method
 from shortcut_policy.rollout.config import EvaluationConfig
-from shortcut_policy.settings import Count, Index
+from shortcut_policy.settings import Count, Index, NotNegative
 
 #: Of each kind of comparison what ``auto`` stands for, and what it is.
 USUAL = {
@@ -38,6 +38,9 @@ class BenchmarkConfig(EvaluationConfig):
         readme: Markdown file that gets the tables; None for none.
         marker: Of the place of the results in it.
         compute_marker: Of the place of the compute table; None for no such table.
+        workers: Other processes that do the work; 0 to do it in this one.
+        patience: Minutes that a process with nothing to take waits for what others are at.
+        session: Of a worker: the `Session.name` of the command that has started it.
     """
 
     entries: Sequence[Method]
@@ -57,6 +60,9 @@ class BenchmarkConfig(EvaluationConfig):
     readme: Path | None = None
     marker: str | None = None
     compute_marker: str | None = None
+    workers: Index = 0
+    patience: NotNegative = 10.0
+    session: str | None = None
 
 
 def with_comparisons(config: BenchmarkConfig, names: Sequence[str]) -> BenchmarkConfig:

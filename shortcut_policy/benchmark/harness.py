@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,23 +15,23 @@ from shortcut_policy.benchmark.compute import (
     untrained,
 )
 from shortcut_policy.benchmark.config import BenchmarkConfig, with_comparisons
-from shortcut_policy.benchmark.curves import curve_cells, curve_rows
+from shortcut_policy.benchmark.curves import curve_rows
 from shortcut_policy.benchmark.earlier import earlier_rows, take_latencies
+from shortcut_policy.benchmark.evaluation import cell_folder, curve, trusted
 from shortcut_policy.benchmark.methods import Method, wanted_cells
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
-from shortcut_policy.benchmark.result_files import RunResults, origin, read_compute, slug
+from shortcut_policy.benchmark.result_files import RunResults, origin, read_compute, read_rows
+from shortcut_policy.benchmark.sharing import Outcome, Session, Stopped
 from shortcut_policy.benchmark.table import (
-    Cell,
     Measured,
     add_comparison,
     adjust,
     make_row,
     results_table,
-    row_label,
 )
-from shortcut_policy.benchmark.text_table import place_in
+from shortcut_policy.benchmark.text_table import ResultRows, place_in
 from shortcut_policy.benchmark.training_runs import (
     Runs,
     TrainingRun,
@@ -40,34 +39,35 @@ from shortcut_policy.benchmark.training_runs import (
     all_checkpoints,
     choose,
     find_runs,
-    read_losses,
-    read_training,
-    train_all,
-    training_plan,
+    kept_checkpoints,
 )
+from shortcut_policy.benchmark.work import TABLE, Work, common
+from shortcut_policy.benchmark.workers import Launch, failure, lead
 from shortcut_policy.build import build
 from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.rollout.evaluate import check, evaluate, task_of
+from shortcut_policy.rollout.evaluate import check, task_of
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.training.config import TrainingConfig
-from shortcut_policy.trust import trusted_in, trusted_modules
 
 
-def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
+def compare(config: BenchmarkConfig, trainings: Trainings, launch: Launch | None = None) -> None:
     """Train what is to be trained, evaluate everything, write table, figures and report.
 
-    What an earlier call with the same output folder has finished is taken as it is.
+    What an earlier call with the same output folder has finished is taken as it is. Several calls at once
+    share the work: each takes what no other one has taken. A part that fails does not stop the others.
 
     Args:
         config: The methods, and how they are compared.
         trainings: Trains those that have to be trained.
+        launch: Starts ``config.workers`` other processes that do the work.
 
     Raises:
-        InputError: a method cannot be used; before any work wherever that can be known.
+        InputError: a method cannot be used; before any work wherever that can be known. Or a part failed,
+            after all others are done; there is no table then.
     """
     methods, runs = _choose(config, trainings)
     _check(methods, runs, config)
@@ -75,16 +75,36 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
     earlier = None if config.measure else earlier_rows(config.published, methods)
     console = Console()
     _tell_published(runs, console)
-    phases = Phases(_plan(methods, runs, config.measure), console)
-    train_all(methods, runs, trainings, phases)
-    results: dict[str, list[RunResults]] = {}
-    for method in methods:
-        with phases.next():
-            filmed = config.videos if method is methods[0] else 0
-            results[method.name] = [
-                one.results or _evaluate_run(method, one, config, filmed if number == 0 else 0)
-                for number, one in enumerate(runs[method.name])
-            ]
+    with Session(config.output, common(config), config.session) as session:
+        work = Work(methods, runs, config, trainings, session)
+        try:
+            if config.workers and launch is not None:
+                lead(work, launch, console)
+                _show(read_rows(config.output), read_compute(config.output), config, console)
+            else:
+                _do(work, earlier, console)
+        except Stopped:
+            print("the command that started the workers was told to end, and no further part is begun")
+
+
+def _do(work: Work, earlier: ResultRows | None, console: Console) -> None:
+    """Do all parts that no other process does and, if nobody else does, the table."""
+    phases = Phases(work.plan(), console)
+    if not work.run(phases):
+        print("other processes are at the rest, and the last of them makes the table")
+        return
+    states = work.states()
+    failed = sum(state.ended is Outcome.FAILED for state in states.values())
+    if not failed:
+        work.session.do(TABLE, lambda: _make_tables(work, earlier, phases, console), keep_error=True)
+    elif work.config.session is None:
+        raise failure(failed, len(states) + 1)
+
+
+def _make_tables(work: Work, earlier: ResultRows | None, phases: Phases, console: Console) -> bool:
+    """All that is made of the evaluations of all parts."""
+    methods, runs, config = work.methods, work.runs, work.config
+    results = {method.name: work.results(method) for method in methods}
     policies = {name: untrained(own[0].spec, own[0].metadata, config.device) for name, own in results.items()}
     with phases.next():
         lines = [line for method in methods for line in _lines(method, results[method.name], config.last_k)]
@@ -102,6 +122,12 @@ def compare(config: BenchmarkConfig, trainings: Trainings) -> None:
         write_results(rows, compute, curves, [picture, *films, *others], config)
         if config.publish:
             publish(config.output, config.publish, results)
+    if config.session is None:
+        _show(rows, compute, config, console)
+    return True
+
+
+def _show(rows: ResultRows, compute: ResultRows, config: BenchmarkConfig, console: Console) -> None:
     for table in (results_table(rows), *([compute_table(compute)] if compute else [])):
         console.print(table.rich())
     console.print(f"Report: {config.output / 'report.html'}", highlight=False)
@@ -142,7 +168,7 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
                 _check_training(method, one.training, config)
             else:
                 for checkpoint in all_checkpoints(one.folder, config.last_k)[-config.last_k :]:
-                    policy = load_policy(checkpoint, config.device, _trusted(one, config))
+                    policy = load_policy(checkpoint, config.device, trusted(one, config))
                     tasks[method.name] = task_of(policy)["name"]
                     check(policy, method.steps, config.protocol)
     (name, task), *others = tasks.items()
@@ -157,7 +183,6 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
 def _check_training(method: Method, training: TrainingConfig, config: BenchmarkConfig) -> None:
     """Refuse a training whose policy could not be evaluated as the table asks for."""
     objective: Objective = build(training.objective)
-    trainer = training.trainer
     for steps in method.steps:
         objective.check_steps(steps)
     if "_target_" not in {**(training.task.env or {}), **(config.env or {})}:
@@ -165,10 +190,7 @@ def _check_training(method: Method, training: TrainingConfig, config: BenchmarkC
             f"benchmark entry '{method.name}' trains on task '{training.task.name}', which has no "
             "environment to roll out in: name one with +env._target_=..."
         )
-    every = range(trainer.checkpoint_every, trainer.max_steps, trainer.checkpoint_every)
-    saved = [*every, trainer.max_steps]
-    regular = [step for step in saved if trainer.keep_every and step % trainer.keep_every == 0]
-    kept = len({*saved[-trainer.keep_last :], *regular})
+    kept = len(kept_checkpoints(training.trainer))
     if kept < config.last_k:
         raise InputError(
             f"last_k={config.last_k} checkpoints are to be averaged, and the training of benchmark entry "
@@ -182,46 +204,6 @@ def _tell_published(runs: Runs, console: Console) -> None:
             if one.results is not None:
                 text = f"{name}, seed {one.number}: published in {one.folder}, {origin(one.results)}"
                 console.print(text, style="dim", highlight=False, soft_wrap=True)
-
-
-def _plan(methods: Sequence[Method], runs: Runs, measure: bool) -> list[tuple[str, float | None]]:
-    plan = training_plan(methods, runs)
-    for method in methods:
-        steps = ", ".join(map(str, method.steps))
-        known = all(one.results for one in runs[method.name])
-        budget = 0.0 if known else method.rollout_minutes
-        plan.append((f"{'Read' if known else 'Roll out'} {method.name} at {steps} steps", budget))
-    return [
-        *plan,
-        *((f"{'Measure' if measure else 'Read'} {what}", 0.5) for what in ("latencies", "training compute")),
-        ("Write figures and report", 0.5),
-    ]
-
-
-def _evaluate_run(method: Method, one: TrainingRun, config: BenchmarkConfig, videos: int) -> RunResults:
-    """Evaluate the checkpoints of a run; films show its fewest steps and newest checkpoint."""
-    checkpoints = {folder.name: folder for folder in all_checkpoints(one.folder, config.last_k)}
-    names = list(checkpoints)
-    cells: dict[tuple[str, int], Cell] = {}
-    policy: Policy | None = None
-    loaded = None
-    wanted = wanted_cells(method, names, config.last_k) + curve_cells(method, names, *_curve(config))
-    # One checkpoint after the other, so that each is loaded once.
-    for name, steps in sorted(set(wanted), key=lambda cell: (names.index(cell[0]), cell[1])):
-        if policy is None or loaded != name:
-            policy = load_policy(checkpoints[name], config.device, _trusted(one, config))
-            loaded = name
-        filmed = videos and name == names[-1] and steps == min(method.steps)
-        how = replace(config.options, videos=videos, plot=True) if filmed else config.options
-        folder = _cell_folder(config, method, one.number, name, steps)
-        title = "  " + row_label(method.name, steps)
-        cells[name, steps] = Cell.read(
-            evaluate(policy, steps, folder, config.protocol, how, title=title), folder
-        )
-    assert policy is not None
-    return RunResults(
-        one.number, policy.spec, read_training(one.folder), names, read_losses(one.folder), cells
-    )
 
 
 def _costs(
@@ -244,7 +226,7 @@ def _costs(
         row
         for method in methods
         if method.name in costs
-        for row in curve_rows(method, results[method.name], costs[method.name], *_curve(config))
+        for row in curve_rows(method, results[method.name], costs[method.name], *curve(config))
     ]
     return compute, curves
 
@@ -264,20 +246,6 @@ def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -
     """Time all lines in turns: evaluations may date from other days, machines and loads."""
     found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
     return [replace(line, latency=latency) for line, latency in zip(lines, found, strict=True)]
-
-
-def _trusted(one: TrainingRun, config: BenchmarkConfig) -> tuple[str, ...]:
-    """Modules that the checkpoints of a run may name."""
-    own = () if one.training is None else trusted_in(one.training.document())
-    return (*trusted_modules(config.trust), *own)
-
-
-def _cell_folder(config: BenchmarkConfig, method: Method, number: int, checkpoint: str, steps: int) -> Path:
-    return config.output / "cells" / slug(method.name) / str(number) / checkpoint / f"steps_{steps:03d}"
-
-
-def _curve(config: BenchmarkConfig) -> tuple[int, Sequence[int]]:
-    return config.curve_checkpoints, config.curve_steps
 
 
 def _rows(lines: Sequence[Measured], reference: str | None, baseline: str | None) -> list[dict[str, Any]]:
@@ -300,5 +268,5 @@ def _films(method: Method, one: TrainingRun, config: BenchmarkConfig) -> list[Pi
     if not config.videos or one.results is not None:
         return []
     newest = all_checkpoints(one.folder, config.last_k)[-1].name
-    folder = _cell_folder(config, method, one.number, newest, min(method.steps))
+    folder = cell_folder(config, method, one.number, newest, min(method.steps))
     return tile_films(folder, method.name, min(method.steps), config.protocol, config.videos, config.output)

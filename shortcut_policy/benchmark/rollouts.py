@@ -16,6 +16,7 @@ from shortcut_policy.benchmark.table import (
     results_table,
     row_label,
 )
+from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
@@ -58,7 +59,9 @@ def roll_out(config: RolloutConfig) -> None:
         rows.append(measure(policy, name, steps, output / name, rules, config.options, *how)[0])
         write_atomic(output / "results.json", json.dumps(rows, indent=2) + "\n")
     console = Console()
-    console.print(results_table(rows).rich())
+    for table in (results_table(rows), task_table(rows)):
+        if table is not None:
+            console.print(table.rich())
     console.print(f"Episodes, summaries and figures are in {output}", highlight=False)
 
 
@@ -95,7 +98,8 @@ def measure(
     row = make_row(measured, command_line(), commit())
     add_comparison(row, measured, None)
     motion = {key: summary[key] for key in ("jerk", "border_jump", "inner_step", "held")}
-    return row | setting | motion, cell, folder
+    tasks = {key: summary[key] for key in OF_TASKS if key in summary}
+    return row | setting | motion | tasks, cell, folder
 
 
 def checkpoint_name(path: str | Path) -> str:

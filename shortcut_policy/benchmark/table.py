@@ -107,10 +107,10 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
     success_ci, success_ci_method = success_interval(measured.successes)
     return {
         "name": measured.name,
-        "method": policy["method"],
-        "backbone": policy["backbone"],
+        # A policy that no trainer has filled in does not say all of it.
+        **{name: policy.get(name, "unknown") for name in ("method", "backbone")},
         "task": policy["task"]["name"],
-        "dataset": policy["dataset"],
+        "dataset": policy.get("dataset", "unknown"),
         "steps": measured.steps,
         "nfe": newest["network_evaluations"],
         "seeds": len(measured.cells),

@@ -21,7 +21,7 @@ from shortcut_policy.benchmark.result_files import (
 )
 from shortcut_policy.checkpoint import find_checkpoint, has_reached, list_checkpoints
 from shortcut_policy.errors import InputError
-from shortcut_policy.training.config import TrainingConfig
+from shortcut_policy.training.config import TrainerConfig, TrainingConfig
 from shortcut_policy.training.log import read_log
 from shortcut_policy.training.run_folder import read_config
 from shortcut_policy.trust import trusted_in, trusted_modules
@@ -137,6 +137,14 @@ def training_run(
     folder = output / "runs" / f"{slug(method.name)}_seed{seed}"
     own = [f"seed={seed}", f"output='{folder}'", "resume=true"]
     return TrainingRun(seed, folder, trainings.compose([*shared, *(method.overrides or ()), *own]))
+
+
+def kept_checkpoints(trainer: TrainerConfig) -> list[str]:
+    """Names of the checkpoints that a training leaves, oldest first."""
+    every = range(trainer.checkpoint_every, trainer.max_steps, trainer.checkpoint_every)
+    saved = [*every, trainer.max_steps]
+    regular = [step for step in saved if trainer.keep_every and step % trainer.keep_every == 0]
+    return [f"step_{step:08d}" for step in sorted({*saved[-trainer.keep_last :], *regular})]
 
 
 def is_trained(run: TrainingRun) -> bool:

@@ -1,7 +1,10 @@
 """The benchmark command."""
 
+import os
 import re
+import sys
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +14,7 @@ from shortcut_policy.benchmark.harness import compare
 from shortcut_policy.benchmark.methods import parse_methods
 from shortcut_policy.commands.configuration import to_plain
 from shortcut_policy.commands.trainings import trainings
+from shortcut_policy.commands.workers import launcher
 from shortcut_policy.settings import parse
 
 
@@ -20,6 +24,24 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: See `compare`; or a setting cannot be used.
     """
+    settings = read_benchmark(config)
+    launch = launcher(config, partial(work, os.getcwd()), settings.output) if settings.workers else None
+    compare(settings, trainings(), launch)
+
+
+def work(folder: str, config: DictConfig) -> None:
+    """Be a worker of a benchmark, as a job of one of Hydra's launchers.
+
+    Args:
+        folder: In which the command was given.
+        config: Of the worker.
+
+    Raises:
+        InputError: See `compare`.
+    """
+    if os.path.isdir(folder):  # if it is not there, the output that is below it is missed and named
+        os.chdir(folder)
+    sys.path.append(os.getcwd())  # as the command does
     compare(read_benchmark(config), trainings())
 
 

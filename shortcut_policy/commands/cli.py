@@ -43,12 +43,14 @@ def command(
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         failed: list[str] = []
+        begun: list[bool] = []
 
         @wraps(task)
         def guarded(config: DictConfig) -> None:
             # A configuration may name classes in modules where the command is given. They come last: whatever
             # they are called, they take the place of no library's.
             sys.path.append(os.getcwd())
+            begun.append(True)
             try:
                 task(config)
             except Exception as error:
@@ -70,6 +72,7 @@ def command(
         @wraps(task)
         def run() -> None:
             failed.clear()
+            begun.clear()
             # Hydra would print its own errors in many lines, and end with another status.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             try:
@@ -81,6 +84,12 @@ def command(
                 if (sentence := plain_sentence(error)) is None:
                     raise
                 print(f"error: {sentence}", file=sys.stderr)
+                sys.exit(2)
+            except (AssertionError, AttributeError, TypeError, ValueError) as error:
+                # Hydra's own of overrides that it did not think of, such as +trainer=null.
+                if begun:
+                    raise
+                print(f"error: the settings cannot be composed ({first_line(error)})", file=sys.stderr)
                 sys.exit(2)
             if failed:
                 print(f"error: {len(failed)} of the sweep's jobs failed, see above", file=sys.stderr)

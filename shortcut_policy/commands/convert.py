@@ -1,5 +1,6 @@
 """The command that converts demonstrations from one file format to another."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from shortcut_policy.commands.configuration import read
 from shortcut_policy.commands.ending import tidied
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
+from shortcut_policy.data.zarr_source import AbsentChunks
 
 
 @dataclass(frozen=True)
@@ -16,15 +18,18 @@ class ConvertSettings:
     """``configs/convert.yaml``; see `ConvertOptions` and `LeRobotSettings`.
 
     Attributes:
+        input: A path, or a list of them, which are joined.
         env_args: A file, of whose name `convert` says what it has to be.
     """
 
-    input: str
+    input: str | Sequence[str]
     output: str
     to: str | None = None
     lossy: bool = False
     env_args: Any = None
     actions: str = "action"
+    episode_ends: str | None = None
+    absent_chunks: AbsentChunks | None = None
     fps: float | None = None
     instruction: str | None = None
     videos: bool = False
@@ -39,7 +44,15 @@ def run(config: DictConfig) -> None:
     """
     settings = read(config, ConvertSettings)
     lerobot = LeRobotSettings(settings.fps, settings.instruction, settings.videos, settings.crf)
-    options = ConvertOptions(settings.to, settings.lossy, settings.env_args, settings.actions, lerobot)
+    options = ConvertOptions(
+        settings.to,
+        settings.lossy,
+        settings.env_args,
+        settings.actions,
+        settings.episode_ends,
+        settings.absent_chunks,
+        lerobot,
+    )
     with tidied():
         written = convert(settings.input, settings.output, options)
     print(f"{written}: written")

@@ -7,6 +7,7 @@ import yaml
 from omegaconf import DictConfig
 
 from shortcut_policy.commands.configuration import read
+from shortcut_policy.commands.ending import tidied
 from shortcut_policy.data.import_mcap import import_mcap
 from shortcut_policy.data.mcap_reader import Recording
 from shortcut_policy.data.source import expand
@@ -35,7 +36,9 @@ def run(config: DictConfig) -> None:
     """
     settings = read(config, ImportMcapSettings)
     inputs = [str(path) for path in settings.input] if is_list(settings.input) else [str(settings.input)]
-    written = import_mcap(inputs, settings.output, read_recording(settings.recording))
+    recording = read_recording(settings.recording)
+    with tidied():
+        written = import_mcap(inputs, settings.output, recording)
     print(f"{written}: written")
 
 

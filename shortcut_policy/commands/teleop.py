@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+import numpy as np
 from omegaconf import DictConfig
 
 from shortcut_policy.build import build
@@ -12,7 +13,7 @@ from shortcut_policy.commands.configuration import read
 from shortcut_policy.commands.ending import ending
 from shortcut_policy.data.collect import attributes_of_store, check_same, writer_of
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
-from shortcut_policy.data.robomimic_writer import RobomimicWriter
+from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_arrays
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.data.zarr_source import ZarrSource
@@ -121,8 +122,8 @@ def make_session(
     row, info = row_of(env, rows, marked=player is not None and settings.keep == "episodes")
     attributes = rows.attributes(settings.task.name, info)
     check_same(settings.output, attributes)
-    if (source := whole_store(settings.output)) is not None:
-        check_continues(settings.output, row, source)
+    if (there := recorded(settings.output)) is not None:
+        check_continues(settings.output, row, there)
     writer = writer_of(settings.output, attributes)
     try:
         options: dict[str, Any] = {"seed": settings.seed, "player": player, "keep": settings.keep}
@@ -160,8 +161,12 @@ def shortest(task: PolicyTask) -> int:
     return max(1, task.horizon - task.n_obs_steps - task.n_action_steps + 2)
 
 
-def whole_store(output: str) -> ZarrSource | None:
-    """The zarr store that is to be continued; None of a robomimic file, or if it holds no episode yet."""
-    if expand(output).suffix in HDF5_SUFFIXES or attributes_of_store(expand(output)) is None:
+def recorded(output: str) -> dict[str, tuple[tuple[int, ...], np.dtype]] | None:
+    """Key -> shape and type of a step, of what is to be continued; None if it holds no episode yet."""
+    path = expand(output)
+    if path.suffix in HDF5_SUFFIXES:
+        return recorded_arrays(path)
+    if attributes_of_store(path) is None:
         return None
-    return ZarrSource(output)
+    source = ZarrSource(path)
+    return {key: (source.shapes[key], source.dtypes[key]) for key in source.keys}

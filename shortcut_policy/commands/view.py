@@ -16,6 +16,7 @@ from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.data.view import (
     VIDEO_SIDE,
     Frames,
+    check_replaces,
     chosen_episodes,
     draw,
     film,
@@ -23,6 +24,7 @@ from shortcut_policy.data.view import (
     some_episodes,
     summary,
 )
+from shortcut_policy.data.zarr_source import AbsentChunks
 from shortcut_policy.settings import Index, Words
 
 
@@ -32,6 +34,8 @@ class ViewSettings:
 
     Attributes:
         store: The demonstrations.
+        episode_ends: Of a zarr store, see `ZarrSource`,
+        absent_chunks: as well.
         format: ``picture`` for one, and a video; ``html`` for a page; ``rerun`` for a file of the viewer
             Rerun.
         episodes: Number of the episode to show, or a list of them; [] for the table alone. None for the first
@@ -42,6 +46,8 @@ class ViewSettings:
     """
 
     store: str
+    episode_ends: str | None = None
+    absent_chunks: AbsentChunks | None = None
     format: Literal["picture", "html", "rerun"] = "picture"
     episodes: Any = None
     frames: Index = 1000
@@ -57,7 +63,7 @@ def run(config: DictConfig) -> None:
             is not installed.
     """
     settings = read(config, ViewSettings)
-    source = open_demonstrations(settings.store)
+    source = open_demonstrations(settings.store, settings.episode_ends, settings.absent_chunks)
     if settings.episodes is not None:
         episodes = chosen_episodes(source, settings.episodes)
     else:
@@ -79,6 +85,9 @@ def _write(
     target: Path,
 ) -> list[Path]:
     """Write what was asked for, beside each other under one name; returns the files."""
+    pictures = [".png", ".mp4"] if frames else [".png"]
+    for ending in {"html": [".html"], "rerun": [".rrd"]}.get(settings.format, pictures):
+        check_replaces(target.with_suffix(ending))
     if settings.format == "html":
         from shortcut_policy.data.view_page import write_page
 

@@ -18,6 +18,7 @@ from numcodecs import Blosc  # type: ignore[import-untyped]
 from zarr.codecs import BloscCodec
 
 from shortcut_policy.data.lfs import refuse_pointer
+from shortcut_policy.data.source import source_setting
 from shortcut_policy.errors import InputError, first_line
 
 BLOSC_HEADER = struct.Struct("<12xI")  # version, flags, sizes; then the number of bytes of the whole chunk
@@ -149,7 +150,7 @@ def _refuse_absent(path: str, array: zarr.Array, chunk: str) -> NoReturn:
     if array.fill_value is not None:
         meant = (
             f"; or, if its rows hold {array.fill_value} alone, which zarr leaves out when it writes, say so "
-            "with +task.source.absent_chunks=fill or the store's attribute absent_chunks"
+            f"with {source_setting('absent_chunks=fill')} or the store's attribute absent_chunks"
         )
     raise InputError(
         f"chunk file {_full_name(path, array, chunk)} is missing: restore it from a copy of the data{meant}"

@@ -8,15 +8,16 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
 from shortcut_policy.build import build
+from shortcut_policy.data.agreement import differences, opened
 from shortcut_policy.data.env_args import ENV_ARGS
-from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
-from shortcut_policy.data.robomimic_writer import RobomimicWriter, parts_folder, recorded_attributes
+from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES, parts_folder
+from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_attributes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.data.zarr_source import ZarrSource
@@ -39,6 +40,15 @@ class Expert(Protocol):
 
         Every draw comes from `random`, so that the same generator gives the same bytes.
         """
+        ...
+
+
+@runtime_checkable
+class ManyExperts(Protocol):
+    """An expert of several tasks, each of which has its share of the demonstrations."""
+
+    def of_episode(self, index: int) -> Expert:
+        """The expert that makes demonstration ``index``, however often it fails."""
         ...
 
 
@@ -79,6 +89,8 @@ def collect(
 def record(expert_spec: Mapping[str, Any], seed: int, index: int) -> tuple[dict[str, Any], int]:
     """Demonstration ``index`` and its failed tries: a function of the expert, ``seed`` and ``index``."""
     expert: Expert = build(expert_spec)
+    if isinstance(expert, ManyExperts):
+        expert = expert.of_episode(index)
     for attempt in range(MAX_TRIES):
         random = np.random.default_rng(np.random.SeedSequence([seed, index, attempt]))
         episode = expert.episode(random)
@@ -144,12 +156,12 @@ def check_same(output: str, attributes: Mapping[str, Any]) -> None:
             "recorded, so they cannot be continued; choose another output"
         )
     written = [one for one in (path, parts_folder(path)) if one.exists()]
-    for key, value in attributes.items():
-        if stored[key] != value:
-            raise InputError(
-                f"{output} was recorded with {key}={stored[key]}, not {value}; "
-                f"choose another output or delete {' and '.join(map(str, written))}"
-            )
+    bound = {key: stored[key] for key in attributes}
+    for key, was, would_be in differences(opened(bound), opened(attributes)):
+        raise InputError(
+            f"{output} was recorded with {key}={was}, not {would_be}; "
+            f"choose another output or delete {' and '.join(map(str, written))}"
+        )
 
 
 def attributes_of_store(path: Path) -> dict[str, Any] | None:

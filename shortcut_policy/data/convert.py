@@ -1,17 +1,15 @@
 """Between the file formats of demonstrations, with a list of what a format cannot hold."""
 
-import errno
+import os
 import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.data.formats import format_of
+from shortcut_policy.data.formats import format_of, refuse_store_settings
+from shortcut_policy.data.in_one_step import in_one_step
+from shortcut_policy.data.joined import join
 from shortcut_policy.data.lerobot_recording import read_lerobot
 from shortcut_policy.data.lerobot_writer import LeRobotSettings, lost_in_lerobot, write_lerobot
 from shortcut_policy.data.minari_recording import lost_in_minari, read_minari, write_minari
@@ -20,14 +18,13 @@ from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_recording import read_robomimic, write_robomimic
 from shortcut_policy.data.source import expand, file_stamps
 from shortcut_policy.data.zarr_recording import read_zarr, write_zarr
-from shortcut_policy.errors import InputError
+from shortcut_policy.data.zarr_source import AbsentChunks
+from shortcut_policy.errors import InputError, reading
 from shortcut_policy.paths import write_atomic
 
 FORMATS = ("zarr", "robomimic", "lerobot", "minari")
 #: Names that the folder of a Minari dataset has.
 MINARI_NAME = re.compile(r".*-v\d+")
-#: A disk with less free room is full.
-FULL_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class ConvertOptions:
         lossy: Leave out what the output cannot hold, and write a list of it beside the output.
         env_args: File of JSON, for a robomimic file of what never was one.
         actions: Key of the actions of a zarr store that never was something else.
+        episode_ends: Of a zarr store, see `ZarrSource`,
+        absent_chunks: as well.
         lerobot: Of a LeRobot dataset.
     """
 
@@ -46,14 +45,19 @@ class ConvertOptions:
     lossy: bool = False
     env_args: Any = None
     actions: str = "action"
+    episode_ends: str | None = None
+    absent_chunks: AbsentChunks | None = None
     lerobot: LeRobotSettings = field(default_factory=LeRobotSettings)
 
 
-def convert(source: str | Path, output: str | Path, options: ConvertOptions | None = None) -> Path:
+def convert(
+    source: str | Path | Sequence[str | Path], output: str | Path, options: ConvertOptions | None = None
+) -> Path:
     """Convert demonstrations to another format: all that they hold, or nothing.
 
     Args:
-        source: What is converted, of any of the formats.
+        source: What is converted, of any of the formats; or several of one format, whose demonstrations are
+            joined in this order. The output may have the same format then.
         output: What it becomes; must not be there yet. It appears under this name when it is whole.
         options: See there; the defaults if None.
 
@@ -61,38 +65,57 @@ def convert(source: str | Path, output: str | Path, options: ConvertOptions | No
         Where it was written.
 
     Raises:
-        InputError: The input cannot be read, has changed meanwhile or holds what the output cannot; the
-            output is there already or of the same format; the disk is full.
+        InputError: An input cannot be read, has changed meanwhile or holds what the output cannot; inputs
+            are of different robots; the output is there already or of the same format; the disk is full.
     """
-    source, output, options = expand(source), expand(output), options or ConvertOptions()
-    of, to = format_of(source), format_to(output, options.to)
-    if of == to:
-        raise InputError(
-            f"input={source} and output={output} are both of the format {to}: copy it, or choose another "
-            f"format, to={' or '.join(name for name in FORMATS if name != of)}"
-        )
-    if source.resolve() in output.resolve().parents:
-        raise InputError(f"output={output} lies inside input={source}: choose another place")
-    if output.exists():
-        raise InputError(f"{output} is there already; delete it or choose another output")
-    recording = _read(of, source, options)
-    recording.check_actions()
-    lost = _lost(recording, to, options)
+    several = [source] if isinstance(source, str | os.PathLike) else source
+    inputs = [expand(one) for one in several]
+    output, options = expand(output), options or ConvertOptions()
+    _check_inputs(inputs, output, to := format_to(output, options.to))
+    recordings = []
+    for one in inputs:
+        with reading(one):
+            recordings.append(_read(one, options))
+            recordings[-1].check_actions()
+    with reading(", ".join(map(str, inputs))):
+        recording = recordings[0] if len(inputs) == 1 else join(recordings)
+        lost = _lost(recording, to, options)
     if lost and not options.lossy:
         raise InputError(
-            f"{output}, of the format {to}, cannot hold all of {source}: {one_sentence(lost)}; choose "
-            "another format, or leave these out with lossy=true"
+            f"{output}, of the format {to}, cannot hold all of {recording.source.path}: "
+            f"{one_sentence(lost)}; choose another format, or leave these out with lossy=true"
         )
-    stamps = file_stamps(str(source))
-    with _in_one_step(output) as temporary:
+    stamps = [file_stamps(str(one)) for one in inputs]
+    with in_one_step(output) as temporary:
         _write(recording, to, temporary, options)
-        if file_stamps(str(source)) != stamps:
-            raise InputError(
-                f"{source} has changed while it was converted: convert it again when nothing writes to it"
-            )
+        for one, stamp in zip(inputs, stamps, strict=True):
+            if file_stamps(str(one)) != stamp:
+                raise InputError(
+                    f"{one} has changed while it was converted: convert it again when nothing writes to it"
+                )
     if lost:
-        _say_lost(lost, source, output)
+        _say_lost(lost, recording.source.path, output)
     return output
+
+
+def _check_inputs(inputs: list[Path], output: Path, to: str) -> None:
+    """Raise `InputError` unless the output can be made of them, without a look at what they hold."""
+    if not inputs:
+        raise InputError("input names nothing: give a path, or several as input=[a.hdf5,b.hdf5]")
+    places = [one.resolve() for one in inputs]
+    if twice := [one for one, place in zip(inputs, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"input names {twice[0]} twice: its demonstrations would count twice")
+    of = format_of(inputs[0])
+    if len(inputs) == 1 and of == to:
+        raise InputError(
+            f"input={inputs[0]} and output={output} are both of the format {to}: copy it, or choose another "
+            f"format, to={' or '.join(name for name in FORMATS if name != of)}"
+        )
+    for one, place in zip(inputs, places, strict=True):
+        if place in output.resolve().parents:
+            raise InputError(f"output={output} lies inside input={one}: choose another place")
+    if output.exists():
+        raise InputError(f"{output} is there already; delete it or choose another output")
 
 
 def format_to(path: Path, to: str | None) -> str:
@@ -112,9 +135,11 @@ def format_to(path: Path, to: str | None) -> str:
     return "minari" if path.suffix == ".minari" or MINARI_NAME.fullmatch(path.name) else "zarr"
 
 
-def _read(name: str, path: Path, options: ConvertOptions) -> Recording:
+def _read(path: Path, options: ConvertOptions) -> Recording:
+    name = format_of(path)
     if name == "zarr":
-        return read_zarr(path, options.actions)
+        return read_zarr(path, options.actions, options.episode_ends, options.absent_chunks)
+    refuse_store_settings(path, episode_ends=options.episode_ends, absent_chunks=options.absent_chunks)
     return {"robomimic": read_robomimic, "minari": read_minari, "lerobot": read_lerobot}[name](path)
 
 
@@ -138,31 +163,7 @@ def _write(recording: Recording, to: str, output: Path, options: ConvertOptions)
         write_lerobot(recording, output, options.lerobot)
 
 
-@contextmanager
-def _in_one_step(output: Path) -> Iterator[Path]:
-    """Where to write what then appears as ``output``: half a dataset looks like a whole one."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        temporary = Path(folder, output.name)
-        try:
-            yield temporary
-            if output.exists():
-                raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
-            temporary.rename(output)
-        except Exception as error:
-            print(file=sys.stderr)  # after the bar that shows how far it was
-            # HDF5 says in words alone that it ran out of room, and in several.
-            full = shutil.disk_usage(output.parent).free < FULL_BYTES
-            full &= isinstance(error, OSError | RuntimeError)
-            if full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(
-                    f"there is no space left for {output} ({error}): nothing was written; free some, or "
-                    "choose another disk"
-                ) from error
-            raise
-
-
-def _say_lost(lost: list[str], source: Path, output: Path) -> None:
+def _say_lost(lost: list[str], source: str, output: Path) -> None:
     listing = output.with_name(f"{output.name}.lost.txt")
     write_atomic(listing, "\n".join([f"Left out of {output.name}, made of {source}:", *lost, ""]))
     print("\n  ".join([f"{output} cannot hold, and lacks (listed in {listing}):", *lost]))

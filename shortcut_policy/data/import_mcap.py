@@ -1,12 +1,12 @@
 """MCAP files to a store of demonstrations."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
+from shortcut_policy.data.in_one_step import in_one_step
 from shortcut_policy.data.mcap_reader import Recording, check_file, read_episodes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
@@ -39,18 +39,16 @@ def import_mcap(inputs: Sequence[str], output: str, recording: Recording) -> Pat
     for file in files:  # before the first is gone through, which may take long
         check_file(file, recording)
     about = {"files": [file.name for file in files], "recording": asdict(recording)}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In one step: a store that lacks the last files looks like a whole one.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        temporary = Path(folder, target.name)
-        with EpisodeWriter(temporary, attributes={MCAP: about}) as writer:
-            for file in tqdm(files, unit="file"):
-                for episode in read_episodes(file, recording):
-                    try:
-                        writer.add_episode(episode)
-                    except InputError as error:
-                        raise InputError(f"{file}: {error}") from error
-        temporary.rename(target)
+    with (
+        in_one_step(target) as temporary,
+        EpisodeWriter(temporary, attributes={MCAP: about}) as writer,
+    ):
+        for file in tqdm(files, unit="file"):
+            for episode in read_episodes(file, recording):
+                try:
+                    writer.add_episode(episode)
+                except InputError as error:
+                    raise InputError(f"{file}: {error}") from error
     return target
 
 

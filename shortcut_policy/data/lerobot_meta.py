@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +159,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore it from a copy") from error
+        raise InputError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
 
 
 def read_meta(root: Path) -> Meta:
@@ -208,7 +208,9 @@ def _read_info(root: Path) -> dict[str, Any]:
         raise InputError(f"{root / INFO}: chunks_size={size} must be the number of episodes in a folder")
     fps = info["fps"]
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
-        raise InputError(f"{root / INFO}: fps={fps} must be the number of steps a second")
+        raise InputError(
+            f"{root / INFO}: fps={fps} must be a number above 0 and below 1000000, of steps a second"
+        )
     if not isinstance(info["features"], dict) or not info["features"]:
         raise InputError(f"{root / INFO}: features must say what the columns are; {LAYOUT}")
     return info

@@ -9,7 +9,7 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.lerobot_meta import INFO
 from shortcut_policy.data.lerobot_source import LeRobotSource
-from shortcut_policy.data.recording import OBS, Recording, parse_note
+from shortcut_policy.data.recording import OBS, Recording, noted_attributes, parse_note
 from shortcut_policy.data.source import episode_rows
 
 FORMAT = "lerobot"
@@ -48,7 +48,7 @@ def read_lerobot(path: Path) -> Recording:
         columns,
         note.get("keys") or {place: key.replace("/", ".") for place, key in columns.items()},
         note.get("names") or [f"demo_{number}" for number in range(len(source.episode_ends))],
-        {FORMAT: rest} if rest else {},
+        {**({FORMAT: rest} if rest else {}), **noted_attributes(note)},
         list(source.lacking.values()),
         shapes={place: tuple(shape) for place, shape in note.get("shapes", _scalars(columns)).items()},
         channels_first=frozenset(note.get("channels_first", ())),

@@ -28,7 +28,7 @@ from shortcut_policy.data.lerobot_tables import (
 )
 from shortcut_policy.data.source import check_key, episode_rows, expand, stamps_of
 from shortcut_policy.data.video import FORMATS, Video, find_frames, import_av, read_frames
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 from shortcut_policy.paths import cache_folder
 
 #: Bytes of decoded frames of a part of a video: from the next frame at which decoding can begin, or at once.
@@ -75,21 +75,22 @@ class LeRobotSource:
         self._remote = hub.is_remote(str(path))
         root = hub.download_dataset(str(path)) if self._remote else expand(path)
         self.path = str(path if self._remote else root)
-        self._meta: Meta = read_meta(root)
-        self._steps: Steps = read_steps(self._meta)
-        self.fps, self.tasks = self._meta.fps, self._meta.tasks
-        self.episode_ends = self._steps.ends
-        names = ("codebase_version", "fps", "robot_type")
-        self.attributes: dict[str, Any] = {name: self._meta.info.get(name) for name in names}
-        self.lacking = dict(self._meta.lacking)
-        self.dtypes: dict[str, np.dtype] = {}
-        for key, feature in self._meta.features.items():
-            self._find(key, feature)
-        self.keys = tuple(sorted(self.dtypes))
-        self.shapes = {key: self._meta.features[key].shape for key in self.keys}
-        self._numbers: dict[str, np.ndarray] = {}
-        self._decoded: dict[str, FrameFile] = {}
-        self._opened = {file: _status(file) for key in self.keys for file in self._files(key)}
+        with reading(self.path):
+            self._meta: Meta = read_meta(root)
+            self._steps: Steps = read_steps(self._meta)
+            self.fps, self.tasks = self._meta.fps, self._meta.tasks
+            self.episode_ends = self._steps.ends
+            names = ("codebase_version", "fps", "robot_type")
+            self.attributes: dict[str, Any] = {name: self._meta.info.get(name) for name in names}
+            self.lacking = dict(self._meta.lacking)
+            self.dtypes: dict[str, np.dtype] = {}
+            for key, feature in self._meta.features.items():
+                self._find(key, feature)
+            self.keys = tuple(sorted(self.dtypes))
+            self.shapes = {key: self._meta.features[key].shape for key in self.keys}
+            self._numbers: dict[str, np.ndarray] = {}
+            self._decoded: dict[str, FrameFile] = {}
+            self._opened = {file: _status(file) for key in self.keys for file in self._files(key)}
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key, (stop - start, *shape); all images of it are decoded first.
@@ -104,7 +105,8 @@ class LeRobotSource:
         if file is not None:
             return file.read(start, stop)
         if key not in self._numbers:
-            self._numbers[key] = read_numbers(self._meta, self._steps, key)
+            with reading(f"key '{key}' of {self.path}"):
+                self._numbers[key] = read_numbers(self._meta, self._steps, key)
             self._check_unchanged(key)
         return self._numbers[key][start:stop].copy()
 
@@ -198,15 +200,16 @@ class LeRobotSource:
         return f"PyAV {import_av().__version__.split('.')[0]}"
 
     def _blocks(self, key: str, done: int) -> Iterator[np.ndarray]:
-        feature = self._meta.features[key]
-        if feature.kind == "image":
-            yield from read_pictures(self._meta, self._steps, key, done)
-        else:
-            parts = [part for clip in self._clips(key) for part in _parts(clip, done, feature.shape)]
-            yield from in_order(
-                lambda part: read_frames(part.video, part.start, part.stop, feature.shape[2]), parts
-            )
-        self._check_unchanged(key)
+        with reading(f"images of key '{key}' of {self.path}"):
+            feature = self._meta.features[key]
+            if feature.kind == "image":
+                yield from read_pictures(self._meta, self._steps, key, done)
+            else:
+                parts = [part for clip in self._clips(key) for part in _parts(clip, done, feature.shape)]
+                yield from in_order(
+                    lambda part: read_frames(part.video, part.start, part.stop, feature.shape[2]), parts
+                )
+            self._check_unchanged(key)
 
     def _clips(self, key: str) -> "list[_Clip]":
         """Where the frames of all episodes are, after a look at all videos of a camera."""

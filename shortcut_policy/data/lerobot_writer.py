@@ -69,7 +69,7 @@ class LeRobotSettings:
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps < 1e4:
-            raise InputError(f"fps={self.fps} must be the number of steps a second")
+            raise InputError(f"fps={self.fps} must be a number above 0 and below 10000, of steps a second")
         if not 0 <= self.crf <= 51:
             raise InputError(f"crf={self.crf} must be between 0 (best) and 51 (smallest)")
 
@@ -211,7 +211,8 @@ def _name(path: str, is_image: bool) -> str:
 
 def _told(recording: Recording, settings: LeRobotSettings) -> _Told:
     own, robomimic = (recording.rest.get(name, {}) for name in (FORMAT, "robomimic"))
-    name, fps = Path(recording.source.path).stem, settings.fps or own.get("/@fps")
+    fps = settings.fps or own.get("/@fps")
+    name = Path(getattr(recording.source, "paths", [recording.source.path])[0]).stem
     if f"data/@{ENV_ARGS}" in robomimic:
         args = EnvArgs.parse(robomimic[f"data/@{ENV_ARGS}"], recording.source.path)
         name, fps = args.name, fps or args.kwargs.get("control_freq")

@@ -41,7 +41,8 @@ class TopicKey:
         resample: How a tick gets its value, see `shortcut_policy.data.resample`.
         stamp: Which time counts: that of the message's header, or that at which it was logged. If None, what
             the recording says.
-        max_gap: Ticks that a value may be old; any number for 0. If None, what the recording says.
+        max_gap: Ticks that a value may be old; any number for 0, and with ``latest`` it then holds from one
+            episode of a file into the next. If None, what the recording says.
         size: Height and width that pictures are brought to.
     """
 
@@ -316,11 +317,16 @@ def _track(key: str, record: _Key, recording: Recording, start: int, stop: int) 
     stamps = np.array(record.stamps, np.int64)[record.order]
     inside = (stamps >= start) & (stamps <= stop)
     name, settings = _name(key, recording.keys[key]), recording.keys[key]
+    allowed = recording.gap(key)
+    before = np.flatnonzero(stamps < start)
+    if allowed is None and settings.resample == "latest" and len(before) and not (stamps == start).any():
+        # It held when the episode began: what is sent when it changes need not be sent again.
+        inside[before[-1]] = True
     if not inside.any():
         raise InputError(
             f"{name} has no message from {start / SECOND:.3f} to {stop / SECOND:.3f} s, which is an episode"
         )
-    return Track(name, stamps[inside], settings.resample, recording.gap(key)), record.order[inside]
+    return Track(name, np.maximum(stamps[inside], start), settings.resample, allowed), record.order[inside]
 
 
 def _numbers(track: Track, record: _Key, chosen: np.ndarray, times: np.ndarray) -> np.ndarray:

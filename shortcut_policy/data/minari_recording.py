@@ -11,7 +11,7 @@ import numpy as np
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.hdf5_file import create_hdf5
 from shortcut_policy.data.minari_source import EPISODE, MAIN, METADATA, OBSERVATIONS, MinariSource, is_minari
-from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, foreign
+from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, foreign, noted_attributes
 from shortcut_policy.data.robomimic_recording import Walk
 from shortcut_policy.data.robomimic_writer import put
 from shortcut_policy.paths import write_atomic
@@ -63,7 +63,8 @@ def read_minari(path: Path) -> Recording:
         *walk.unheld,
         *(f"the last row of {key}, which only some episodes have" for key in source.uneven),
     ]
-    return Recording(source, FORMAT, columns, keys, names, {FORMAT: rest} if rest else {}, unheld)
+    held = {**({FORMAT: rest} if rest else {}), **noted_attributes(note)}
+    return Recording(source, FORMAT, columns, keys, names, held, unheld)
 
 
 def lost_in_minari(recording: Recording) -> list[str]:
@@ -110,6 +111,7 @@ def write_minari(recording: Recording, output: Path) -> None:
                 put(file, place, own[place])
     size = round((folder / MAIN).stat().st_size / 1e6, 1)
     described = _describe(recording, output) if metadata is None else {**metadata, "jpeg_encoding": False}
+    described.setdefault("dataset_id", _dataset_id(output))
     text = json.dumps({**described, "dataset_size": size} if metadata is None else described)
     write_atomic(folder / METADATA, text)
 
@@ -172,9 +174,6 @@ def _describe(recording: Recording, output: Path) -> dict[str, Any]:
     }
     made = [name for name in NEEDED if name not in places.values()]
     note = {**recording.note(), "paths": paths, "made": made}
-    name = (
-        output.name if re.fullmatch(r"[-\w]+-v\d+", output.name) else re.sub(r"\W", "_", output.name) + "-v0"
-    )
     return {
         "total_episodes": len(recording.names),
         "total_steps": sum(recording.lengths),
@@ -182,10 +181,14 @@ def _describe(recording: Recording, output: Path) -> dict[str, Any]:
         "jpeg_encoding": False,
         "observation_space": json.dumps(_space(recording, observed)),
         "action_space": json.dumps(_box(recording, ACTIONS)),
-        "dataset_id": name,
         "minari_version": VERSION,
         NOTE: note,
     }
+
+
+def _dataset_id(output: Path) -> str:
+    name = output.name
+    return name if re.fullmatch(r"[-\w]+-v\d+", name) else re.sub(r"\W", "_", name) + "-v0"
 
 
 def _space(recording: Recording, observed: dict[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.robomimic_files import import_h5py, list_arrays
 from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -55,19 +55,20 @@ class MinariSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = str(expand(path))
-        self._folder = data_folder(Path(self.path))
-        self.metadata = _metadata(self._folder)
-        self._opened: tuple[int, h5py.File] | None = None
-        self.episodes = self._names()
-        lengths = [self._length(name) for name in self.episodes]
-        self.episode_ends = np.cumsum(lengths, dtype=np.int64)
-        self.lacking: dict[str, str] = {}
-        self._paths = self._common_arrays(lengths)
-        self.keys = tuple(sorted(self._paths))
-        first = {key: self._rows(0, key, 0, 1) for key in self.keys}
-        self.shapes = {key: tuple(rows.shape[1:]) for key, rows in first.items()}
-        self.dtypes: dict[str, np.dtype] = {key: rows.dtype for key, rows in first.items()}
-        self._check_actions()
+        with reading(self.path):
+            self._folder = data_folder(Path(self.path))
+            self.metadata = _metadata(self._folder)
+            self._opened: tuple[int, h5py.File] | None = None
+            self.episodes = self._names()
+            lengths = [self._length(name) for name in self.episodes]
+            self.episode_ends = np.cumsum(lengths, dtype=np.int64)
+            self.lacking: dict[str, str] = {}
+            self._paths = self._common_arrays(lengths)
+            self.keys = tuple(sorted(self._paths))
+            first = {key: self._rows(0, key, 0, 1) for key in self.keys}
+            self.shapes = {key: tuple(rows.shape[1:]) for key, rows in first.items()}
+            self.dtypes: dict[str, np.dtype] = {key: rows.dtype for key, rows in first.items()}
+            self._check_actions()
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key, (stop - start, *shape).
@@ -213,7 +214,7 @@ class MinariSource:
         try:
             array = self.file()[name][path]
             rows = array[start:stop]
-        except OSError as error:
+        except Exception as error:  # h5py raises many kinds
             raise InputError(
                 f"{path} in {name} of {self.path} cannot be read ({error}); the file is damaged: restore it "
                 "from a copy"

@@ -15,6 +15,10 @@ from shortcut_policy.float32_buffers import Float32Buffers
 #: Size of a normalised number from which on a value is far from the data: a whole range outside them, or ten
 #: standard deviations from their mean.
 FAR = {"limits": 3.0, "gaussian": 10.0}
+#: An element that was constant moves if it is further from its constant than this many times what noise may
+#: be: `Field.min_range`, and what float32 cannot hold.
+MOVED = 10.0
+ROUNDING = 1e-6
 
 
 class RunningStatistics:
@@ -62,6 +66,7 @@ class Normalizer(Float32Buffers):
         self.names = tuple(fields)
         self._known_finite = False
         self._far = {name: FAR[field.normalize] for name, field in fields.items() if field.normalize in FAR}
+        self._noise = {name: field.min_range for name, field in fields.items()}
         self._said: set[tuple[str, int]] = set()
         self._bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for name, field in fields.items():
@@ -97,19 +102,32 @@ class Normalizer(Float32Buffers):
         scale, offset = self._affine(name)
         return y * scale + offset
 
-    def is_near(self, name: str, x: Tensor) -> Tensor:
-        """Whether all of x (..., *shape), in environment units, is finite and about where the data were; ().
+    def is_near(self, name: str, x: Tensor) -> bool:
+        """Whether all of x (..., *shape), in environment units, is finite and about where the data were.
 
-        See `FAR`. An element that was constant is near whatever its value, which the network does not see.
+        See `FAR`, and `MOVED` of an element that was constant. An element of which `say_far` has spoken is
+        near whatever its value: it is not looked for again.
         """
         if name not in self._far:
-            return x.isfinite().all()
+            return not x.is_floating_point() or bool(x.isfinite().all())
+        low, high = self._limits(name)
+        return bool(((x >= low) & (x <= high)).all())
+
+    def _limits(self, name: str) -> tuple[Tensor, Tensor]:
+        """The smallest and largest value of each element that is near, each of shape (*shape)."""
         if name not in self._bounds:  # kept: a robot asks in every step
             scale, offset = self._affine(name)
-            reach = torch.where(scale == 0, torch.finfo(scale.dtype).max, self._far[name] * scale.abs())
-            self._bounds[name] = offset - reach, offset + reach
-        low, high = self._bounds[name]
-        return ((x >= low) & (x <= high)).all()
+            moved = MOVED * (self._noise[name] + ROUNDING * offset.abs())
+            reach = torch.where(scale == 0, moved, self._far[name] * scale.abs())
+            known = torch.zeros(scale.numel(), dtype=torch.bool)
+            known[[element for of, element in self._said if of == name]] = True
+            most = torch.finfo(scale.dtype).max
+            far = known.to(scale.device).reshape(scale.shape)
+            self._bounds[name] = (
+                torch.where(far, -most, offset - reach),
+                torch.where(far, most, offset + reach),
+            )
+        return self._bounds[name]
 
     def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:
         """Say on stderr, once an element, which of these values are not near, name -> (..., *shape).
@@ -120,21 +138,29 @@ class Normalizer(Float32Buffers):
         for name in [name for name in values if name in self._far]:
             scale, offset = self._affine(name)
             rows = values[name].float().reshape(-1, max(scale.numel(), 1))
-            sizes = self.normalize(name, values[name]).abs().reshape(rows.shape)
-            for element in (sizes.amax(0) > self._far[name]).nonzero().flatten().tolist():
-                if (name, element) in self._said:
-                    continue
+            low, high = (limit.flatten() for limit in self._limits(name))
+            for element in ((rows < low) | (rows > high)).any(0).nonzero().flatten().tolist():
                 self._said.add((name, element))
-                value, size = rows[sizes[:, element].argmax(), element].item(), sizes[:, element].max().item()
                 middle, half = offset.flatten()[element].item(), abs(scale.flatten()[element].item())
+                value = rows[(rows[:, element] - middle).abs().argmax(), element].item()
                 index = list(map(int, np.unravel_index(element, scale.shape)))
+                if half:
+                    size = abs(value - middle) / half
+                    gets = size if clamp is None else min(size, clamp)
+                    what = (
+                        f"the data that the policy learned from lie about {middle:.6g} +- {half:.3g}: the "
+                        f"network gets {gets:.3g} where it knows about 1{advice}; check units and sensor"
+                    )
+                else:
+                    what = (
+                        f"it was {middle:.6g} in all the data that the policy learned from: the network does "
+                        "not see it move; check the sensor, or train on data in which it moves"
+                    )
                 print(
-                    f"observation '{name}', element {index}, is {value:.6g}, and the data that the policy "
-                    f"learned from lie about {middle:.6g} +- {half:.3g}: the network gets "
-                    f"{size if clamp is None else min(size, clamp):.3g} where it knows about 1{advice}; "
-                    "check units and sensor (said once)",
+                    f"observation '{name}', element {index}, is {value:.6g}, and {what} (said once)",
                     file=sys.stderr,
                 )
+            self._bounds.pop(name, None)
 
     def disturbed(
         self,
@@ -192,7 +218,7 @@ def nearly_constant(
 def _varies(field: Field, statistics: RunningStatistics) -> np.ndarray:
     """Which elements hold information: what float32 cannot hold next to the value itself is rounding."""
     largest = np.maximum(abs(statistics.min), abs(statistics.max))
-    found: np.ndarray = statistics.max - statistics.min > np.maximum(1e-6 * largest, field.min_range)
+    found: np.ndarray = statistics.max - statistics.min > np.maximum(ROUNDING * largest, field.min_range)
     return found
 
 

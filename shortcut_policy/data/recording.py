@@ -20,6 +20,8 @@ OBS = "obs/"
 SMALL = 1024
 #: What a list of lost things has at most in one sentence.
 LISTED = 12
+#: Format whose attributes go into notes.
+STORE = "zarr"
 #: Settings and numbers that any format states in its own way.
 STATED = re.compile(r"data/@total|data/[^/]*/@num_samples")
 
@@ -53,6 +55,8 @@ class Recording:
         derived: Key in a zarr store -> rows of an episode, of what is computed from the columns.
         shapes: Path -> shape of a step, where it is another than the source's.
         channels_first: Paths of images that the source has with their channels last.
+        origin: Format that a store was converted from, whose paths and names it has.
+        whence: What errors call each episode; its name, and the source, if empty.
     """
 
     source: EpisodeSource
@@ -65,6 +69,8 @@ class Recording:
     derived: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     channels_first: frozenset[str] = frozenset()
+    origin: str = ""
+    whence: Sequence[str] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -86,19 +92,24 @@ class Recording:
             InputError: An action is not finite.
         """
         start, stop = episode_rows(self.source, episode)
-        arrays = {}
-        for path, key in self.columns.items():
-            rows = self.source.read(key, start, stop)
-            rows = np.moveaxis(rows, -1, 1) if path in self.channels_first else rows
-            arrays[path] = rows.reshape(stop - start, *self.shape(path))
+        arrays = {path: self.rows(path, start, stop) for path in self.columns}
         bad = ~np.isfinite(arrays[ACTIONS])
         if bad.any():
             step = int(np.argwhere(bad)[0][0])
             raise InputError(
-                f"action {step} of {self.names[episode]} of {self.source.path} is not a finite number; drop "
-                "or repair that episode"
+                f"action {step} of {self.called(episode)} is not a finite number; drop or repair that episode"
             )
         return arrays
+
+    def rows(self, path: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of an array, (stop - start, *shape)."""
+        rows = self.source.read(self.columns[path], start, stop)
+        rows = np.moveaxis(rows, -1, 1) if path in self.channels_first else rows
+        return rows.reshape(stop - start, *self.shape(path))
+
+    def called(self, episode: int) -> str:
+        """An episode, for errors."""
+        return self.whence[episode] if self.whence else f"{self.names[episode]} of {self.source.path}"
 
     def episodes(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Name and arrays of every episode, with a bar that shows how far it is."""
@@ -117,18 +128,24 @@ class Recording:
             )
 
     def note(self) -> dict[str, Any]:
-        """What brings back names that the target writes in another way; plain JSON."""
-        return {"format": self.format, "names": list(self.names), "keys": dict(self.keys)}
+        """What brings back names that the target writes in another way, and what only a store says."""
+        said = self.rest.get(STORE, {})
+        return {
+            "format": self.format,
+            "names": list(self.names),
+            "keys": dict(self.keys),
+            "attributes": {place[2:]: value for place, value in said.items() if is_root(place)},
+        }
 
 
 def foreign(recording: Recording, target: str) -> list[str]:
-    """What is no row of a step and has no place in a format that does not keep foreign things, in words."""
+    """What is no row of a step and has no place in a format that keeps foreign things in its note alone."""
     things = [
         place
         for name, places in recording.rest.items()
         if name != target
         for place in places
-        if not STATED.fullmatch(place)
+        if not STATED.fullmatch(place) and not (name == STORE and is_root(place))
     ]
     counted: dict[str, int] = {}
     for place in things:
@@ -139,6 +156,17 @@ def foreign(recording: Recording, target: str) -> list[str]:
         + (f" ({count} of them)" if count > 1 else "")
         for pattern, count in counted.items()
     ]
+
+
+def is_root(place: str) -> bool:
+    """Whether a place is an attribute of a store as a whole: JSON, which a note can hold."""
+    return place.startswith("/@")
+
+
+def noted_attributes(note: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Attributes of the store that a dataset was converted from, for `Recording.rest`."""
+    attributes = note.get("attributes", {})
+    return {STORE: {f"/@{name}": value for name, value in attributes.items()}} if attributes else {}
 
 
 def one_sentence(things: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0
 def open_hdf5(path: str) -> "h5py.File":
     """Open for reading; `InputError` if that cannot be."""
     if not Path(path).is_file():
+        _refuse_parts(Path(path))
         raise InputError(
             f"{path} does not exist; give the path of a robomimic HDF5 file (scripts/download.py fetches "
             "published ones)"
@@ -31,6 +32,25 @@ def open_hdf5(path: str) -> "h5py.File":
                 "written: copy it again"
             ) from error
         raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
+
+
+def parts_folder(path: Path) -> Path:
+    """Where `RobomimicWriter` keeps the episodes of ``path`` until it is finished."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def _refuse_parts(path: Path) -> None:
+    """Raise `InputError` if a file is not there yet because it is being recorded."""
+    parts = parts_folder(path)
+    if not parts.is_dir():
+        return
+    episodes = len(list(parts.glob("demo_*.hdf5")))
+    if episodes == 0:
+        raise InputError(f"{path} is a recording without an episode: record at least one")
+    raise InputError(
+        f"{path} is not completed: its recording runs or was stopped, and its {episodes} episodes are in "
+        f"{parts}; run the command that recorded them again, and end it"
+    )
 
 
 def import_h5py() -> Any:

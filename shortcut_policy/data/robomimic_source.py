@@ -25,7 +25,7 @@ from shortcut_policy.data.robomimic_files import (
 )
 from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
 from shortcut_policy.data.zarr_source import ZarrSource
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -73,23 +73,24 @@ class RobomimicSource:
             raise InputError(f"objects={objects} must be repaired or stored")
         self.path = str(expand(path))
         self._opened: tuple[int, h5py.File] | None = None
-        data = self._data()
-        self.env_args = _env_args(data, self.path) if ENV_ARGS in data.attrs else EnvArgs("", "", {})
-        self.demos = self._names(filter_key)
-        lengths = [self._length(name) for name in self.demos]
-        self.episode_ends = np.cumsum(lengths, dtype=np.int64)
-        self._paths = self._common_arrays(lengths)
-        self.keys = tuple(sorted(self._paths))
-        first = {key: data[self.demos[0]][path] for key, path in self._paths.items()}
-        self.shapes = {key: tuple(array.shape[1:]) for key, array in first.items()}
-        self.dtypes: dict[str, np.dtype] = {key: array.dtype for key, array in first.items()}
-        self._object_state: ObjectState | None = None
-        if objects == "repaired" and OBJECT in self.keys:
-            try:
-                self._object_state = self._repair()
-            except InputError as error:
-                self._leave_out_objects(str(error))
-        self.action_kind = self._check_actions(poses)
+        with reading(self.path):
+            data = self._data()
+            self.env_args = _env_args(data, self.path) if ENV_ARGS in data.attrs else EnvArgs("", "", {})
+            self.demos = self._names(filter_key)
+            lengths = [self._length(name) for name in self.demos]
+            self.episode_ends = np.cumsum(lengths, dtype=np.int64)
+            self._paths = self._common_arrays(lengths)
+            self.keys = tuple(sorted(self._paths))
+            first = {key: data[self.demos[0]][path] for key, path in self._paths.items()}
+            self.shapes = {key: tuple(array.shape[1:]) for key, array in first.items()}
+            self.dtypes: dict[str, np.dtype] = {key: array.dtype for key, array in first.items()}
+            self._object_state: ObjectState | None = None
+            if objects == "repaired" and OBJECT in self.keys:
+                try:
+                    self._object_state = self._repair()
+                except InputError as error:
+                    self._leave_out_objects(str(error))
+            self.action_kind = self._check_actions(poses)
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key, (stop - start, *shape).
@@ -110,8 +111,9 @@ class RobomimicSource:
 
     def masks(self) -> dict[str, list[str]]:
         """Filter key -> names of demonstrations."""
-        masks = self._file().get("mask", {})
-        return {key: [name.decode() for name in masks[key][()]] for key in masks}
+        with reading(f"mask of {self.path}"):
+            masks = self._file().get("mask", {})
+            return {key: [name.decode() for name in masks[key][()]] for key in masks}
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
@@ -223,7 +225,9 @@ class RobomimicSource:
 
     def _leave_out_objects(self, why: str) -> None:
         for key in [key for key in self.keys if key.rpartition("/")[2] == OBJECT]:
-            self.lacking[key] = f"{why}; or read it as the file holds it, with +task.source.objects=stored"
+            self.lacking[key] = (
+                f"{why}; or train on it as the file holds it, with +task.source.objects=stored"
+            )
             del self._paths[key], self.shapes[key], self.dtypes[key]
         self.keys = tuple(sorted(self._paths))
 
@@ -282,7 +286,7 @@ class RobomimicSource:
             rows = slice(max(start - begin, 0), stop - begin)
             try:
                 pieces.append(self._data()[self.demos[e]][self._paths[key]][rows])
-            except OSError as error:
+            except Exception as error:  # h5py raises many kinds
                 raise InputError(
                     f"{key} in {self.demos[e]} of {self.path} cannot be read ({error}); the file is damaged: "
                     "restore it from a copy"

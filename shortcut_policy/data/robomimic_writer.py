@@ -18,6 +18,7 @@ from shortcut_policy.data.robomimic_files import (
     import_h5py,
     list_arrays,
     open_hdf5,
+    parts_folder,
     plain_attributes,
 )
 from shortcut_policy.data.source import expand
@@ -218,11 +219,6 @@ def attributes_of(args: EnvArgs) -> dict[str, Any]:
     return {ENV_ARGS: json.dumps(stored, indent=4)}
 
 
-def parts_folder(path: Path) -> Path:
-    """Where `RobomimicWriter` keeps the episodes of ``path`` until it is finished."""
-    return path.with_name(f"{path.name}.parts")
-
-
 def recorded_attributes(path: Path) -> dict[str, Any] | None:
     """Attributes of a file of `RobomimicWriter`, finished or not; None if no episode is there.
 
@@ -238,6 +234,22 @@ def recorded_attributes(path: Path) -> dict[str, Any] | None:
     with open_hdf5(str(path)) as file:
         data = data_group(file, str(path))
         return plain_attributes(data) if len(data) else None
+
+
+def recorded_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]] | None:
+    """Array -> shape and type of a step in the first episode of a file of `RobomimicWriter`, finished or not.
+
+    None if no episode is there.
+
+    Raises:
+        InputError: The path is something else.
+    """
+    first = parts_folder(path) / "demo_0.hdf5"
+    if not first.is_file() and not path.is_file():
+        return None
+    with open_hdf5(str(first if first.is_file() else path)) as file:
+        demo = file if first.is_file() else next(iter(data_group(file, str(path)).values()), {})
+        return {name: (array.shape[1:], array.dtype) for name, array in list_arrays(demo).items()} or None
 
 
 def split_masks(episodes: int) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.settings import check_number
+from shortcut_policy.settings import check_number, is_list
 
 Normalization = Literal["limits", "gaussian", "identity", "image"]
 #: A tenth of a millimetre where lengths are metres; Diffusion Policy's ``range_eps``, too.
@@ -246,6 +246,11 @@ def pieces(start: int, stop: int, each: int, most: int, multiple: int = 1) -> It
     return (range(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
+def source_setting(assigned: str) -> str:
+    """How a setting of a zarr store is given on the command lines that read one, for errors."""
+    return f"+task.source.{assigned} ({assigned} in scripts/convert.py and scripts/view.py)"
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` and environment variables written out.
 
@@ -253,7 +258,8 @@ def expand(path: str | os.PathLike[str]) -> Path:
         InputError: It is no path.
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError(f"{path} is given where the path of a file or folder has to be")
+        several = "; scripts/convert.py input=[...] joins several files" if is_list(path) else ""
+        raise InputError(f"{path} is given where the path of a file or folder has to be{several}")
     return Path(os.path.expandvars(os.fspath(path))).expanduser()
 
 

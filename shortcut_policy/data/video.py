@@ -141,7 +141,9 @@ def _opened(path: Path) -> Iterator["InputContainer"]:
             yield container
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; copy or fetch the whole dataset again") from error
-    except (av.error.FFmpegError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # also of a stream without a decoder, which lacks half its attributes
         raise InputError(
             f"{path} cannot be read as a video ({error}); it is damaged or not written to its end: restore "
             "it from a copy"

@@ -34,6 +34,9 @@ MOST_EPISODES = 20
 #: Rows and columns of frames of an episode in the picture.
 FRAMES = 2, 5
 VIDEO_SIDE = 256
+#: What all files that are written hold, at their beginning or end, and those of others do not.
+MARK = b"shortcut_policy"
+MARKED_BYTES = 2**16
 
 #: Bytes of a key that are read at a time: stores of images are larger than memory.
 PIECE_BYTES = 2**24
@@ -44,6 +47,22 @@ CURVE_PARTS = 2000
 Frames = Callable[[int, int], np.ndarray]
 #: Draws states (N, 5) of Push-T, given the attributes of their store: (N, H, W, 3) uint8.
 DrawStates = Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
+
+
+def check_replaces(path: Path) -> None:
+    """Raise `InputError` if a file is there that nothing here has written."""
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            ends = file.read(MARKED_BYTES)
+            file.seek(max(0, path.stat().st_size - MARKED_BYTES))
+            ends += file.read()
+        if MARK in ends:
+            return
+    raise InputError(
+        f"{path} is there, and was not written by this command: move it, or choose another output= folder"
+    )
 
 
 def chosen_episodes(source: EpisodeSource, episodes: Any) -> list[int]:
@@ -134,15 +153,18 @@ def draw(source: EpisodeSource, episodes: Sequence[int], frames: Frames | None, 
             axis.grid(alpha=0.3)
         column[-1].set_xlabel("step")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": MARK.decode()})
 
 
 def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: Path, fps: float) -> None:
     """Write the episodes one after the other as an MP4."""
     video: Any  # the plug-in's class, which has more than the declared one
+    marked = ["-metadata", f"comment={MARK.decode()}"]
     with (
         atomic_path(path, ".tmp.mp4") as part,  # the ending tells the writer what to write
-        imageio.get_writer(part, fps=fps, codec="libx264", quality=7, macro_block_size=2) as video,
+        imageio.get_writer(
+            part, fps=fps, codec="libx264", quality=7, macro_block_size=2, output_params=marked
+        ) as video,
     ):
         for episode in tqdm(episodes, desc="episodes of the video"):
             for image in one_by_one(frames, *episode_rows(source, episode)):

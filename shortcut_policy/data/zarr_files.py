@@ -31,7 +31,9 @@ def open_store(path: str) -> zarr.Group:
             return zarr.open_group(
                 ZipStore(path, mode="r"), mode="r", path=_root_in_zip(path), use_consolidated=False
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zarr raises many kinds
         inside = sorted(str(folder) for folder in Path(path).glob("*.zarr"))
         hint = f"did you mean {inside[0]}?" if inside else LAYOUT
         raise InputError(f"{path} is not a zarr store ({first_line(error)}); {hint}") from error

@@ -12,18 +12,23 @@ from zarr.storage import LocalStore
 
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.object_state import OBJECT
-from shortcut_policy.data.recording import OBS, SMALL, Large, Recording, decode, encode
+from shortcut_policy.data.recording import OBS, SMALL, STORE, Large, Recording, decode, encode, is_root
 from shortcut_policy.data.writer import WRITE_ALL_CHUNKS, EpisodeWriter
 from shortcut_policy.data.zarr_files import ENDS
-from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, ZarrSource
+from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, AbsentChunks, ZarrSource
 from shortcut_policy.errors import InputError
 
-FORMAT = "zarr"
+FORMAT = STORE
 #: Attributes of a store that was something else, and folders in it: what arrays of steps cannot hold.
 ORIGINS = (ROBOMIMIC, "minari", "lerobot")
 
 
-def read_zarr(path: Path, actions: str = "action") -> Recording:
+def read_zarr(
+    path: Path,
+    actions: str = "action",
+    episode_ends: str | None = None,
+    absent_chunks: AbsentChunks | None = None,
+) -> Recording:
     """All that a store holds.
 
     A store that was something else has the paths that it had there. Of any other, all keys are observations
@@ -32,11 +37,13 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
 
     Args:
         actions: Key of the actions.
+        episode_ends: See `ZarrSource`,
+        absent_chunks: as well.
 
     Raises:
         InputError: See `ZarrSource`; or it is still written to, or has changed since it was converted.
     """
-    source = ZarrSource(path)
+    source = ZarrSource(path, episode_ends, absent_chunks)
     if RECORDING in source.attributes:
         raise InputError(
             f"{path} is being written, or its recording was stopped: end it, or open and close the store "
@@ -55,14 +62,16 @@ def read_zarr(path: Path, actions: str = "action") -> Recording:
         names = about["names"]
     rest = {name: {**about["rest"], **_large(source, name, about)} for name, about in origins.items()}
     own, unheld = _own(source, numeric)
-    return Recording(source, FORMAT, columns, columns, names, {FORMAT: own, **rest}, unheld)
+    return Recording(
+        source, FORMAT, columns, columns, names, {FORMAT: own, **rest}, unheld, origin=named or ""
+    )
 
 
 def write_zarr(recording: Recording, output: Path) -> None:
     """Write a store; what is no row of a step goes into attributes and folders of the format that it is "
     "of."""
     attributes = {
-        place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if _is_root(place)
+        place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if is_root(place)
     }
     arrays: dict[str, Any] = {}
     for name, rest in recording.rest.items():
@@ -70,7 +79,7 @@ def write_zarr(recording: Recording, output: Path) -> None:
             continue
         small, large = encode(rest)
         attributes[name] = {"rest": small, "large": sorted(large)}
-        if name == recording.format:
+        if name == (recording.origin or recording.format):
             attributes[name] |= {
                 "names": list(recording.names),
                 "lengths": recording.lengths,
@@ -78,22 +87,18 @@ def write_zarr(recording: Recording, output: Path) -> None:
             }
         arrays |= {f"{name}/{place}": value for place, value in large.items()}
     with EpisodeWriter(output, attributes=attributes, groups=True) as writer:
-        for number, (name, rows) in enumerate(recording.episodes()):
+        for number, (_, rows) in enumerate(recording.episodes()):
             episode = {recording.keys[place]: values for place, values in rows.items()}
             episode |= {key: derive(number) for key, derive in recording.derived.items()}
             try:
                 writer.add_episode(episode)
             except InputError as error:
-                raise InputError(f"{name} of {recording.source.path} cannot be converted: {error}") from error
+                raise InputError(f"{recording.called(number)} cannot be converted: {error}") from error
     _write_others(output, {**arrays, **_below_root(recording.rest.get(FORMAT, {}))})
 
 
-def _is_root(place: str) -> bool:
-    return place.startswith("/@")
-
-
 def _below_root(rest: Mapping[str, Any]) -> dict[str, Any]:
-    return {place: value for place, value in rest.items() if not _is_root(place)}
+    return {place: value for place, value in rest.items() if not is_root(place)}
 
 
 def _write_others(output: Path, arrays: Mapping[str, Any]) -> None:

@@ -16,9 +16,9 @@ import zarr.errors
 
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.data.source import check_key, expand, file_stamps
+from shortcut_policy.data.source import check_key, expand, file_stamps, source_setting
 from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, list_nodes, open_store
-from shortcut_policy.errors import InputError, first_line
+from shortcut_policy.errors import InputError, first_line, reading
 
 #: Root attribute that `EpisodeWriter` sets while it writes: rows after the last whole episode do not count.
 RECORDING = "recording"
@@ -69,29 +69,32 @@ class ZarrSource:
         absent_chunks: AbsentChunks | None = None,
     ) -> None:
         self.path = str(expand(path))
-        self._opened: tuple[int, zarr.Group] | None = None
-        self._complete: set[str] = set()
-        #: Key -> why it cannot be read, of arrays that are there.
-        self.lacking: dict[str, str] = {}
-        self.attributes: dict[str, Any] = dict(self._group().attrs)
-        absent = absent_chunks if absent_chunks is not None else self.attributes.get(ABSENT_CHUNKS, "error")
-        if absent not in get_args(AbsentChunks):
-            raise InputError(f"{ABSENT_CHUNKS}={absent} of {self.path} must be error or fill")
-        self.fills_absent_chunks = absent == "fill"
-        there = list_nodes(self.path)[0]
-        #: The array with the episodes' ends, and what stands before the keys in the paths of their arrays.
-        self.ends_name = self._find_ends(there, episode_ends)
-        self.prefix = "data/" if any(self._is_data(name, "data/") for name in there) else ""
-        arrays = self._readable([name for name in there if self._is_data(name, self.prefix)])
-        self.episode_ends = self._read_ends()
-        arrays = self._with_all_rows(arrays)
-        self.keys = tuple(sorted(arrays))
-        #: The same of what only some demonstrations of the file had as rows that the store was made of.
-        self.left_out = self._left_out()
-        self.lacking |= {key: why for key, why in self.left_out.items() if key not in self.keys}
-        self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
-        self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
-        self.chunk_rows = {key: array.chunks[0] for key, array in arrays.items()}
+        with reading(self.path):
+            self._opened: tuple[int, zarr.Group] | None = None
+            self._complete: set[str] = set()
+            #: Key -> why it cannot be read, of arrays that are there.
+            self.lacking: dict[str, str] = {}
+            self.attributes: dict[str, Any] = dict(self._group().attrs)
+            absent = (
+                absent_chunks if absent_chunks is not None else self.attributes.get(ABSENT_CHUNKS, "error")
+            )
+            if absent not in get_args(AbsentChunks):
+                raise InputError(f"{ABSENT_CHUNKS}={absent} of {self.path} must be error or fill")
+            self.fills_absent_chunks = absent == "fill"
+            there = list_nodes(self.path)[0]
+            #: The array with the episodes' ends, and what stands before the keys in the arrays' paths.
+            self.ends_name = self._find_ends(there, episode_ends)
+            self.prefix = "data/" if any(self._is_data(name, "data/") for name in there) else ""
+            arrays = self._readable([name for name in there if self._is_data(name, self.prefix)])
+            self.episode_ends = self._read_ends()
+            arrays = self._with_all_rows(arrays)
+            self.keys = tuple(sorted(arrays))
+            #: The same of what only some demonstrations of the file had as rows that the store was made of.
+            self.left_out = self._left_out()
+            self.lacking |= {key: why for key, why in self.left_out.items() if key not in self.keys}
+            self.shapes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
+            self.dtypes: dict[str, np.dtype] = {key: np.dtype(array.dtype) for key, array in arrays.items()}
+            self.chunk_rows = {key: array.chunks[0] for key, array in arrays.items()}
 
     def stamp(self, key: str) -> list[Any]:
         """The files that hold a key, see `SourceOfFiles`."""
@@ -172,11 +175,16 @@ class ZarrSource:
                     f"{self.path} has no array '{name}', given as episode_ends; it holds {_listed(there)}"
                 )
             return name.strip("/")
+        if not there:
+            raise InputError(
+                f"{self.path} holds no array: it is a recording without an episode, of which at least one is "
+                "needed, or its arrays were not copied with it"
+            )
         found = [usual for usual in (ENDS, *OTHER_ENDS) if usual in there]
         if not found:
             raise InputError(
                 f"{self.path} lacks data/ or {ENDS} (it holds {_listed(there)}); {LAYOUT}: name another "
-                "array of ends with +task.source.episode_ends=<its path>"
+                f"array of ends with {source_setting('episode_ends=<its path>')}"
             )
         if found[0] != ENDS:
             print(f"{self.path}: episodes end where {found[0]} says", file=sys.stderr)

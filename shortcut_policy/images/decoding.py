@@ -112,7 +112,9 @@ class Decoder:
         try:
             with Image.open(BytesIO(self._bytes(name))) as file:
                 return self._pixels(name, file)
-        except (UnidentifiedImageError, OSError, SyntaxError, zipfile.BadZipFile) as error:
+        except InputError:
+            raise
+        except Exception as error:  # Pillow and zipfile raise many kinds
             if self.skip_unreadable:
                 return None
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)

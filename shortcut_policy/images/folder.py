@@ -17,7 +17,7 @@ import numpy as np
 
 from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.source import expand
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 from shortcut_policy.images.decoding import Decoder
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -75,7 +75,8 @@ class ImageFolder:
         self.path = expand(path)
         self.decoder = Decoder(self.path, size, channels, skip_unreadable, workers)
         self._settings = [size, channels, skip_unreadable, test_fraction, seed]
-        self._stamps = self._find()
+        with reading(self.path):
+            self._stamps = self._find()
         places = _places(list(self._stamps))
         self.class_names = tuple(sorted({own for _, own in places.values()} - {""}))
         self._check_places(places)

@@ -210,7 +210,7 @@ def normal_noise(shape: Sequence[int], generator: Generators, device: torch.devi
         torch.randn(rows, generator=one, device=device if one is None else one.device, dtype=torch.float32)
         for one in own
     ]
-    return torch.cat(parts).to(device)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(device)
 
 
 def draw_times(draws: Draws, rows: int, logit: tuple[float, float] | None = None) -> Tensor:

@@ -3,8 +3,9 @@ in.
 
 Each tick of the control rate the page gets a message of JSON, `Status` with the number of the ``tick``, and,
 when something has changed, a picture (JPEG, bytes). It answers with ``{"tick", "given", "held"}``; a step is
-played for each answer, so a page that hangs stops the episode and no step is played blind. ``{"do": name}``
-is one of `COMMANDS`.
+played for each answer, so a page that hangs, or is hidden, stops the episode and no step is played blind.
+``{"do": name}`` is one of `COMMANDS`. The first message to a page says what it is about, and what was
+``given`` last in the running episode, whose gripper may be closed.
 """
 
 import asyncio
@@ -252,7 +253,8 @@ class RecordingServer(BackgroundServer):
                 continue
             status, picture = await self._in_thread(partial(_tick, session, commands, answer, fresh))
             tick += 1
-            messages = [json.dumps(status | (hello if fresh else {}) | {"tick": tick}), picture]
+            greeting = hello | {"given": session.given} if fresh else {}
+            messages = [json.dumps(status | greeting | {"tick": tick}), picture]
             await self._send(client, [message for message in messages if message is not None])
 
     async def _send(self, client: Any, messages: list[str | bytes]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
+from shortcut_policy.data.agreement import differences, kind_of_array
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.errors import InputError
@@ -84,6 +85,8 @@ class Session:
         self.rate, self.has_policy = float(env.metadata["render_fps"]), player is not None
         self._next = FIRST_SEED + STARTS * seed + writer.n_episodes
         self._status = Status()
+        #: What the page gave last in this episode, None if nothing.
+        self.given: Any = None
         self._obs: Any = None
         self._info: Any = None
         self._reset()
@@ -125,6 +128,7 @@ class Session:
             return
         before = self._rows.before(self._obs, self._info)
         action = self._control_or_policy(human, given)
+        self.given = given
         self._obs, reward, terminated, truncated, self._info = self._env.step(action)
         success = read_success(self._env, self._info)
         if self._player is not None:
@@ -175,6 +179,7 @@ class Session:
         self._obs, self._info = self._env.reset(seed=self._next)
         self._kept: list[Mapping[str, Any]] = []
         self._marks: list[bool] = []
+        self.given = None
         self._status.phase, self._status.step, self._status.score = "ready", 0, 0.0
         self._status.human = self._player is None
         if self._player is not None:
@@ -223,22 +228,23 @@ def row_of(env: gymnasium.Env, rows: Rows, marked: bool) -> tuple[dict[str, np.n
     return stored | ({INTERVENTION: np.array(0, np.uint8)} if marked else {}), info
 
 
-def check_continues(path: str, row: Mapping[str, np.ndarray], source: Any) -> None:
-    """Find out before anybody plays whether rows fit the store that is to be continued.
+def check_continues(
+    path: str, row: Mapping[str, np.ndarray], there: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+) -> None:
+    """Find out before anybody plays whether rows fit what is to be continued.
+
+    Args:
+        path: Of that.
+        row: Key -> what would be stored of a step.
+        there: Key -> shape and type of a step that is stored.
 
     Raises:
         InputError: They have other keys, shapes or types.
     """
-    asked = {key: (np.shape(value), np.asarray(value).dtype) for key, value in row.items()}
-    there = {key: (source.shapes[key], source.dtypes[key]) for key in source.keys}
-    for key in sorted(asked.keys() | there.keys()):
-        if asked.get(key) != there.get(key):
-            ours, theirs = (_described(one.get(key)) for one in (asked, there))
-            raise InputError(
-                f"{path} cannot be continued: in it '{key}' is {theirs}, and here it would be {ours}; choose "
-                "another output"
-            )
-
-
-def _described(kind: tuple[tuple[int, ...], np.dtype] | None) -> str:
-    return "missing" if kind is None else f"{kind[1]} of shape {list(kind[0])} per step"
+    asked = {key: kind_of_array(np.shape(value), np.asarray(value).dtype) for key, value in row.items()}
+    held = {key: kind_of_array(*kind) for key, kind in there.items()}
+    for key, theirs, ours in differences(held, asked):
+        raise InputError(
+            f"{path} cannot be continued: in it '{key}' is {theirs}, and here it would be {ours}; choose "
+            "another output"
+        )

@@ -37,6 +37,8 @@ class EpisodeResult:
         latencies_ms: Wall-clock of each call of the policy, for the whole inference batch.
         motion: How smoothly it was told to move.
         error: What the environment raised, which ended the episode, one without success; empty if nothing.
+        task: Of an environment of several, the one that was played; empty where ``info`` names none.
+        success_at_end: The last step was a success, too; None where ``info`` does not say ``success_now``.
     """
 
     seed: int
@@ -50,6 +52,8 @@ class EpisodeResult:
     latencies_ms: tuple[float, ...] = field(compare=False, repr=False)
     motion: Motion = field(default_factory=Motion)
     error: str = ""
+    task: str = ""
+    success_at_end: bool | None = None
 
     def to_json(self) -> str:
         """One line of JSON, with the mean evaluations and gap of a chunk and the median latency."""
@@ -67,6 +71,8 @@ class EpisodeResult:
                 "latency_ms": round(median(self.latencies_ms), 3),
                 **asdict(self.motion),
                 **({"error": self.error} if self.error else {}),
+                **({"task": self.task} if self.task else {}),
+                **({} if self.success_at_end is None else {"success_at_end": self.success_at_end}),
             }
         )
 
@@ -149,8 +155,9 @@ class ActionChunkEpisode(gymnasium.Wrapper):
       environment without autoreset plays every episode exactly once, however long its neighbours take.
 
     Args:
-        env: Its ``info`` must carry ``is_success`` after every step, and may carry a ``score``; without one
-            it is the reward.
+        env: Its ``info`` must carry ``is_success`` after every step, and may carry a ``score``, without which
+            it is the reward; ``task``, the name of the one of several that is played; and ``success_now``,
+            where ``is_success`` is latched.
         n_obs_steps: Observations the policy sees.
         n_action_steps: Actions of a chunk.
         names: Of the observations that the policy looks at; all of them if None.
@@ -185,9 +192,11 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         """Start the next episode."""
         self._draw(True)
         self._finished, self._success, self._error = False, False, ""
+        self._task, self._success_now = "", None
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
         try:
-            self._observation, _ = self.env.reset(seed=seed, options=options)
+            self._observation, info = self.env.reset(seed=seed, options=options)
+            self._task = str(info.get("task", ""))
         except InputError:
             raise
         except Exception as error:  # of whatever kind: it is the simulator's
@@ -226,6 +235,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             return
         self._total_reward += reward
         self._score, self._success = max(self._score, score), self._success or success
+        self._success_now = bool(info["success_now"]) if "success_now" in info else None
         self._length += 1
         self._finished = bool(terminated or truncated)
         if self._length == self._most_steps and not self._finished:
@@ -239,6 +249,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
 
     def _fail(self, error: Exception) -> None:
         self._finished, self._success = True, False
+        self._success_now = self._success_now and False
         self._error = f"{type(error).__name__}: {error}"
 
     def _latched(self) -> dict[str, Any]:
@@ -249,4 +260,6 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             "success": self._success,
             "length": self._length,
             "error": self._error,
+            "task": self._task,
+            "success_now": float("nan") if self._success_now is None else float(self._success_now),
         }

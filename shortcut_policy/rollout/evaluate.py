@@ -204,7 +204,11 @@ def _play(
 
 
 def summarise(results: list[EpisodeResult]) -> dict[str, Any]:
-    """Means, 95% intervals (bootstrap over starts, Wilson for the rate), latency of the rollout's batches."""
+    """Means, 95% intervals (bootstrap over starts, Wilson for the rate), latency of the rollout's batches.
+
+    Of an environment of several tasks ``tasks`` has the same of each, and ``success_over_tasks`` is the mean
+    of their rates, which weighs them alike however many starts each had.
+    """
     scores = np.array([result.score for result in results])
     successes = sum(result.success for result in results)
     p50, p95 = np.percentile(np.concatenate([result.latencies_ms for result in results]), [50, 95])
@@ -221,7 +225,34 @@ def summarise(results: list[EpisodeResult]) -> dict[str, Any]:
         **mean_motion(result.motion for result in results),
         "batch_latency_ms_p50": round(float(p50), 3),
         "batch_latency_ms_p95": round(float(p95), 3),
+        **_success_at_end(results),
+        **_by_task(results),
     }
+
+
+def _success_at_end(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Share of episodes that ended in success, where the environment tells it from success at some step."""
+    ends = [result.success_at_end for result in results if result.success_at_end is not None]
+    return {"success_at_end": sum(ends) / len(results)} if ends else {}
+
+
+def _by_task(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Starts and success of each task by its name, and the mean over tasks; nothing if there is one."""
+    names = sorted({result.task for result in results})
+    if len(names) < 2:
+        return {}
+    tasks: dict[str, dict[str, Any]] = {}
+    for name in names:
+        own = [result for result in results if result.task == name]
+        successes = sum(result.success for result in own)
+        tasks[name] = {
+            "episodes": len(own),
+            "success": successes / len(own),
+            "success_ci": wilson_interval(successes, len(own)),
+            "score": mean(result.score for result in own),
+            **_success_at_end(own),
+        }
+    return {"success_over_tasks": mean(task["success"] for task in tasks.values()), "tasks": tasks}
 
 
 def _latency_in_play(

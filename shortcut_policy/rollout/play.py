@@ -191,6 +191,8 @@ def _play_group(
                 latencies_ms=tuple(chunks[slot].milliseconds),
                 motion=chunks[slot].motion(int(info["length"][slot])),
                 error=str(info["error"][slot]),
+                task=str(info["task"][slot]),
+                success_at_end=None if np.isnan(now := info["success_now"][slot]) else bool(now),
             )
             on_episode(results[slot])
         bar.show(info["length"][used], info["score"][used], info["finished"][used])

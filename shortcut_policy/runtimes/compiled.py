@@ -52,7 +52,7 @@ class Compiled(Model):
             runtime: ``onnx``, ``openvino``, ``aoti`` (the fastest, compiles for some minutes) or
                 ``inductor``, as ``docs/fast_act.md`` compares them.
             steps: K, the only number of sampling steps that it takes.
-            precision: ``fp32``, or ``bf16`` but for ``onnx``.
+            precision: ``fp32``; ``bf16`` but for ``onnx``; ``int8`` for ``openvino``.
             guidance: See `act`.
 
         Raises:

@@ -95,7 +95,7 @@ def write_export(
         folder: Must not hold anything yet, but for an earlier export, which is replaced.
         format: See `formats.FORMATS`.
         steps: K, sampling steps.
-        precision: ``fp32``, or ``bf16`` where the format has it.
+        precision: ``fp32``, or ``bf16`` or ``int8`` where the format has it.
         guidance: See `Policy.act`.
         observations: name -> (N, n_obs_steps, *shape), recorded ones, on which parity is checked; drawn in
             the range of the training data if None.

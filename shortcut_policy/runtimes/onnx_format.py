@@ -13,6 +13,9 @@ from shortcut_policy.runtimes.formats import Call, Format, Programs, import_runt
 from shortcut_policy.runtimes.graph import CHUNK, NOISE
 
 FILE = "policy.onnx"
+#: Operations below which the exporter's patterns are looked for: in a graph of many steps that takes as long
+#: as all the rest, and runtimes find most of them.
+REWRITTEN = 1500
 
 
 class OnnxFormat(Format):
@@ -22,16 +25,22 @@ class OnnxFormat(Format):
 
     def write(self, programs: Programs, folder: Path, precision: str) -> None:
         """With the batch as the first axis of all inputs and outputs."""
-        import_runtime("onnxscript")
+        optimizer: Any = import_runtime("onnxscript.optimizer")
+        program = programs.make(None)
+        small = len(program.graph.nodes) < REWRITTEN
         with _exporting():
             graph = torch.onnx.export(
-                programs.make(None),
+                program,
                 dynamo=True,
+                optimize=small,
                 input_names=[*programs.names, NOISE],
                 output_names=["action", CHUNK],
                 verbose=False,
             )
             assert graph is not None
+            if not small:
+                optimizer.fold_constants(graph.model)
+                optimizer.remove_unused_nodes(graph.model)
             graph.save(str(folder / FILE), external_data=False)
 
     def load(self, folder: Path, names: tuple[str, ...], precision: str, threads: int) -> Call:

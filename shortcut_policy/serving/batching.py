@@ -73,7 +73,7 @@ class Batcher:
         self._policy, self._batch_size, self._steps, self._observe = policy, batch_size, steps, observe
         self._queue: list[Job] = []
         self._quick, self._quick_seconds = False, quick_seconds
-        self._thread = ThreadPoolExecutor(1, "inference")
+        self._thread, self._padding = ThreadPoolExecutor(1, "inference"), torch.Generator()
         self._worker: asyncio.Task[None] | None = None
         #: Rows that are used.
         self.places: list[int] = [0]
@@ -106,14 +106,33 @@ class Batcher:
         if self._worker is None:
             raise _going_down()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append(Job(question, answer, wanted, time.perf_counter()))
-        if self._quick and self._batch_size == 1:
-            # Nobody could join: to wait for the worker's turn would be for nothing.
-            batch = self._next()
-            _give(batch, self._answers(batch) if batch else [])
-        else:
+        if not self.is_quick:
+            self._queue.append(Job(question, answer, wanted, time.perf_counter()))
             self._asked.set()
+        elif wanted():
+            self.answer(question, answer.set_result)
+        else:
+            answer.cancel()
         return await answer
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether `answer` can be used: batches are quick, and nobody could join one of a single row."""
+        return self._quick and self._batch_size == 1
+
+    def answer(self, question: Question, give: Callable[[Answer], None]) -> None:
+        """Answer in this thread, and count when that is done.
+
+        Raises:
+            InputError: See `ask`.
+        """
+        if self._worker is None:
+            raise _going_down()
+        start = time.perf_counter()
+        ((actions, evaluations, gap),) = self._infer([question])
+        seconds = time.perf_counter() - start
+        give(Answer(actions, evaluations, gap, 0.0, 1000 * seconds))
+        self._observe(1, seconds, [0.0])
 
     async def close(self) -> None:
         """Finish the batch in work; questions that wait are told that the server goes down."""
@@ -175,7 +194,7 @@ class Batcher:
         """Actions, evaluations and gap of each question."""
         # The padding repeats the first, to stay in range.
         rows = [questions[0]] * self._batch_size
-        generators = [torch.Generator()] * self._batch_size
+        generators = [self._padding] * self._batch_size
         for place, question in zip(self.places, questions, strict=False):
             rows[place], generators[place] = question, chunk_generator(*question.noise)
         names = self._policy.obs_shapes

@@ -23,7 +23,7 @@ from shortcut_policy.settings import LARGEST_SEED, check_keys, check_number, che
 REQUEST = "__request__"
 #: Booleans, signed and unsigned integers, floats; objects, texts, structures and complex numbers are refused.
 NUMBERS = "biuf"
-LARGEST_DIMENSIONS, LARGEST_MAP, LARGEST_LIST = 8, 256, 65_536
+LARGEST_DIMENSIONS, LARGEST_MAP, LARGEST_LIST, LONGEST_NAME = 8, 256, 65_536, 200
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,13 @@ def read_request(message: bytes | str) -> tuple[dict[str, Any], Options]:
         raise InputError(
             f"a request is a map of names to arrays, packed by msgpack, and not {type(content).__name__}"
         )
+    if any(len(name) > LONGEST_NAME for name in content):
+        raise InputError(f"a request holds a name of more than {LONGEST_NAME} characters")
     options = content.pop(REQUEST, None)
     if options is None:
         return content, Options()
+    if not isinstance(options, dict) or any(len(str(name)) > LONGEST_NAME for name in options):
+        raise InputError(f"{REQUEST} must be a map of options: {', '.join(OPTIONS)}")
     check_keys(REQUEST, options, (), OPTIONS)
     return content, Options(**options)
 
@@ -132,7 +136,10 @@ def _arrays(content: dict[Any, Any]) -> Any:
     if b"__ndarray__" in content:
         return _array(content)
     if b"__npgeneric__" in content:
-        return _dtype(content).type(content.get(b"data"))
+        dtype, value = _dtype(content), content.get(b"data")
+        if not isinstance(value, bool | int | float):
+            raise InputError(f"a scalar of {dtype} is a number, and not {type(value).__name__}")
+        return dtype.type(value)
     return content
 
 

@@ -6,22 +6,24 @@ import http
 import logging
 import math
 import ssl
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.background_server import BackgroundServer
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.batching import Batcher
+from shortcut_policy.serving.connection import ClientConnection
 from shortcut_policy.serving.metadata import server_metadata
 from shortcut_policy.serving.metrics import ServerMetrics
 from shortcut_policy.serving.protocol import pack, read_request
@@ -32,6 +34,8 @@ LOG = logging.getLogger(__name__)
 #: Messages of a client that wait unread; it is not read on before they are answered.
 UNREAD = 2
 CLOSING_SECONDS = 2.0
+#: Characters of a refusal.
+LONGEST_SENTENCE = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +150,9 @@ class PolicyServer(BackgroundServer):
             compression=None,
             max_size=self._settings.max_message or largest_message(self._policy),
             max_queue=UNREAD,
+            ping_interval=None,
             close_timeout=CLOSING_SECONDS,
+            create_connection=ClientConnection,
             logger=logging.getLogger(f"{__name__}.websockets"),
         )
         try:
@@ -182,58 +188,58 @@ class PolicyServer(BackgroundServer):
         return None
 
     async def _serve_client(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, ClientConnection)
         self._clients += 1
         self._metrics.clients.set(self._clients)
         session = Session(self._policy, self._steps, self._settings.max_steps, self._settings.seed)
-        client = _Client(connection, session, self._settings.send_timeout)
         try:
-            await client.send(self._metadata)
-            async for message in connection:
-                await client.send(await self._reply(client, message))
-        except (ConnectionClosed, TimeoutError, asyncio.CancelledError):
+            await connection.send(self._metadata)
+            connection.send_timeout = self._settings.send_timeout
+            connection.at_once = partial(self._reply_at_once, session)
+            await connection.answer_all(partial(self._reply, session, connection.is_open))
+        except (ConnectionClosed, asyncio.CancelledError):
             pass
         finally:
             self._clients -= 1
             self._metrics.clients.set(self._clients)
 
-    async def _reply(self, client: "_Client", message: bytes | str) -> bytes | str:
+    def _reply_at_once(self, session: Session, message: bytes, write: Callable[[bytes | str], None]) -> bool:
+        """Answer a message if the policy is quick enough for that; metrics can wait until it has gone."""
+        if not self._batcher.is_quick:
+            return False
+        began = time.perf_counter()
+        try:
+            question = session.ask(*read_request(message))
+            self._batcher.answer(question, lambda answer: write(_packed(answer, began)))
+        except Exception as error:
+            write(self._refusal(error))
+        else:
+            self._metrics.requests.labels("answered").inc()
+        return True
+
+    async def _reply(self, session: Session, wanted: Callable[[], bool], message: bytes | str) -> bytes | str:
         """The answer to a message: bytes, or one sentence."""
         began = time.perf_counter()
         try:
-            obs, options = read_request(message)
-            answer = await self._batcher.ask(client.session.ask(obs, options), client.is_there)
-        except InputError as error:
-            self._metrics.requests.labels("refused").inc()
-            return str(error)
+            question = session.ask(*read_request(message))
+            reply = _packed(await self._batcher.ask(question, wanted), began)
         except asyncio.CancelledError:
             self._metrics.requests.labels("abandoned").inc()
             raise
-        except Exception:
-            LOG.exception("a request failed")
-            self._metrics.requests.labels("failed").inc()
-            return "the server could not answer this request; its log says why"
+        except Exception as error:
+            return self._refusal(error)
         self._metrics.requests.labels("answered").inc()
-        return _packed(answer, 1000 * (time.perf_counter() - began))
+        return reply
 
-
-class _Client:
-    """A connection with its session: it may not wait for its reader, nor be answered when it is lost."""
-
-    def __init__(self, connection: ServerConnection, session: Session, send_timeout: float) -> None:
-        self._connection, self._send_timeout = connection, send_timeout
-        self.session = session
-
-    async def send(self, message: bytes | str) -> None:
-        try:
-            async with asyncio.timeout(self._send_timeout):
-                await self._connection.send(message)
-        except TimeoutError:
-            LOG.warning("a client took no answer for %g s: its connection is cut", self._send_timeout)
-            self._connection.transport.abort()
-            raise
-
-    def is_there(self) -> bool:
-        return self._connection.state is State.OPEN
+    def _refusal(self, error: Exception) -> str:
+        """What the client is told; faults of ours stand in the log alone."""
+        if isinstance(error, InputError):
+            self._metrics.requests.labels("refused").inc()
+            # One line, and not all that the client itself has sent.
+            return textwrap.shorten(str(error), LONGEST_SENTENCE, placeholder=" ...")
+        LOG.error("a request failed", exc_info=error)
+        self._metrics.requests.labels("failed").inc()
+        return "the server could not answer this request; its log says why"
 
 
 def largest_message(policy: Policy) -> int:
@@ -242,8 +248,9 @@ def largest_message(policy: Policy) -> int:
     return max(2**20, 2 * 8 * numbers)
 
 
-def _packed(answer: Answer, total_ms: float) -> bytes:
+def _packed(answer: Answer, began: float) -> bytes:
     # Nothing but the actions is an array: openpi's ActionChunkBroker cuts every array at the step.
+    total_ms = 1000 * (time.perf_counter() - began)
     timing = {"queue_ms": answer.queue_ms, "infer_ms": answer.infer_ms, "total_ms": total_ms}
     content = {"actions": answer.actions, "evaluations": answer.evaluations, "server_timing": timing}
     return pack(content if answer.gap is None else content | {"gap": answer.gap})

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from shortcut_policy.adaptive import Steps, check_steps
-from shortcut_policy.control import as_numbers, check_names, check_picture
+from shortcut_policy.control import as_array, check_names, check_picture
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.protocol import REQUEST, Options
@@ -132,13 +132,29 @@ class Session:
         return {name: np.stack([*last[name][1:], value]) for name, value in obs.items()}
 
 
+def _numbers(name: str, value: Any) -> Any:
+    """The same value, if it is an array, a number, or lists of numbers.
+
+    NumPy would make an array of texts, in which each takes as much memory as the longest: a message of one
+    megabyte could ask for gigabytes.
+    """
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left.extend(part)
+        elif not isinstance(part, bool | int | float | np.ndarray | np.generic):
+            raise InputError(f"observation '{name}' must be real numbers, not {type(part).__name__}")
+    return value
+
+
 def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The policy's observations, bytes or float32, all of one step or all histories."""
     check_names(policy.obs_shapes, obs)
     checked, lengths = {}, set()
     for name, shape in policy.obs_shapes.items():
         # NumPy's checks: small as the arrays are, torch's take several times as long.
-        value = as_numbers(name, obs[name]).numpy()
+        value = as_array(name, _numbers(name, obs[name]))
         found, history = value.shape, (policy.n_obs_steps, *shape)
         if found not in (tuple(shape), history):
             raise InputError(
@@ -147,8 +163,9 @@ def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
             )
         lengths.add(found == history)
         if value.dtype != np.uint8:
-            with np.errstate(over="ignore"):
-                value = value.astype(np.float32, copy=False)
+            if value.dtype != np.float32:
+                with np.errstate(over="ignore"):
+                    value = value.astype(np.float32)
             if not np.isfinite(value).all():
                 raise InputError(f"observation '{name}' holds NaN or infinity, on which no action can rest")
             if name in policy.cameras:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, reading
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.training.config import WandbConfig
 
@@ -62,12 +62,14 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """
     path, records = folder / "log.jsonl", []
     # A process that was killed while it wrote leaves a last line without its end.
-    lines = [line for line in path.open(encoding="utf-8") if line.endswith("\n")] if path.is_file() else []
+    with reading(path):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = text.split("\n")[:-1]
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             record["step"], record["kind"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (RecursionError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"line {number} of {path} is no record of a training ({type(error).__name__}: {error}): "
                 "remove the line"

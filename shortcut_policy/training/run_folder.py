@@ -67,7 +67,7 @@ def read_config(run: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         damage = "" if isinstance(config, dict) and isinstance(config.get("task"), dict) else "no mapping"
-    except yaml.YAMLError as error:
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
         damage = first_line(error)
     if damage:
         raise InputError(

@@ -17,6 +17,9 @@ from shortcut_policy.commands import cli
         ("trainer.max_step=60", "Could not override 'trainer.max_step': there is no such setting"),
         ("objective=nope", "Could not find 'objective/nope' Available options in 'objective': "),
         ("trainer.max_steps", "missing EQUAL"),
+        # What Hydra itself does not expect.
+        ("+trainer=null", "the settings cannot be composed (Config group override must be a string"),
+        ("+=${seed}", "the settings cannot be composed"),
     ],
 )
 def test_what_hydra_refuses_is_one_sentence(given, sentence, give, capsys):

@@ -375,3 +375,81 @@ def test_an_output_inside_the_input_is_refused_before_any_work(store):
     ):
         convert(store, store / "inner.lerobot", PLAIN)
     assert sorted(store.rglob("*")) == before
+
+
+#: What a step came to, as formats call it: path in a robomimic file, feature, place in an episode of Minari.
+OUTCOMES = [
+    ("rewards", "next.reward", "rewards"),
+    ("dones", "next.done", "infos/dones"),
+    ("terminations", "terminations", "terminations"),
+    ("truncations", "truncations", "truncations"),
+]
+
+
+def test_rewards_and_ends_have_the_name_that_each_format_gives_them(tmp_path):
+    path, random = tmp_path / "a.hdf5", np.random.default_rng(0)
+    types = {"rewards": np.float64, "dones": np.int64, "terminations": bool, "truncations": bool}
+    with h5py.File(path, "w") as file:
+        for number, length in enumerate(LENGTHS):
+            demo = file.create_group(f"data/demo_{number}")
+            demo.attrs["num_samples"] = length
+            demo["actions"], demo["obs/x"] = np.zeros((length, 2)), np.ones((length, 1))
+            for name, kind in types.items():
+                demo[name] = random.integers(0, 2, length).astype(kind)
+    sources = {
+        "robomimic": RobomimicSource(path),
+        "lerobot": LeRobotSource(convert(path, tmp_path / "a.lerobot", LOSSY)),
+        "minari": MinariSource(convert(path, tmp_path / "a-v0", LOSSY)),
+        "store": ZarrSource(convert(path, tmp_path / "a.zarr")),
+    }
+    backs = {
+        name: RobomimicSource(
+            convert(
+                convert(sources[name].path, tmp_path / f"{name}.zarr"),
+                tmp_path / f"{name}.hdf5",
+                ConvertOptions(env_args=args(tmp_path)),
+            )
+        )
+        for name in ("lerobot", "minari")
+    }
+    for in_robomimic, in_lerobot, in_minari in OUTCOMES:
+        expected = sources["robomimic"].read(in_robomimic, 0, sum(LENGTHS))
+        names = {"lerobot": in_lerobot, "minari": in_minari}
+        for name, source in sources.items():
+            found = source.read(names.get(name, in_robomimic), 0, sum(LENGTHS))
+            np.testing.assert_array_equal(found.reshape(-1), expected)
+            assert found.dtype == expected.dtype, (name, in_robomimic)
+        for source in backs.values():
+            back = source.read(in_robomimic, 0, sum(LENGTHS))
+            np.testing.assert_array_equal(back, expected)
+            assert back.dtype == expected.dtype
+
+
+def args(folder: Path) -> str:
+    path = folder / "env_args.json"
+    path.write_text(json.dumps({"env_name": "Mine", "env_version": "1.5.0"}))
+    return str(path)
+
+
+def test_ends_that_were_not_recorded_are_made_and_do_not_come_back(store, tmp_path):
+    """Minari needs them: nothing was earned, and each episode was cut off at its last step."""
+    dataset = MinariSource(convert(store, tmp_path / "a-v0"))
+    cut = dataset.read("truncations", 0, 9)
+    assert np.flatnonzero(cut).tolist() == [4, 8] and not dataset.read("terminations", 0, 9).any()
+    assert not dataset.read("rewards", 0, 9).any()
+    assert same(in_zarr(convert(tmp_path / "a-v0", tmp_path / "again.zarr")), in_zarr(store))
+
+
+@pytest.mark.parametrize("name", ["demos.lerobot", "demos-v0"])
+def test_attributes_of_a_store_come_back_from_every_format(store, tmp_path, name):
+    """Such as what scripts/import_mcap.py says of the files that a store was made of."""
+    mcap = {"files": ["a.mcap"], "recording": {"rate": 10.0, "split_gap": None}}
+    zarr.open_group(store).attrs.update({"mcap": mcap, "control_hz": 10})
+    written = convert(store, tmp_path / name, PLAIN)
+    assert same(in_zarr(convert(written, tmp_path / "again.zarr")), in_zarr(store))
+    other = "over-v0" if name == "demos.lerobot" else "over.lerobot"
+    over = convert(written, tmp_path / other, PLAIN)
+    assert ZarrSource(convert(over, tmp_path / "third.zarr")).attributes["mcap"] == mcap
+    zarr.open_group(store)["data/state"].attrs["units"] = "m"
+    with pytest.raises(InputError, match=r"cannot hold all of .*: attribute data/state/@units"):
+        convert(store, tmp_path / f"other{name[5:]}", PLAIN)

@@ -1,6 +1,7 @@
 """Conversions of stores and files of other programs: nothing is lost, or it is listed."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import zarr
 
+from shortcut_policy.commands import cli
 from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
 from shortcut_policy.errors import InputError
+from tests.conftest import TINY
 from tests.data.test_convert import in_hdf5, in_zarr, same
 
 LENGTHS = 5, 4
@@ -178,3 +181,59 @@ def test_a_filter_that_is_not_there_is_listed(file, tmp_path, monkeypatch) -> No
         "actions",
         "hand",
     )
+
+
+def suggested(error: str, command: str) -> str:
+    """The setting that an error names for a command line."""
+    found = re.search(
+        r"with \+task\.source\.(\S+) \((\S+) in scripts/convert\.py and scripts/view\.py\)", error
+    )
+    assert found is not None and found[1] == found[2], error
+    return f"+task.source.{found[1]}" if command == "train" else found[2]
+
+
+@pytest.mark.parametrize("fault", ["ends", "chunk"])
+def test_what_an_error_suggests_works_as_it_is_printed(tmp_path, give, capsys, fault) -> None:
+    store = write(tmp_path / "a.zarr", "data/", "meta/cuts" if fault == "ends" else "meta/episode_ends")
+    if fault == "chunk":
+        zarr.open_group(store).create_array("data/gripper", data=np.zeros((ROWS, 1)), chunks=(2, 1))
+    train = [
+        "task=pusht_human",
+        f"task.source.path={store}",
+        "~task.obs.keypoint",
+        "task.obs.agent_pos.key=" + ("arm/hand/pose" if fault == "ends" else "gripper"),
+        f"task.obs.agent_pos.shape=[{3 if fault == 'ends' else 1}]",
+        "task.horizon=4",
+        "task.n_action_steps=2",
+        f"output={tmp_path / 'run'}",
+        *TINY,
+        "trainer.max_steps=1",
+        "trainer.warmup_steps=1",
+        "trainer.rollout_every=0",
+        "trainer.batch_size=2",
+        "data.val_fraction=0",
+    ]
+    commands = {
+        "convert": (
+            cli.convert,
+            [f"input={store}", f"output={tmp_path / 'a.lerobot'}", "fps=10", "lossy=true"],
+        ),
+        "view": (cli.view, [f"store={store}", "episodes=0", f"output={tmp_path}"]),
+        "train": (cli.train, train),
+    }
+    for name, (command, arguments) in commands.items():
+        with pytest.raises(SystemExit):
+            give(command, *arguments)
+        setting = suggested(capsys.readouterr().err, name).replace("<its path>", "meta/cuts")
+        give(command, *arguments, setting)
+    assert (tmp_path / "a.lerobot/meta/info.json").is_file() and (tmp_path / "a.png").is_file()
+
+
+def test_settings_of_stores_are_refused_with_other_formats(file, tmp_path, give, capsys) -> None:
+    for command, arguments in (
+        (cli.convert, [f"input={file}", f"output={tmp_path / 'a.zarr'}", "absent_chunks=fill"]),
+        (cli.view, [f"store={file}", "episode_ends=meta/cuts"]),
+    ):
+        with pytest.raises(SystemExit):
+            give(command, *arguments)
+        assert f"is a setting for zarr stores, and {file} is none: leave it out" in capsys.readouterr().err

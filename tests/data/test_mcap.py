@@ -15,6 +15,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from shortcut_policy.commands.import_mcap import read_recording
 from shortcut_policy.commands.import_mcap import run as import_mcap
 from shortcut_policy.data import ZarrSource
 from shortcut_policy.data.mcap_reader import Recording, TopicKey, read_episodes
@@ -419,3 +420,37 @@ def test_joints_of_two_publishers_are_not_mixed(tmp_path: Path) -> None:
         InputError, match=r"message 5 is of finger_0, .*and those before of .*topic of its own"
     ):
         episodes(path, STATE)
+
+
+@pytest.mark.parametrize("split", [{"split_gap": 2}, {"split_topic": "/episode"}])
+def test_a_value_that_holds_as_long_as_no_other_comes_holds_in_the_next_episode(tmp_path, split) -> None:
+    seconds = [*np.arange(0, 1.01, 0.1), *np.arange(5, 6.01, 0.1)]
+    grips = [(0.0, True), (0.8, False), (5.5, True)]
+    messages = [joints(s, s, 0) for s in seconds]
+    messages += [plain("/grip", "Bool", s, closed) for s, closed in grips]
+    messages += [plain("/episode", "Float64", s, mark) for s, mark in ((0.0, 1.0), (1.0, 0.0), (5.0, 2.0))]
+    path = write(tmp_path / "a.mcap", sorted(messages, key=lambda message: message[2]))
+    grip = {"topic": "/grip", "field": "data", "stamp": "log", "max_gap": 0}
+    first, second = episodes(path, STATE | {"grip": grip}, stamp="log", **split)
+    np.testing.assert_allclose(second["state"][0, 0], 5, atol=0.06)
+    assert first["grip"][:, 0].tolist() == [1] * 8 + [0] * (len(first["grip"]) - 8)
+    closed = second["grip"][:, 0].tolist()
+    assert closed[0] == 0 and closed[-1] == 1 and len(closed) >= 10, "from its first moment on"
+    # What may be old by so many ticks, or lies between two messages, is of its own episode alone.
+    held = grip | {"max_gap": 60}
+    assert len(episodes(path, STATE | {"grip": held}, stamp="log", split_gap=2)[1]["grip"]) < len(closed)
+    between = grip | {"resample": "interpolate"}
+    assert len(episodes(path, STATE | {"grip": between}, stamp="log", split_gap=2)[1]["grip"]) < len(closed)
+
+
+def test_exponents_without_a_dot_are_numbers_in_the_recording(tmp_path: Path) -> None:
+    """YAML 1.1 takes 1e1 for a text."""
+    settings = tmp_path / "robot.yaml"
+    settings.write_text(
+        "rate: 1e1\nmax_gap: 5e-1\nkeys: {state: {topic: /joints, field: data, max_gap: 2E0}}\n"
+    )
+    read = read_recording(str(settings))
+    assert (read.rate, read.max_gap, read.keys["state"].max_gap) == (10, 0.5, 2)
+    settings.write_text("rate: 1e-\nkeys: {state: {topic: /joints, field: data}}\n")
+    with pytest.raises(InputError, match="rate=1e- must be a number above 0"):
+        read_recording(str(settings))

@@ -196,3 +196,28 @@ def test_what_is_near_follows_the_numbers_that_are_loaded(capsys) -> None:
     assert normalizer.is_near("x", 1000 + x) and not normalizer.is_near("x", x)
     assert normalizer.to("cpu", torch.float64).is_near("x", 1000 + x.double())
     assert not fit(np.zeros((4, 2))).is_near("x", torch.tensor([0.0, torch.inf]))
+
+
+def test_an_element_that_was_constant_and_moves_is_said_once(capsys) -> None:
+    rows = np.tile(np.float32([0.1, 0.0, 1.0]), (50, 1))
+    rows[:, 2] += np.random.default_rng(0).normal(size=50)
+    rows[:, 1] += np.random.default_rng(1).uniform(0, 1e-5, 50)  # a sensor that reads nothing
+    normalizer = fit(rows)
+    x = torch.from_numpy(rows[:4].copy())
+    assert normalizer.is_near("x", x) and normalizer.is_near("x", x + 5e-4), "noise is no movement"
+    assert normalizer.is_near("x", torch.tensor([[0.1, 0.0, 1.0]], dtype=torch.float64))
+    x[2, 0], x[3, 1] = 0.3, -0.2
+    assert not normalizer.is_near("x", x)
+    normalizer.say_far({"x": x})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("observation 'x', element [0], is 0.3, and it was 0.1 in all the data that the")
+    assert second.startswith("observation 'x', element [1], is -0.2, and it was ") and "(said once)" in second
+    assert normalizer.is_near("x", x), "what was said is not looked for again"
+    assert not normalizer.is_near("x", torch.full((1, 3), torch.nan))
+    x[0, 2] = 1e6
+    normalizer.say_far({"x": x})
+    (third,) = capsys.readouterr().err.splitlines()
+    assert "element [2], is 1e+06, and the data that the policy learned from lie about" in third
+    moved = normalizer.to("cpu", torch.float64)
+    assert moved.is_near("x", x.double()), "also where the numbers have moved"
+    assert torch.equal(moved.normalize("x", x.double())[:, :2], torch.zeros(4, 2, dtype=torch.float64))

@@ -169,3 +169,28 @@ def test_what_a_store_was_recorded_in_takes_one_line(
     show(tmp_path / "drawn.zarr", episodes=[])
     shown = capsys.readouterr().out
     assert "env_args: Lift, robosuite 1.5.1" in shown and "Panda" not in shown
+
+
+@pytest.mark.parametrize("kind", ["picture", "html", "rerun"])
+def test_only_files_of_this_command_are_replaced(tmp_path: Path, kind: str) -> None:
+    if kind == "rerun":
+        pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    path = store(tmp_path / "demos.zarr", action=(2,), state=(5,))
+    shown = tmp_path / "shown"
+    settings = {"store": str(path), "episodes": [0], "format": kind, "output": str(shown), "frames": 2}
+    for _ in range(2):
+        run(OmegaConf.create(settings))
+    files = sorted(shown.iterdir())
+    assert [file.suffix for file in files] == {"picture": [".mp4", ".png"], "html": [".html"]}.get(
+        kind, [".rrd"]
+    )
+    for file in files:
+        before = file.read_bytes()
+        file.write_bytes(b"of somebody else")
+        with pytest.raises(
+            InputError, match=rf"{file.name} is there, and was not written by this command: move"
+        ):
+            run(OmegaConf.create(settings))
+        assert file.read_bytes() == b"of somebody else"
+        file.write_bytes(before)
+    assert sorted(shown.iterdir()) == files

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import zarr
 
-from shortcut_policy.data import EpisodeWriter, ZarrSource
+from shortcut_policy.data import EpisodeWriter, RobomimicSource, ZarrSource
+from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
@@ -433,3 +434,32 @@ def test_a_writer_that_died_at_its_first_attribute_leaves_nothing(tmp_path: Path
     with EpisodeWriter(path) as writer:
         writer.add_episode({"action": np.ones((20, 2), np.float32)})
     assert not list(path.rglob("*.partial"))
+
+
+def test_a_recording_without_an_episode_is_called_so(tmp_path):
+    """Its last one was taken out again, and then it was ended, or it still runs."""
+    path = tmp_path / "demos.zarr"
+    with EpisodeWriter(path, attributes={"expert": "human"}) as writer:
+        writer.add_episode({"action": np.zeros((3, 2))})
+        writer.remove_last()
+        with pytest.raises(InputError, match=r"holds no array: it is a recording without an episode"):
+            ZarrSource(path)
+    with pytest.raises(InputError, match=r"holds no array: it is a recording without an episode, of which"):
+        ZarrSource(path)
+
+
+def test_a_robomimic_file_that_is_not_completed_is_called_so(tmp_path):
+    pytest.importorskip("h5py")
+    path = tmp_path / "demos.hdf5"
+    env_args = '{"env_name": "Mine", "env_version": "1.5.0"}'
+    with RobomimicWriter(path, {"env_args": env_args}) as writer:
+        writer.add_episode({"actions": np.zeros((3, 2)), "obs/x": np.zeros((3, 1))})
+        with pytest.raises(
+            InputError, match=r"its 1 episodes are in .*demos.hdf5.parts; run the command that"
+        ):
+            RobomimicSource(path)
+        writer.remove_last()
+    with pytest.raises(
+        InputError, match=r"demos.hdf5 is a recording without an episode: record at least one"
+    ):
+        RobomimicSource(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from shortcut_envs.robosuite import opengl
+from shortcut_envs import opengl
 from shortcut_envs.robosuite.actions import AbsoluteActions
 from shortcut_envs.robosuite.env import RobosuiteEnv
 from shortcut_policy.commands import cli

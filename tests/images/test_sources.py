@@ -232,3 +232,15 @@ def test_a_zip_that_leaves_its_folder_is_refused(folder: Path, load: Callable, n
         archive.writestr(name, (folder / "cats" / "0.png").read_bytes())
     with pytest.raises(InputError, match=rf"images\.zip holds the member '{name}'"):
         load(path)
+
+
+def test_a_damaged_archive_or_a_link_to_nothing_is_told(folder: Path, load: Callable):
+    path = zipped(folder)
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    path.write_bytes(whole[:directory] + b"PK\x00\x00" + whole[directory + 4 :])
+    with pytest.raises(InputError, match=r"images\.zip cannot be read \(BadZipFile"):
+        load(path)
+    (folder / "cats/lost.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(InputError, match=r"images cannot be read \(FileNotFoundError"):
+        load(folder)

@@ -1,14 +1,20 @@
 """Episodes of a person, and their corrections of a policy, without a page."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from shortcut_policy.commands import teleop
 from shortcut_policy.data import EpisodeWriter, ZarrSource
+from shortcut_policy.data.env_args import EnvArgs
+from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 from shortcut_policy.recording.controls import Control, control_of
 from shortcut_policy.recording.player import PolicyPlayer
+from shortcut_policy.recording.rows import RobomimicRows
 from shortcut_policy.recording.session import FIRST_SEED, check_continues
 
 POINTS = [[0.25 + 0.02 * step, 0.5] for step in range(12)]
@@ -186,11 +192,75 @@ def test_a_policy_that_gets_control_back_begins_a_chunk_with_what_it_saw(tiny_po
 def test_other_rows_are_refused_before_anybody_plays(store):
     with EpisodeWriter(store) as writer:
         writer.add_episode({"action": np.zeros((3, 2), np.float32)})
-    source = ZarrSource(store)
-    check_continues(str(store), {"action": np.zeros(2, np.float32)}, source)
+    there = {"action": ((2,), np.dtype(np.float32))}
+    check_continues(str(store), {"action": np.zeros(2, np.float32)}, there)
     for row, message in (
         ({"action": np.zeros(2)}, "'action' is float32 of shape .2. per step, and here it would be float64"),
         ({"action": np.zeros(2, np.float32), "state": np.zeros(5)}, "'state' is missing"),
     ):
         with pytest.raises(InputError, match=message):
-            check_continues(str(store), row, source)
+            check_continues(str(store), row, there)
+
+
+ENV_ARGS = {"env_name": "Lift", "env_version": "1.5.1", "env_kwargs": {"robots": "Panda", "control_freq": 20}}
+
+
+class Arm(gymnasium.Env):
+    """What a session needs of an environment of robosuite's."""
+
+    metadata = {"render_fps": 20}  # noqa: RUF012
+    observation_space = spaces.Dict({"object": spaces.Box(-1, 1, (3,))})
+    action_space = spaces.Box(-1, 1, (7,), np.float32)
+    args = EnvArgs("Lift", "1.5.1", ENV_ARGS["env_kwargs"])
+
+    def __init__(self, keys=("object",)):
+        self._keys = keys
+
+    def stored_observation(self):
+        return {key: np.zeros(3) for key in self._keys}
+
+    def reset(self, *, seed=None, options=None):
+        return {"object": np.zeros(3, np.float32)}, {"states": np.zeros(9), "is_success": False}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_robomimic_file_is_continued_with_the_same_rows_and_environment_alone(
+    tmp_path, monkeypatch, finished
+):
+    path = tmp_path / "mine.hdf5"
+    env = Arm()
+    attributes = RobomimicRows(env).attributes("lift", {})
+    rows = {"states": (9,), "obs/object": (3,), "actions": (7,), "rewards": ()}
+    episode = {key: np.zeros((4, *shape)) for key, shape in rows.items()} | {"dones": np.zeros(4, np.int64)}
+    writer = RobomimicWriter(path, attributes)
+    writer.add_episode(episode)
+    if finished:
+        writer.close()
+    writer._lock.release()
+    before = sorted(file.name for file in tmp_path.rglob("*"))
+    settings = SimpleNamespace(
+        output=str(path),
+        task=SimpleNamespace(name="lift", horizon=4, n_obs_steps=1, n_action_steps=1),
+        seed=0,
+    )
+    settings.keep = "corrections"
+
+    def begin(env):
+        monkeypatch.setattr("shortcut_policy.commands.teleop.make_env", lambda _: env)
+        return teleop.make_session(settings, None)
+
+    slower = Arm()
+    slower.args = EnvArgs("Lift", "1.5.1", {"robots": "Panda", "control_freq": 10})
+    for other, sentence in (
+        (
+            Arm(("object", "force")),
+            "'obs/force' is missing, and here it would be float64 of shape .3. per step",
+        ),
+        (slower, "was recorded with env_args.env_kwargs.control_freq=20, not 10; choose another output"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            begin(other)
+    assert sorted(file.name for file in tmp_path.rglob("*")) == before
+    _, writer = begin(env)
+    assert writer.n_episodes == 1
+    writer.close()

@@ -49,7 +49,6 @@ def test_corrections_are_picked_out_of_whole_episodes(make_session, store, tiny_
 
 @pytest.mark.slow
 def test_episodes_of_robosuite_are_a_file_of_its_task(tmp_path):
-    pytest.importorskip("robosuite")
     from shortcut_envs.robosuite.env import RobosuiteEnv
 
     env = RobosuiteEnv("Lift")

@@ -93,11 +93,24 @@ def test_compiled_in_memory(policy: Policy) -> None:
 
 
 @pytest.mark.slow
-def test_bf16_is_another_precision(policy: Policy, tmp_path: Path) -> None:
-    manifest = write_export(policy, tmp_path / "bf16", format="openvino", precision="bf16")
-    assert manifest["precision"] == "bf16"
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_another_precision(policy: Policy, tmp_path: Path, precision: str) -> None:
+    manifest = write_export(policy, tmp_path / precision, format="openvino", precision=precision)
+    assert manifest["precision"] == precision
     with pytest.raises(InputError, match="precision of onnx"):
-        write_export(policy, tmp_path / "x", precision="bf16")
+        write_export(policy, tmp_path / "x", precision=precision)
+
+
+@pytest.mark.slow
+def test_int8_is_another_policy_in_a_smaller_file(tmp_path: Path) -> None:
+    policy = small_policy(backbone="unet_small")
+    sizes, found = {}, {}
+    for precision in ("fp32", "int8"):
+        write_export(policy, tmp_path / precision, format="openvino", precision=precision, tolerance=0.1)
+        sizes[precision] = (tmp_path / precision / "policy.bin").stat().st_size
+        found[precision] = actions(load_policy(tmp_path / precision))
+    assert sizes["int8"] < 0.5 * sizes["fp32"]
+    assert not found["int8"].equal(found["fp32"])
 
 
 @pytest.mark.slow

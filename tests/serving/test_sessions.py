@@ -60,6 +60,7 @@ def test_the_first_reset_begins_the_first_episode(session):
         ({**observation(0), "agent_pos": ["a", "b"]}, Options(), "real numbers"),
         ({**observation(0), "agent_pos": [[1], [1, 2]]}, Options(), "no array"),
         ({**observation(0), "agent_pos": {"x": 1}}, Options(), "real numbers"),
+        ({**observation(0), "agent_pos": [["a" * 1000], 1]}, Options(), "real numbers, not"),
         (observation(0), Options(steps=3), "steps=3"),
         (observation(0), Options(steps=16), "more than this server takes: 8"),
         (observation(0), Options(guidance=2.0), "guidance=2.0"),

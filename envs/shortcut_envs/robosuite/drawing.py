@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_envs.robosuite.opengl import INSTALL
+from shortcut_envs.opengl import INSTALL
 from shortcut_policy.errors import InputError, unraisable_ignored
 
 #: Geometry that is for collisions only, which robosuite hides too.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 
-from shortcut_envs.robosuite.opengl import choose_opengl
+from shortcut_envs.opengl import choose_opengl
 from shortcut_policy.data import EnvArgs
 from shortcut_policy.errors import InputError
 

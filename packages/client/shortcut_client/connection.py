@@ -1,18 +1,17 @@
 """A connection that is made again when it is lost."""
 
-import contextlib
 import ssl as tls
 import time
-from socket import SHUT_RDWR
 from typing import Any, Optional, Union
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.sync.client import ClientConnection, connect
 
 from shortcut_client.errors import ClientError, RequestRefused, ServerUnavailable
 from shortcut_client.messages import unpack
+from shortcut_client.websocket import WebSocket
 
-#: Seconds before the second try; each waits twice as long as the one before.
+#: Seconds before the third try; each waits twice as long as the one before. The second one comes at once: a
+#: connection that rested may have ended long ago, and its server been started again.
 FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
 #: The server closes with this code what is larger than it takes.
 TOO_LARGE = 1009
@@ -40,11 +39,9 @@ class Connection:
     ) -> None:
         if not url.startswith("wss://" if ssl else ("ws://", "wss://")):
             raise ClientError(f"{url} must be {'wss' if ssl else 'ws'}://host:port, as the server prints it")
-        self._url, self._timeout, self._patience = url, timeout, patience
-        self._arguments: dict[str, Any] = {"ssl": ssl} if ssl else {}
-        if api_key is not None:
-            self._arguments["additional_headers"] = {"Authorization": f"Api-Key {api_key}"}
-        self._socket: Optional[ClientConnection] = None
+        self._url, self._ssl, self._timeout, self._patience = url, ssl, timeout, patience
+        self._headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
+        self._socket: Optional[WebSocket] = None
         #: What the server said of its policy when it was last connected.
         self.metadata: dict[str, Any] = {}
 
@@ -75,7 +72,7 @@ class Connection:
             socket.close()
 
     def _until(self, deadline: float, message: Optional[bytes]) -> Union[bytes, str]:
-        wait = FIRST_WAIT
+        wait = 0.0
         while True:
             try:
                 return self._once(message)
@@ -88,15 +85,14 @@ class Connection:
                         f"no policy server at {self._url} for {self._patience:g} s ({_reason(error)})"
                     ) from error
                 time.sleep(min(wait, left))
-                wait = min(2 * wait, LONGEST_WAIT)
+                wait = min(2 * wait or FIRST_WAIT, LONGEST_WAIT)
 
     def _once(self, message: Optional[bytes]) -> Union[bytes, str]:
         socket = self._socket or self._connected()
         if message is None:
             return b""
         try:
-            socket.send(message)
-            return socket.recv(timeout=self._timeout)
+            return socket.ask(message, self._timeout)
         except TimeoutError as error:
             self._drop()
             raise ServerUnavailable(f"{self._url} gave no answer in {self._timeout:g} s") from error
@@ -105,20 +101,12 @@ class Connection:
             self._drop()
             raise
 
-    def _connected(self) -> ClientConnection:
+    def _connected(self) -> WebSocket:
         try:
-            # Entered and never left as a context: it lives as long as the server does.
-            self._socket = connect(
-                self._url,
-                compression=None,
-                max_size=None,
-                open_timeout=self._timeout,
-                close_timeout=1.0,
-                **self._arguments,
-            ).__enter__()
-            first = self._socket.recv(timeout=self._timeout)
+            self._socket = WebSocket(self._url, self._headers, self._ssl, self._timeout)
         except InvalidURI as error:
             raise ClientError(f"{self._url} is no address ({error}): give ws://host:port") from error
+        first = self._socket.receive(self._timeout)
         metadata = unpack(first) if isinstance(first, bytes) else None
         if not isinstance(metadata, dict):
             self._drop()
@@ -127,12 +115,9 @@ class Connection:
         return self._socket
 
     def _drop(self) -> None:
-        """Forget the connection without a farewell, for which nobody may be there."""
         socket, self._socket = self._socket, None
         if socket is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(SHUT_RDWR)
-            socket.close()
+            socket.drop()
 
 
 def _check_worth_trying(error: Exception, url: str) -> None:

@@ -32,7 +32,7 @@ def unpack(message: bytes) -> Any:
     """
     try:
         return msgpack.unpackb(message, object_hook=_arrays, strict_map_key=False)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as error:
         raise ClientError(f"the server's message cannot be read ({error}): is it a policy server?") from error
 
 

@@ -181,10 +181,10 @@ def test_an_interrupt_leaves_no_answer_behind(fake, connect, monkeypatch):
     client = connect(server)
     socket_now = client._connection._socket
 
-    def interrupted(timeout=None):
+    def interrupted(deadline):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(socket_now, "recv", interrupted)
+    monkeypatch.setattr(socket_now, "_read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.infer({"place": [0, 0]})
     client.infer({"place": [1, 1]})

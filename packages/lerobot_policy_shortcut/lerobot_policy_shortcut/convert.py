@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lerobot_policy_shortcut.translation import lerobot_keys, metadata_of
+from lerobot_policy_shortcut.translation import lerobot_keys, metadata_of, picture_of
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.checkpoint import DESCRIPTION, remove_folder
 from shortcut_policy.data.fields import ACTION, read_fields
@@ -57,7 +57,7 @@ def to_lerobot(
         shape: tuple[int, ...] = (int(np.prod(field.shape)),)
         kind = FeatureType.STATE
         if field.normalize == "image":
-            kind, shape = FeatureType.VISUAL, (field.shape[2], *field.shape[:2])
+            kind, shape = FeatureType.VISUAL, picture_of(field.shape)
         elif keys[name] == "observation.environment_state":
             kind = FeatureType.ENV
         features[keys[name]] = PolicyFeature(kind, shape)

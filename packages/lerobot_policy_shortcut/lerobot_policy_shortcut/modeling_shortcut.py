@@ -18,10 +18,12 @@ from lerobot_policy_shortcut.configuration_shortcut import ShortcutConfig
 from lerobot_policy_shortcut.optimizer_shortcut import MODULE
 from lerobot_policy_shortcut.translation import (
     check_keys,
+    check_no_depth,
     fit_normalizer,
     make_fields,
     observations,
     our_names,
+    usual_crop,
 )
 from shortcut_policy import Policy, recipe
 from shortcut_policy.control import chunk_generator
@@ -41,7 +43,7 @@ class ShortcutPolicy(PreTrainedPolicy):
         config: Settings; what is empty in it of ``names`` and ``specification`` is filled in.
         dataset_stats: LeRobot's statistics of the training data, from which the scaling is made; None if
             weights are loaded, which hold their own.
-        others: What LeRobot tells its policies beside that.
+        others: What LeRobot tells its policies beside that: ``dataset_meta`` says which cameras are of depth.
 
     Attributes:
         policy: What is trained.
@@ -65,6 +67,7 @@ class ShortcutPolicy(PreTrainedPolicy):
     ) -> None:
         super().__init__(config)
         config.validate_features()
+        check_no_depth(getattr(others.get("dataset_meta"), "depth_keys", ()), config.observed)
         config.names = config.names or our_names(config.observed)
         self.policy = make_policy(config)
         config.specification = dict(self.policy.spec)
@@ -244,7 +247,7 @@ def make_policy(config: ShortcutConfig) -> Policy:
         parts = {
             "objective": recipe("objective", config.objective, **config.objective_settings),
             "backbone": recipe("backbone", config.backbone, **config.backbone_settings),
-            "encoder": recipe("encoder", config.encoder or _encoder(pictures), **config.encoder_settings),
+            "encoder": _encoder(config, [shapes[key] for key in pictures]),
         }
         check_trust(file, parts)
         fields = make_fields(shapes, pictures, config.names)
@@ -275,5 +278,10 @@ def _with_sizes(config: ShortcutConfig) -> dict[str, Any]:
     return {**spec, "n_action_steps": config.n_action_steps}
 
 
-def _encoder(pictures: list[str]) -> str:
-    return "image_light" if pictures else "lowdim"
+def _encoder(config: ShortcutConfig, pictures: list[tuple[int, ...]]) -> dict[str, Any]:
+    """The specification of the encoder; a crop for pictures (C, H, W) of these shapes, if none is given."""
+    name = config.encoder or ("image_light" if pictures else "lowdim")
+    found = recipe("encoder", name, **config.encoder_settings)
+    if "crop" in found and "crop" not in config.encoder_settings:
+        found["crop"] = usual_crop(pictures)
+    return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.normalizer import RunningStatistics
+from shortcut_policy.encoders.image import CHANNELS
 from shortcut_policy.errors import InputError
 from shortcut_policy.training.run_folder import snake_case
 
@@ -20,6 +21,10 @@ PREFIX = "observation."
 STATE, ENVIRONMENT = f"{PREFIX}state", f"{PREFIX}environment_state"
 #: What our policies of Push-T observe, its shape, and under which key gym-pusht's observation comes.
 PUSHT = {"keypoint": ((9, 2), ENVIRONMENT), "agent_pos": ((2,), STATE)}
+#: Share of each side that a crop keeps where none is asked for: 84 of the 96 pixels of our own pictures.
+CROP = 7 / 8
+#: A crop's sides are multiples of it, the stride of our smallest network.
+CROP_STEP = 4
 
 
 def our_names(keys: Collection[str]) -> dict[str, str]:
@@ -89,6 +94,41 @@ def make_fields(
     return fields
 
 
+def picture_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a picture in LeRobot, (C, H, W), for that of one here, (H, W, C) or (C, H, W)."""
+    return (shape[2], shape[0], shape[1]) if shape[-1] in CHANNELS else tuple(shape)
+
+
+def usual_crop(pictures: Collection[Sequence[int]]) -> list[int] | None:
+    """The crop of an encoder that nobody gave one, height and width.
+
+    None, for whole pictures, if cameras have different sizes or the pictures are too small.
+
+    Args:
+        pictures: LeRobot's shapes, (C, H, W).
+    """
+    sizes = {tuple(shape[1:]) for shape in pictures}
+    if len(sizes) != 1:
+        return None
+    crop = [int(side * CROP) // CROP_STEP * CROP_STEP for side in sizes.pop()]
+    return crop if min(crop) >= CROP_STEP else None
+
+
+def check_no_depth(depth: Collection[str], observed: Collection[str]) -> None:
+    """Raise `InputError` if a camera that is observed is one of depth.
+
+    Args:
+        depth: LeRobot's keys of cameras whose pictures hold distances, in metres or millimetres.
+        observed: LeRobot's keys of what the policy observes.
+    """
+    if found := [key for key in observed if key in depth]:
+        raise InputError(
+            f"{found[0]} is a depth camera: its pictures are distances, and the encoders here take "
+            "brightness from 0 to 1; name the other observations with --policy.input_features="
+            '\'{"observation.state": {"type": "STATE", "shape": [6]}, ...}\''
+        )
+
+
 def fit_normalizer(
     fields: Mapping[str, Field], keys: Mapping[str, str], statistics: Mapping[str, Mapping[str, Any]]
 ) -> Normalizer:
@@ -137,11 +177,11 @@ def observations(
     """A batch of LeRobot's as our policies take it, name -> (B, n_obs_steps, *shape).
 
     Args:
-        batch: LeRobot's key -> (B, n_obs_steps, ...), or (B, ...) if there is one step; pictures in 0..1 with
-            their channels first.
+        batch: LeRobot's key -> (B, n_obs_steps, ...), or (B, ...) if there is one step; pictures have their
+            channels first, and are in 0..1, or bytes.
         names: LeRobot's key -> name here.
         shapes: Name here -> shape of one step.
-        cameras: Names of the pictures, which become bytes with their channels last.
+        cameras: Names of the pictures, which become bytes, with their channels where the policy has them.
         n_obs_steps: Observed steps.
 
     Raises:
@@ -150,15 +190,19 @@ def observations(
     check_keys(batch, names)
     found = {}
     for key, name in names.items():
-        value = batch[key]
-        if name in cameras:
-            value = _bytes(value)
-        if value[0].numel() != n_obs_steps * int(np.prod(shapes[name], dtype=int)):
+        value, shape = batch[key], shapes[name]
+        camera = name in cameras
+        wanted = picture_of(shape) if camera else shape
+        steps_fit = value[0].numel() == n_obs_steps * int(np.prod(shape, dtype=int))
+        if not steps_fit or (camera and tuple(value.shape[-3:]) != wanted):
             raise InputError(
                 f"{key} has shape {tuple(value.shape)}, but this policy sees {n_obs_steps} steps of "
-                f"{shapes[name]}: use the environment and observations that it was trained for"
+                f"{wanted}: use the environment and observations that it was trained for"
             )
-        found[name] = value.reshape(len(value), n_obs_steps, *shapes[name])
+        value = value.reshape(len(value), n_obs_steps, *wanted)
+        if camera:
+            value = _bytes(value) if wanted == shape else _bytes(value).movedim(-3, -1)
+        found[name] = value
     return found
 
 
@@ -200,8 +244,10 @@ def _numbers(value: Any) -> np.ndarray:
 
 
 def _bytes(pictures: Tensor) -> Tensor:
-    """Pictures in 0..1, (..., C, H, W), as bytes (..., H, W, C)."""
-    return (pictures * 255).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
+    """Pictures in 0..1 as bytes; bytes stay as they are."""
+    if pictures.dtype == torch.uint8:
+        return pictures
+    return (pictures * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -94,6 +94,43 @@ def test_batches_are_told_in_our_words():
         translation.observations(batch, NAMES, shapes, {"images_top"}, n_obs_steps=3)
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 3), (3, 4, 5)])
+@pytest.mark.parametrize("kind", ["0..1", "bytes"])
+def test_pictures_keep_their_pixels_wherever_the_policy_has_its_channels(shape, kind):
+    pixels = torch.arange(2 * 2 * 3 * 4 * 5).reshape(2, 2, 3, 4, 5).to(torch.uint8)
+    seen = pixels if kind == "bytes" else pixels / 255
+    names = {"observation.images.top": "images_top"}
+    batch = {"observation.images.top": seen}
+    found = translation.observations(batch, names, {"images_top": shape}, {"images_top"}, n_obs_steps=2)
+    wanted = pixels if shape[0] == 3 else pixels.movedim(2, -1)
+    assert torch.equal(found["images_top"], wanted)
+    one = {"observation.images.top": seen[:, 0]}
+    found = translation.observations(one, names, {"images_top": shape}, {"images_top"}, n_obs_steps=1)
+    assert torch.equal(found["images_top"], wanted[:, :1])
+    turned = {"observation.images.top": seen.mT}
+    with pytest.raises(InputError, match=r"\(2, 2, 3, 5, 4\), but this policy sees 2 steps of \(3, 4, 5\)"):
+        translation.observations(turned, names, {"images_top": shape}, {"images_top"}, n_obs_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "crop"),
+    [
+        ([(3, 96, 96)], [84, 84]),
+        ([(3, 480, 640), (3, 480, 640)], [420, 560]),
+        ([(3, 96, 96), (3, 32, 32)], None),
+        ([(3, 4, 96)], None),
+    ],
+)
+def test_the_usual_crop_leaves_an_eighth_of_a_picture(pictures, crop):
+    assert translation.usual_crop(pictures) == crop
+
+
+def test_depth_cameras_are_refused():
+    translation.check_no_depth(["observation.images.depth"], ["observation.state"])
+    with pytest.raises(InputError, match=r"observation.images.depth is a depth camera"):
+        translation.check_no_depth(["observation.images.depth"], [*NAMES, "observation.images.depth"])
+
+
 SPEC = {"objective": {"_target_": "a.Shortcut"}, "backbone": {"_target_": "a.ConditionalUnet1D"}}
 
 

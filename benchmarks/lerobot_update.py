@@ -1,0 +1,79 @@
+"""Where the time of an update in LeRobot goes: its own diffusion policy, and ours in the plugin.
+
+    python benchmarks/lerobot_update.py --lerobot ENV/bin/python
+
+where ENV is as for `lerobot_training.py`, whose data and networks these are. Prints and writes
+results/lerobot_training/update.json: CPU seconds of each part, the median of several updates, in one thread.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from lerobot_training import EPISODES, POLICIES, ROOT, SIZES, write_data
+
+from shortcut_policy.paths import write_atomic
+from shortcut_policy.provenance import commit
+
+#: The first updates are of a start: caches, and the first call of everything.
+START = 3
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lerobot", required=True, help="interpreter that has LeRobot and the plugin")
+    parser.add_argument("--rounds", type=int, default=15, help=f"updates of each, the first {START} left out")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--output", type=Path, default=ROOT / "results/lerobot_training/update.json")
+    given = parser.parse_args()
+
+    policies = {name: {**settings, **SIZES} for name, settings in POLICIES.items()}
+    for settings in policies.values():
+        if "down_dims" in settings:
+            settings["down_dims"] = json.loads(settings["down_dims"])
+    policies["plugin diffusion, AdamW"] = {**policies["plugin diffusion"], "optimizer": "adamw"}
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(given.lerobot, Path(folder))
+        Path(folder, "policies.json").write_text(json.dumps(policies))
+        side = Path(__file__).with_name("lerobot_update_side.py")
+        arguments = [str(Path(folder, "data")), str(Path(folder, "policies.json"))]
+        done = subprocess.run(
+            [given.lerobot, "-W", "ignore", str(side), *arguments, str(given.rounds), str(given.batch)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    measured = json.loads(done.stdout.splitlines()[-1])
+    rows = []
+    for name, parts in measured.items():
+        seconds = {part: median(values[START:]) for part, values in parts.items()}
+        seconds["sum"] = sum(seconds.values())
+        rows.append({"policy": name, "cpu_seconds": {part: round(x, 4) for part, x in seconds.items()}})
+    report = {
+        "rows": rows,
+        "updates": given.rounds - START,
+        "batch_size": given.batch,
+        "threads": 1,
+        "data": f"{EPISODES} bundled Push-T demonstrations, 18 + 2 numbers observed, without pictures",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with other work",
+        "commit": commit(),
+        "command": "python benchmarks/lerobot_update.py --lerobot ENV/bin/python",
+    }
+    text = json.dumps(report, indent=2) + "\n"
+    sys.stdout.write(text)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(given.output, text)
+
+
+if __name__ == "__main__":
+    main()

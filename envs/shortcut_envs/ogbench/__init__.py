@@ -1,0 +1,1 @@
+"""The manipulation tasks of OGBench, with experts that follow its oracles."""

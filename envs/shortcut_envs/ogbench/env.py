@@ -1,0 +1,155 @@
+"""OGBench's manipulation tasks as gymnasium environments whose starts are functions of a seed."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from shortcut_envs.ogbench.scenes import SCENES, check_scene
+from shortcut_envs.opengl import INSTALL, choose_opengl
+from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_whole
+
+ACTION = 5
+
+
+class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
+    """A manipulation scene of OGBench 1.2 (Park et al. 2025) with its five tasks, from states.
+
+    Action: (5,) in [-1, 1], steps of the gripper in position, yaw and opening. What lies outside is clipped.
+    Observation, float32: ``state``, OGBench's own, scaled as there; ``goal``, where the objects shall be,
+    which OGBench calls the oracle representation of the goal.
+    Reward: 1 when the task is solved and 0 else.
+    Episode: terminated when the task is solved, as OGBench says it is, truncated after ``max_steps``.
+
+    ``info`` at every reset and step: ``is_success``; ``score``, 1 or 0; ``task``, the name of the task.
+
+    Reset: ``reset(seed=s)`` decides all: the task is number ``s % 5 + 1``, if ``task_id`` is not given, so
+    that consecutive seeds meet every task equally often, and places are drawn with ``s`` around those of the
+    task. Without a seed it is drawn from ``np_random``. ``options={"task_id": k}`` plays that task.
+
+    Args:
+        scene: One of `SCENES`.
+        task_id: 1 to 5; None for all of them in turn.
+        render_mode: ``rgb_array`` or None.
+        render_size: Side in pixels of what `render` returns.
+        max_steps: Length at which an episode is truncated; OGBench's if None.
+
+    Raises:
+        InputError: An argument or action that cannot be used, or OGBench is not installed.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+
+    def __init__(
+        self,
+        scene: str,
+        task_id: int | None = None,
+        render_mode: str | None = None,
+        render_size: int = 256,
+        max_steps: int | None = None,
+    ) -> None:
+        check_scene(scene)
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise InputError(f"render_mode={render_mode!r} must be 'rgb_array' or None")
+        check_whole("render_size", render_size, 1)
+        length, module, name, kind = SCENES[scene]
+        self.max_steps = length if max_steps is None else max_steps
+        check_whole("max_steps", self.max_steps, 1)
+        import_ogbench()
+        made = getattr(importlib.import_module(f"ogbench.manipspace.envs.{module}"), name)
+        size = {"width": render_size, "height": render_size}
+        self.scene, self.render_mode = scene, render_mode
+        self.simulation = _seeded(made)(env_type=kind, use_oracle_rep=True, **size)
+        self._n_tasks = int(self.simulation.num_tasks)
+        if task_id is not None:
+            check_whole("task_id", task_id, 1, self._n_tasks)
+        self.task_id = task_id
+        self.action_space = spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
+        observation, _ = self.reset(seed=0)
+        self.observation_space = spaces.Dict(
+            {key: spaces.Box(-np.inf, np.inf, value.shape, np.float32) for key, value in observation.items()}
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; see the class for what ``seed`` and ``options={"task_id": k}`` mean."""
+        super().reset(seed=seed)
+        options = options or {}
+        if set(options) - {"task_id"}:
+            unknown = sorted(set(options) - {"task_id"})[0]
+            raise InputError(f"reset option {unknown!r} is unknown; the only option is 'task_id'")
+        seed = int(self.np_random.integers(2**32)) if seed is None else seed
+        task_id = options.get("task_id", self.task_id)
+        if task_id is None:
+            task_id = seed % self._n_tasks + 1
+        check_whole("reset option 'task_id'", task_id, 1, self._n_tasks)
+        # Beside its own generator it draws from that of its action space, to shake the scene of the goal.
+        self.simulation.action_space.seed(seed)
+        self._state, info = self.simulation.reset(options={"task_id": task_id}, seed=seed)
+        self._goal = np.array(info["goal"])
+        self._steps = 0
+        return self._observe(), self._info(False)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Play ``action`` (5,) for one control period, 0.05 s."""
+        action = np.asarray(action, np.float64)
+        if action.shape != (ACTION,) or not np.isfinite(action).all():
+            raise InputError(f"an action of {self.scene} must be {ACTION} finite numbers, not {action}")
+        self._state, reward, _, _, info = self.simulation.step(np.clip(action, -1, 1))
+        self._steps += 1
+        solved = bool(info["success"])
+        return self._observe(), float(reward), solved, self._steps >= self.max_steps, self._info(solved)
+
+    def render(self) -> np.ndarray | None:
+        """The scene now, (render_size, render_size, 3) uint8; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        try:
+            picture: np.ndarray = self.simulation.render()
+        except Exception as error:
+            raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+        return picture
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.simulation.close()
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {"state": self._state.astype(np.float32), "goal": self._goal.astype(np.float32)}
+
+    def _info(self, solved: bool) -> dict[str, Any]:
+        name = self.simulation.cur_task_info["task_name"]
+        return {"is_success": solved, "score": float(solved), "task": name}
+
+
+def import_ogbench() -> Any:
+    """The module; `InputError` where it is missing."""
+    try:
+        importlib.metadata.version("ogbench")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            "ogbench is not installed, which OGBench's tasks need: pip install 'shortcut-policy[metaworld]'"
+        ) from error
+    choose_opengl()
+    return importlib.import_module("ogbench.manipspace")
+
+
+def _seeded(made: type[Any]) -> type[Any]:
+    """OGBench's environment with one action space: it makes another one, not seeded, at each look."""
+
+    class Seeded(made):  # type: ignore[misc]
+        _space: Any = None
+
+        @property
+        def action_space(self) -> Any:
+            if self._space is None:
+                self._space = super().action_space
+            return self._space
+
+    return Seeded

@@ -1,0 +1,77 @@
+"""Whether demonstrations are of one kind: what their arrays are, and what they were recorded in."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.settings import flatten
+
+#: Attributes of any format that say which robot, environment and rate demonstrations are of.
+ENVIRONMENT = {
+    "action_space",
+    "control_freq",
+    "control_hz",
+    "env",
+    "env_args",
+    "env_info",
+    "env_name",
+    "env_spec",
+    "env_version",
+    "fps",
+    "goal_pose",
+    "observation_space",
+    "rate",
+    "robot",
+    "robot_type",
+    "robots",
+}
+#: Characters of a value in a sentence.
+LONGEST = 80
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, and both values in words, of what is not the same in two mappings, or is in one alone."""
+    for name in sorted(one.keys() | other.keys()):
+        first, second = ({name: one[name]} if name in one else {} for one in (one, other))
+        if not same(first, second):
+            yield name, in_words(first.get(name)), in_words(second.get(name))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in type and value, arrays in them, too."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, np.ndarray | np.generic) or isinstance(other, np.ndarray | np.generic):
+        first, second = np.asarray(one), np.asarray(other)
+        equal_nan = first.dtype.kind in "fc" and second.dtype.kind in "fc"
+        return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=equal_nan)
+    return bool(one == other)
+
+
+def in_words(value: Any) -> str:
+    """A value for a sentence; None stands for nothing."""
+    if value is None:
+        return "missing"
+    text = " ".join(str(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def kind_of_array(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    """What an array holds for each step."""
+    return f"{dtype} of shape {list(shape)} per step"
+
+
+def opened(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with what is JSON, as ``env_args`` is, under dotted names: the part that differs is said."""
+    return flatten({name: _parsed(value) for name, value in attributes.items()})
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,61 @@
+"""Outputs that appear under their name when they are whole: half a dataset looks like a whole one."""
+
+import errno
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.locks import writer_lock
+
+#: A disk with less free room is full.
+FULL_BYTES = 2**20
+#: How the system says that there is no more room: on the disk, for this user, or in one file.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def in_one_step(output: Path) -> Iterator[Path]:
+    """Where to write what then appears as ``output``; whatever goes wrong leaves nothing behind.
+
+    What is not whole yet is in the hidden folder ``.<name>.partial`` beside it. A process that was killed
+    leaves that folder, and the next one removes it; the lock of `writer_lock` keeps that of a running one.
+
+    Raises:
+        InputError: The output is there already, or is being written to; the disk is full.
+    """
+    partial = output.with_name(f".{output.name}.partial")
+    with writer_lock(output) as lock:
+        if output.exists():
+            raise InputError(f"{output} is there already; delete it or choose another output")
+        if partial.exists():
+            if not lock.held:
+                raise InputError(f"{partial} is there: if no other program writes to {output}, delete it")
+            shutil.rmtree(partial)
+            print(f"removed {partial}, which a run that was killed has left", file=sys.stderr)
+        try:
+            partial.mkdir()
+            yield partial / output.name
+            if output.exists():
+                raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
+            (partial / output.name).rename(output)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # ends the bar that shows how far it was
+            print(file=sys.stderr)
+            if not _is_full(error, output.parent):
+                raise
+            raise InputError(
+                f"there is no space left for {output} ({error}): nothing was written; free some, or choose "
+                "another disk"
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    """Whether an error is one of room; HDF5 says so in words alone, and in several."""
+    unsaid = isinstance(error, OSError | RuntimeError) and shutil.disk_usage(folder).free < FULL_BYTES
+    return unsaid or getattr(error, "errno", None) in NO_ROOM

@@ -1,0 +1,258 @@
+"""Demonstrations of several files as those of one, in the order of the files."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.data.agreement import (
+    ENVIRONMENT,
+    differences,
+    in_words,
+    kind_of_array,
+    opened,
+    same,
+)
+from shortcut_policy.data.lerobot_recording import TASK
+from shortcut_policy.data.minari_recording import LAST
+from shortcut_policy.data.minari_source import EPISODE, METADATA
+from shortcut_policy.data.recording import Large, Recording
+from shortcut_policy.errors import InputError
+
+#: Attributes of a file as a whole: of a format, the arrays or the only JSON that it has of them.
+WHOLE = re.compile(r"(data)?/@(?P<name>.+)")
+#: What belongs to one demonstration, in a file of that format.
+OF_EPISODE = {"robomimic": r"data/([^/]+)(/.*)", "minari": rf"({EPISODE}\d+)(/.*)"}
+TASKS, DESCRIBED = "/@tasks", f"/@{METADATA}"
+SUMS = {"data/@total", *(f"{DESCRIBED}.{name}" for name in ("total_episodes", "total_steps", "dataset_size"))}
+#: What the writer of a Minari dataset says for itself.
+WRITTEN = ("dataset_id", "jpeg_encoding")
+
+
+class JoinedSource:
+    """The rows of several recordings, one after the other (an `EpisodeSource`); keys are their paths.
+
+    Args:
+        parts: Recordings with the same columns, see `join`.
+        renumbered: Path -> for each part, what stands for a number in it, as a table (N,).
+    """
+
+    def __init__(self, parts: Sequence[Recording], renumbered: Mapping[str, Sequence[np.ndarray]]) -> None:
+        self._parts, self._renumbered = parts, renumbered
+        self.paths = [part.source.path for part in parts]
+        self.path = ", ".join(self.paths)
+        self.keys = tuple(sorted(parts[0].columns))
+        self.shapes = {path: parts[0].shape(path) for path in self.keys}
+        self.dtypes = {path: parts[0].dtype(path) for path in self.keys}
+        rows = np.cumsum([0, *(int(part.source.episode_ends[-1]) for part in parts)])
+        self._firsts = rows[:-1]
+        ends = [first + part.source.episode_ends for first, part in zip(rows[:-1], parts, strict=True)]
+        self.episode_ends: np.ndarray = np.concatenate(ends)
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of a path, (stop - start, *shape)."""
+        found = [np.empty((0, *self.shapes[key]), self.dtypes[key])]
+        for number, (part, first) in enumerate(zip(self._parts, self._firsts, strict=True)):
+            low, high = max(start - first, 0), min(stop - first, int(part.source.episode_ends[-1]))
+            if low < high:
+                rows = part.rows(key, int(low), int(high))
+                if key in self._renumbered:
+                    rows = self._renumbered[key][number][rows.astype(np.int64)].astype(rows.dtype)
+                found.append(rows)
+        return np.concatenate(found)
+
+
+def join(parts: Sequence[Recording]) -> Recording:
+    """Recordings as one. Demonstrations are numbered anew, and what belongs to one keeps to it.
+
+    What all files say in the same words is said once, and what they say of all demonstrations in different
+    ones, such as the seed that they were recorded with, is in `Recording.unheld`.
+
+    Raises:
+        InputError: They are not of one format, robot, environment and rate, or have not the same arrays with
+            the same shapes and types.
+    """
+    first = parts[0]
+    for other in parts[1:]:
+        _check_joins(first, other)
+    names = [f"demo_{number}" for number in range(sum(len(part.names) for part in parts))]
+    rest: dict[str, dict[str, Any]] = {}
+    lost = [thing for part in parts for thing in part.unheld]
+    for name in dict.fromkeys(name for part in parts for name in part.rest):
+        rest[name], apart = _Joint(parts, name).join()
+        lost += apart
+    tables = _task_tables(parts) if TASK in first.columns else {}
+    firsts = np.cumsum([0, *(len(part.names) for part in parts)])
+    derived = {
+        key: partial(_derive, [part.derived[key] for part in parts], firsts)
+        for key in first.derived
+        if all(key in part.derived for part in parts)
+    }
+    return Recording(
+        JoinedSource(parts, tables),
+        first.format,
+        {path: path for path in first.columns},
+        first.keys,
+        names,
+        rest,
+        list(dict.fromkeys(lost)),
+        derived,
+        origin=first.origin,
+        whence=[part.called(number) for part in parts for number in range(len(part.names))],
+    )
+
+
+def _check_joins(one: Recording, other: Recording) -> None:
+    """Raise `InputError` unless two recordings are of one kind; the robot is looked at before its arrays."""
+    for look in (_kind, _environment, _arrays):
+        for name, first, second in differences(look(one), look(other)):
+            raise InputError(
+                f"{one.source.path} and {other.source.path} cannot be joined: {name} is {first} in the first "
+                f"and {second} in the second; join files of one robot, environment, rate and format with the "
+                "same keys"
+            )
+
+
+def _kind(recording: Recording) -> dict[str, Any]:
+    """Its format, and what a store was before."""
+    return {"the format": " of ".join(filter(None, (recording.format, recording.origin)))}
+
+
+def _environment(recording: Recording) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for places in recording.rest.values():
+        whole = {found["name"]: value for place, value in places.items() if (found := WHOLE.fullmatch(place))}
+        about = whole.pop(METADATA, {})
+        said |= {name: value for name, value in {**whole, **about}.items() if name in ENVIRONMENT}
+    return opened(said)
+
+
+def _arrays(recording: Recording) -> dict[str, Any]:
+    return {
+        f"'{path}'": kind_of_array(recording.shape(path), recording.dtype(path)) for path in recording.columns
+    }
+
+
+def _derive(derive: Sequence[Callable[[int], np.ndarray]], firsts: np.ndarray, episode: int) -> np.ndarray:
+    part = int(np.searchsorted(firsts, episode, side="right")) - 1
+    return derive[part](episode - int(firsts[part]))
+
+
+def _tasks(part: Recording) -> dict[int, str]:
+    places = next((places for places in part.rest.values() if TASKS in places), {})
+    return {int(number): task for number, task in places.get(TASKS, {}).items()}
+
+
+def _all_tasks(parts: Sequence[Recording]) -> list[str]:
+    return list(dict.fromkeys(task for part in parts for task in _tasks(part).values()))
+
+
+def _task_tables(parts: Sequence[Recording]) -> dict[str, Sequence[np.ndarray]]:
+    """The same task has one number in all parts."""
+    numbers = {task: number for number, task in enumerate(_all_tasks(parts))}
+    tables = []
+    for part in parts:
+        tasks = _tasks(part)
+        table = np.arange(max(tasks, default=0) + 1)
+        for number, task in tasks.items():
+            table[number] = numbers[task]
+        tables.append(table)
+    return {TASK: tables} if numbers else {}
+
+
+class _Joint:
+    """What the parts hold of one format besides rows, put together.
+
+    Args:
+        parts: The recordings.
+        name: Of the format.
+    """
+
+    def __init__(self, parts: Sequence[Recording], name: str) -> None:
+        self._parts = parts
+        self._rests = [part.rest.get(name, {}) for part in parts]
+        self._firsts = np.cumsum([0, *(len(part.names) for part in parts)]).tolist()
+        self._name = name
+
+    def join(self) -> tuple[dict[str, Any], list[str]]:
+        """Place -> value, and what differs, in words."""
+        joined: dict[str, Any] = {}
+        whole: list[dict[str, Any]] = []
+        for number, rest in enumerate(self._rests):
+            whole.append({})
+            for place, value in rest.items():
+                new = self._of_episode(number, place)
+                if place == DESCRIBED:
+                    whole[-1] |= {
+                        f"{DESCRIBED}.{key}": one for key, one in value.items() if key not in WRITTEN
+                    }
+                elif new is None:
+                    whole[-1][place] = value
+                else:
+                    joined[new] = self._firsts[number] + value if new.endswith("/@id") else value
+        lost: list[str] = []
+        for place in dict.fromkeys(place for rest in whole for place in rest):
+            values = [rest.get(place) for rest in whole]
+            made = self._made(place, values)
+            if made is None and any(value is not None for value in values):
+                lost.append(self._differs(place, values))
+            elif place.startswith(f"{DESCRIBED}."):
+                joined.setdefault(DESCRIBED, {})[place.removeprefix(f"{DESCRIBED}.")] = made
+            else:
+                joined[place] = made
+        return joined, lost
+
+    def _of_episode(self, part: int, place: str) -> str | None:
+        """The new place of what belongs to one demonstration; None of anything else."""
+        found = re.fullmatch(OF_EPISODE[self._name], place) if self._name in OF_EPISODE else None
+        if found is None:
+            return None
+        if self._name == "minari":
+            return f"{EPISODE}{self._firsts[part] + int(found[1].removeprefix(EPISODE))}{found[2]}"
+        name = self._renamed(part, found[1])
+        return None if name is None else f"data/{name}{found[2]}"
+
+    def _renamed(self, part: int, name: str) -> str | None:
+        """What a demonstration of a part is called now; None if there is none of this name."""
+        names = list(self._parts[part].names)
+        return f"demo_{self._firsts[part] + names.index(name)}" if name in names else None
+
+    def _made(self, place: str, values: list[Any]) -> Any:
+        """One value of those of all parts; None if there is none."""
+        if self._name == "robomimic" and place.startswith("mask/"):
+            return self._mask(values)
+        if any(value is None for value in values):
+            return None
+        if place in SUMS:
+            return sum(values)
+        if place == TASKS:
+            return {str(number): task for number, task in enumerate(_all_tasks(self._parts))}
+        if place.startswith(LAST):
+            return Large(lambda: np.concatenate([_array(value) for value in values]))
+        first, *others = (opened({"": _array(value)}) for value in values)
+        return values[0] if all(same(first, other) for other in others) else None
+
+    def _mask(self, values: list[Any]) -> np.ndarray:
+        """Names of demonstrations, as they are called now."""
+        listed: list[str] = []
+        for number, value in enumerate(values):
+            names = np.array([], "S") if value is None else np.asarray(_array(value)).astype("S")
+            now = [self._renamed(number, name.decode()) for name in names]
+            listed += [name for name in now if name is not None]
+        return np.array(listed, dtype="S")
+
+    def _differs(self, place: str, values: list[Any]) -> str:
+        what = "attribute" if "/@" in place else "array"
+        paths = [Path(part.source.path).name for part in self._parts]
+        of = " and ".join(
+            f"{in_words(value) if what == 'attribute' or value is None else 'another one'} in {path}"
+            for path, value in zip(paths, values, strict=True)
+        )
+        return f"{what} {place}, which is {of}"
+
+
+def _array(value: Any) -> Any:
+    return value.read() if isinstance(value, Large) else value
