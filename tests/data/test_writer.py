@@ -417,11 +417,11 @@ def test_a_store_that_vanishes_is_not_begun_anew_in_its_place(tmp_path: Path, za
         writer.add_episode(episode)
     assert not path.exists()
     (tmp_path / "elsewhere.zarr").rename(path)
-    with EpisodeWriter(path) as writer:
-        assert writer.n_episodes == 1
-        path.rename(tmp_path / "elsewhere.zarr")
-        with pytest.raises(InputError, match="has gone"):
-            writer.close()
+    writer = EpisodeWriter(path)
+    assert writer.n_episodes == 1
+    path.rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(InputError, match="has gone"):
+        writer.close()
     assert not path.exists() and not list(tmp_path.glob(".*"))
 
 
