@@ -23,15 +23,7 @@ from shortcut_policy.errors import InputError, TrainingError, first_line
 from shortcut_policy.paths import CONFIG_DIR
 
 #: What is wrong with a file that is not named, as the system says it of a write: no room, a broken disk.
-UNUSABLE_FILE = {
-    errno.EIO,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOENT,
-    errno.EROFS,
-    errno.ESTALE,
-}
+UNUSABLE_FILE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE}
 #: Not about files.
 OTHER_ERRORS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 
@@ -129,12 +121,17 @@ def plain_sentence(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, OSError) and not isinstance(error, OTHER_ERRORS):
             reason = error.strerror or first_line(error)
-            if isinstance(error.filename, str | Path) and str(error.filename):
+            if isinstance(error.filename, str | Path) and not _our_mistake(error):
                 return f"{error.filename} cannot be used ({reason}): {_remedy(error.errno)}"
             if error.errno in UNUSABLE_FILE:
                 return f"a file cannot be used ({reason}): {_remedy(error.errno)}"
         error = error.__cause__
     return None
+
+
+def _our_mistake(error: OSError) -> bool:
+    """Whether a file may be missing through a fault of the library's: its folder is there."""
+    return isinstance(error, FileNotFoundError) and Path(error.filename).parent.is_dir()
 
 
 def _remedy(number: int | None) -> str:
