@@ -77,7 +77,8 @@ def records(files: Iterable[Path]) -> list[dict[str, Any]]:
 def put(name: str, part: dict[str, Any]) -> None:
     """Write a part, if anything was tried."""
     if part["tried"]:
-        about = {"command": "python tests/campaign/summary.py place=PLACE", "commit": commit(), "library_versions": library_versions()}
+        command = "python tests/campaign/summary.py place=PLACE"
+        about = {"command": command, "commit": commit(), "library_versions": library_versions()}
         write_atomic(RESULTS / f"{name}.json", json.dumps({**part, **about}, indent=2) + "\n")
 
 
