@@ -102,7 +102,7 @@ class Simulation:
         self.env.close()
 
     def _forward(self) -> None:
-        import mujoco
+        import mujoco  # type: ignore[import-untyped]
 
         mujoco.mj_forward(self.env.model, self.env.data)
         for site in self.env._target_site_config:
