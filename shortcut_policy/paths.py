@@ -108,7 +108,7 @@ def _own(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, in
         temporary = path.with_name(f".{path.name}{f'.{number}' if number else ''}{suffix}")
         try:
             handle = make(temporary)
-        except PermissionError:
+        except (FileExistsError, IsADirectoryError, PermissionError):
             if temporary.exists():  # somebody else's
                 continue
             raise

@@ -4,6 +4,10 @@ import ctypes
 import ctypes.util
 import os
 import sys
+import warnings
+from typing import Any
+
+from shortcut_policy.errors import InputError, unraisable_ignored
 
 #: What a program is told that has none.
 INSTALL = (
@@ -27,6 +31,25 @@ def choose_opengl() -> None:
         if os.environ.get("PYOPENGL_PLATFORM", name) == name and is_there():
             os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = name
             return
+
+
+def open_renderer(model: Any, size: int) -> Any:
+    """mujoco's renderer of pictures (size, size), whatever size the model says its buffer has.
+
+    Raises:
+        InputError: There is no OpenGL to draw with.
+    """
+    import mujoco  # type: ignore[import-untyped]
+
+    buffer = model.vis.global_
+    buffer.offwidth, buffer.offheight = (max(side, size) for side in (buffer.offwidth, buffer.offheight))
+    # What is half made is freed where the error ends, and mujoco's half-made parts fail at that, too.
+    with warnings.catch_warnings(action="ignore"), unraisable_ignored():
+        try:
+            return mujoco.Renderer(model, size, size)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+    raise InputError(f"rendering failed ({failure}): {INSTALL}")
 
 
 def _egl_is_there() -> bool:

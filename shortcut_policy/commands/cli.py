@@ -23,15 +23,7 @@ from shortcut_policy.errors import InputError, TrainingError, first_line
 from shortcut_policy.paths import CONFIG_DIR
 
 #: What is wrong with a file that is not named, as the system says it of a write: no room, a broken disk.
-UNUSABLE_FILE = {
-    errno.EIO,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOENT,
-    errno.EROFS,
-    errno.ESTALE,
-}
+UNUSABLE_FILE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE}
 #: Not about files.
 OTHER_ERRORS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 
@@ -80,16 +72,16 @@ def command(
             except (HydraException, OmegaConfBaseException) as error:
                 print(f"error: {_hydra_sentence(error)}", file=sys.stderr)
                 sys.exit(2)
+            except OSError as error:  # of the folders that Hydra makes
+                if (sentence := plain_sentence(error)) is None:
+                    raise
+                print(f"error: {sentence}", file=sys.stderr)
+                sys.exit(2)
             except (AssertionError, AttributeError, TypeError, ValueError) as error:
                 # Hydra's own of overrides that it did not think of, such as +trainer=null.
                 if begun:
                     raise
                 print(f"error: the settings cannot be composed ({first_line(error)})", file=sys.stderr)
-                sys.exit(2)
-            except OSError as error:  # of the folders that Hydra makes
-                if (sentence := plain_sentence(error)) is None:
-                    raise
-                print(f"error: {sentence}", file=sys.stderr)
                 sys.exit(2)
             if failed:
                 print(f"error: {len(failed)} of the sweep's jobs failed, see above", file=sys.stderr)
@@ -129,12 +121,17 @@ def plain_sentence(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, OSError) and not isinstance(error, OTHER_ERRORS):
             reason = error.strerror or first_line(error)
-            if isinstance(error.filename, str | Path) and str(error.filename):
+            if isinstance(error.filename, str | Path) and not _our_mistake(error):
                 return f"{error.filename} cannot be used ({reason}): {_remedy(error.errno)}"
             if error.errno in UNUSABLE_FILE:
                 return f"a file cannot be used ({reason}): {_remedy(error.errno)}"
         error = error.__cause__
     return None
+
+
+def _our_mistake(error: OSError) -> bool:
+    """Whether a file may be missing through a fault of the library's: its folder is there."""
+    return isinstance(error, FileNotFoundError) and Path(error.filename).parent.is_dir()
 
 
 def _remedy(number: int | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shortcut_policy.data.formats import format_of, refuse_store_settings
-from shortcut_policy.data.in_one_step import in_one_step
+from shortcut_policy.data.in_one_step import check_absent, in_one_step
 from shortcut_policy.data.joined import join
 from shortcut_policy.data.lerobot_recording import read_lerobot
 from shortcut_policy.data.lerobot_writer import LeRobotSettings, lost_in_lerobot, write_lerobot
@@ -114,8 +114,7 @@ def _check_inputs(inputs: list[Path], output: Path, to: str) -> None:
     for one, place in zip(inputs, places, strict=True):
         if place in output.resolve().parents:
             raise InputError(f"output={output} lies inside input={one}: choose another place")
-    if output.exists():
-        raise InputError(f"{output} is there already; delete it or choose another output")
+    check_absent(output)
 
 
 def format_to(path: Path, to: str | None) -> str:

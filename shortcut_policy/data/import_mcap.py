@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shortcut_policy.data.in_one_step import in_one_step
+from shortcut_policy.data.in_one_step import check_absent, in_one_step
 from shortcut_policy.data.mcap_reader import Recording, check_file, read_episodes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
@@ -31,8 +31,7 @@ def import_mcap(inputs: Sequence[str], output: str, recording: Recording) -> Pat
         InputError: The output is there already, no file is given; or see `read_episodes`.
     """
     target = expand(output)
-    if target.exists():
-        raise InputError(f"{target} is there already; delete it or choose another output")
+    check_absent(target)
     files = [file for path in inputs for file in _files(expand(path))]
     if not files:
         raise InputError("input names no file; give an MCAP file, a folder of them, or a list")

@@ -5,7 +5,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shortcut_policy.errors import InputError
@@ -27,10 +27,10 @@ def in_one_step(output: Path) -> Iterator[Path]:
     Raises:
         InputError: The output is there already, or is being written to; the disk is full.
     """
-    partial = output.with_name(f".{output.name}.partial")
+    check_absent(output)
+    partial = _partial(output)
     with writer_lock(output) as lock:
-        if output.exists():
-            raise InputError(f"{output} is there already; delete it or choose another output")
+        check_absent(output)
         if partial.exists():
             if not lock.held:
                 raise InputError(f"{partial} is there: if no other program writes to {output}, delete it")
@@ -53,6 +53,25 @@ def in_one_step(output: Path) -> Iterator[Path]:
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_absent(output: Path) -> None:
+    """Refuse an output that is there; what is left of a process that was killed right after it is removed.
+
+    Raises:
+        InputError: It is there.
+    """
+    if not output.exists():
+        return
+    partial = _partial(output)
+    if partial.exists() or output.with_name(f".{output.name}.lock").exists():
+        with suppress(InputError, OSError), writer_lock(output):  # releasing it removes its file
+            partial.rmdir()
+    raise InputError(f"{output} is there already; delete it or choose another output")
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
 
 
 def _make(partial: Path, output: Path) -> None:

@@ -76,20 +76,20 @@ def note(file: Path, record: dict[str, Any]) -> None:
 
 
 def in_order(campaign: Campaign, chosen: list[Scenario]) -> Iterator[tuple[Scenario, int]]:
-    """Operations by number: one of each kind, then the others."""
-    rounds: list[list[tuple[Scenario, int]]] = []
+    """Operations by number: one of each kind, then the others; the commands take turns."""
+    rounds: dict[int, list[tuple[int, int, Scenario]]] = {}
     for scenario in chosen:
         kept, _, _ = campaign.reference(scenario)
         seen: dict[str, int] = {}
         for line in kept.with_suffix(".trace").read_text().splitlines():
             number, what = line.split(" ", 1)
-            kind = re.sub(r"[0-9a-f]{8,}|\d+", "#", what)
-            seen[kind] = times = seen.get(kind, 0) + 1
-            while len(rounds) < times:
-                rounds.append([])
-            rounds[times - 1].append((scenario, int(number)))
-    for one in rounds:
-        yield from one
+            kind = re.sub(r"[0-9a-f]{8,}|\.tmp\w{6}|\d+", "#", what)
+            seen[kind] = seen.get(kind, 0) + 1
+            mine = rounds.setdefault(seen[kind], [])
+            mine.append((sum(one[2] is scenario for one in mine), int(number), scenario))
+    for times in sorted(rounds):
+        for _, number, scenario in sorted(rounds[times], key=lambda one: one[0]):
+            yield scenario, number
 
 
 def attempt(campaign: Campaign, scenario: Scenario, at: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
 
 from shortcut_policy.paths import write_atomic  # noqa: E402
-from shortcut_policy.provenance import command_line, commit, library_versions  # noqa: E402
+from shortcut_policy.provenance import commit, library_versions  # noqa: E402
 
 RESULTS = ROOT / "results/campaign"
 
@@ -77,7 +77,8 @@ def records(files: Iterable[Path]) -> list[dict[str, Any]]:
 def put(name: str, part: dict[str, Any]) -> None:
     """Write a part, if anything was tried."""
     if part["tried"]:
-        about = {"command": command_line(), "commit": commit(), "library_versions": library_versions()}
+        command = "python tests/campaign/summary.py place=PLACE"
+        about = {"command": command, "commit": commit(), "library_versions": library_versions()}
         write_atomic(RESULTS / f"{name}.json", json.dumps({**part, **about}, indent=2) + "\n")
 
 

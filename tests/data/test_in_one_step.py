@@ -127,6 +127,18 @@ def test_without_locks_nothing_of_others_is_removed(tmp_path, monkeypatch) -> No
     assert (tmp_path / ".a.zarr.partial").is_dir()
 
 
+@pytest.mark.parametrize("left", [(".a.zarr.lock",), (".a.zarr.lock", ".a.zarr.partial/")])
+def test_what_a_process_left_that_was_killed_right_after_is_removed(tmp_path, left) -> None:
+    """The output has its name, and what is beside it has not gone yet."""
+    output = tmp_path / "a.zarr"
+    output.mkdir()
+    for name in left:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    with pytest.raises(InputError, match="is there already"), in_one_step(output):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
 def test_other_errors_stay_what_they_are(tmp_path) -> None:
     with pytest.raises(OSError, match="broken"), in_one_step(tmp_path / "a.zarr") as place:
         place.mkdir()

@@ -404,6 +404,38 @@ def test_a_process_that_dies_while_it_takes_an_episode_out_leaves_whole_ones(
     raise AssertionError("it never came to an end")
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_that_vanishes_is_not_begun_anew_in_its_place(tmp_path: Path, zarr_format: int) -> None:
+    """Half a store, without its first arrays, would pass for the whole one."""
+    path, episode = tmp_path / "demos.zarr", {"action": np.ones((20, 2), np.float32)}
+    with (
+        pytest.raises(InputError, match=r"demos\.zarr has gone while it was written to: put it back"),
+        EpisodeWriter(path, zarr_format=zarr_format) as writer,
+    ):
+        writer.add_episode(episode)
+        path.rename(tmp_path / "elsewhere.zarr")
+        writer.add_episode(episode)
+    assert not path.exists()
+    (tmp_path / "elsewhere.zarr").rename(path)
+    writer = EpisodeWriter(path)
+    assert writer.n_episodes == 1
+    path.rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(InputError, match="has gone"):
+        writer.close()
+    assert not path.exists() and not list(tmp_path.glob(".*"))
+
+
+def test_a_writer_that_died_at_its_first_attribute_leaves_nothing(tmp_path: Path) -> None:
+    """Before it there is no mark that the store was being written."""
+    path = tmp_path / "demos.zarr"
+    path.mkdir()
+    (path / ".zgroup").write_text('{"zarr_format": 2}')
+    (path / ".zattrs.0123456789abcdef0123456789abcdef.partial").write_text('{"rec')
+    with EpisodeWriter(path) as writer:
+        writer.add_episode({"action": np.ones((20, 2), np.float32)})
+    assert not list(path.rglob("*.partial"))
+
+
 def test_a_recording_without_an_episode_is_called_so(tmp_path):
     """Its last one was taken out again, and then it was ended, or it still runs."""
     path = tmp_path / "demos.zarr"
@@ -431,35 +463,3 @@ def test_a_robomimic_file_that_is_not_completed_is_called_so(tmp_path):
         InputError, match=r"demos.hdf5 is a recording without an episode: record at least one"
     ):
         RobomimicSource(path)
-
-
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_store_that_vanishes_is_not_begun_anew_in_its_place(tmp_path: Path, zarr_format: int) -> None:
-    """Half a store, without its first arrays, would pass for the whole one."""
-    path, episode = tmp_path / "demos.zarr", {"action": np.ones((20, 2), np.float32)}
-    with (
-        pytest.raises(InputError, match=r"demos\.zarr has gone while it was written to: put it back"),
-        EpisodeWriter(path, zarr_format=zarr_format) as writer,
-    ):
-        writer.add_episode(episode)
-        path.rename(tmp_path / "elsewhere.zarr")
-        writer.add_episode(episode)
-    assert not path.exists()
-    (tmp_path / "elsewhere.zarr").rename(path)
-    with EpisodeWriter(path) as writer:
-        assert writer.n_episodes == 1
-        path.rename(tmp_path / "elsewhere.zarr")
-        with pytest.raises(InputError, match="has gone"):
-            writer.close()
-    assert not path.exists() and not list(tmp_path.glob(".*"))
-
-
-def test_a_writer_that_died_at_its_first_attribute_leaves_nothing(tmp_path: Path) -> None:
-    """Before it there is no mark that the store was being written."""
-    path = tmp_path / "demos.zarr"
-    path.mkdir()
-    (path / ".zgroup").write_text('{"zarr_format": 2}')
-    (path / ".zattrs.0123456789abcdef0123456789abcdef.partial").write_text('{"rec')
-    with EpisodeWriter(path) as writer:
-        writer.add_episode({"action": np.ones((20, 2), np.float32)})
-    assert not list(path.rglob("*.partial"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,6 +194,32 @@ def test_without_opengl_there_is_one_sentence(monkeypatch):
         RobosuiteEnv("Lift", cameras=["agentview"])
     with pytest.raises(InputError, match="rendering failed"):
         RobosuiteEnv("Lift", render_mode="rgb_array")
+
+
+def test_a_half_made_renderer_says_nothing_after_the_sentence():
+    """mujoco's, of a context that was never made, fails once more when it is freed."""
+    pytest.importorskip("mujoco")
+    body = """
+import mujoco
+from shortcut_envs.opengl import open_renderer
+from shortcut_policy.errors import InputError
+
+try:
+    open_renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8)
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        env={**os.environ, "MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "1000"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "OpenGL" not in done.stdout:
+        pytest.skip("mujoco cannot be imported with EGL here")
+    assert done.stdout.startswith("rendering failed (") and done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

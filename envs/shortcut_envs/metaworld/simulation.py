@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_envs.opengl import INSTALL, choose_opengl
+from shortcut_envs.opengl import choose_opengl, open_renderer
 from shortcut_policy.errors import InputError
 
 HAND, OBJECTS, GOAL, ACTION = 4, 14, 3, 4
@@ -85,19 +85,12 @@ class Simulation:
         Raises:
             InputError: There is no such camera, or no OpenGL to draw with.
         """
-        import mujoco  # type: ignore[import-untyped]
-
         model, data = self.env.model, self.env.data
         if self._renderer is None:
             names = [model.camera(number).name for number in range(model.ncam)]
             if camera not in names:
                 raise InputError(f"render_camera={camera} is none of {self.task}'s: {', '.join(names)}")
-            buffer = model.vis.global_
-            buffer.offwidth, buffer.offheight = (max(s, size) for s in (buffer.offwidth, buffer.offheight))
-            try:
-                self._renderer = mujoco.Renderer(model, size, size)
-            except Exception as error:
-                raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+            self._renderer = open_renderer(model, size)
             # Left to the end of the program it would be freed after OpenGL is, which prints an error.
             atexit.register(self._renderer.close)
         self._renderer.update_scene(data, camera)
@@ -113,7 +106,7 @@ class Simulation:
         self.env.close()
 
     def _forward(self) -> None:
-        import mujoco
+        import mujoco  # type: ignore[import-untyped]
 
         mujoco.mj_forward(self.env.model, self.env.data)
         for site in self.env._target_site_config:

@@ -1,14 +1,12 @@
 """Images of a robosuite scene as functions of its model and joint positions alone."""
 
 import atexit
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from shortcut_envs.opengl import INSTALL
-from shortcut_policy.errors import InputError, unraisable_ignored
+from shortcut_envs.opengl import open_renderer
 
 #: Geometry that is for collisions only, which robosuite hides too.
 COLLISION_GROUP = 0
@@ -67,19 +65,7 @@ class Drawing:
         import mujoco
 
         self.close()
-        buffer = model.vis.global_
-        buffer.offwidth, buffer.offheight = (
-            max(side, self.size) for side in (buffer.offwidth, buffer.offheight)
-        )
-        failure = ""
-        # What is half made is freed where the error ends, and mujoco's half-made parts fail at that, too.
-        with warnings.catch_warnings(action="ignore"), unraisable_ignored():
-            try:
-                self._renderer = mujoco.Renderer(model, self.size, self.size)
-            except Exception as error:
-                failure = f"{type(error).__name__}: {error}"
-        if failure:
-            raise InputError(f"rendering failed ({failure}): {INSTALL}")
+        self._renderer = open_renderer(model, self.size)
         # One that is left to the end of the program would be freed after OpenGL is, which prints an error.
         atexit.register(self._renderer.close)
         self._data = mujoco.MjData(model)
