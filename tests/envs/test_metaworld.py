@@ -132,6 +132,7 @@ def test_an_episode_ends_so_many_steps_after_its_success():
 
 
 @installed
+@pytest.mark.slow
 def test_consecutive_seeds_meet_every_task_of_a_set():
     env = MetaWorldEnv("mt10")
     met = []
@@ -147,6 +148,7 @@ def test_consecutive_seeds_meet_every_task_of_a_set():
 
 
 @installed
+@pytest.mark.slow
 def test_demonstrations_are_bit_for_bit_those_of_their_seed_and_of_every_task(tmp_path: Path, capsys):
     paths = [tmp_path / f"{name}.zarr" for name in ("one", "two")]
     for path, workers in zip(paths, (1, 2), strict=True):
