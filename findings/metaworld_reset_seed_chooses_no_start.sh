@@ -11,7 +11,7 @@
 #   metaworld 3.1.1, gymnasium 1.4.0, goals of reset(seed=5), three times:
 #     [(0.097, 0.877, 0.1), (0.007, 0.831, 0.253), (0.09, 0.895, 0.193)]
 #   goals of reset(seed=6), (seed=7), (seed=8): [(0.097, 0.877, 0.1), (0.007, 0.831, 0.253), (0.09, 0.895, 0.193)]
-#   after set_task of one task, twice: [(0.031, 0.843, 0.275), (0.031, 0.843, 0.275)]
+#   after set_task of one task, twice: [(-0.05, 0.841, 0.239), (-0.05, 0.841, 0.239)]
 set -euo pipefail
 
 work=$(mktemp -d)

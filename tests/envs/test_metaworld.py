@@ -67,9 +67,9 @@ def test_an_episode_is_a_function_of_seed_and_actions_whatever_was_played_before
 
 
 @installed
-@pytest.mark.parametrize("task", ["door-lock-v3", "peg-unplug-side-v3"])
+@pytest.mark.parametrize("task", ["door-lock-v3", "disassemble-v3"])
 def test_starts_are_those_that_its_own_tasks_set_up(task: str):
-    """The goal belongs to the place that was drawn, and not to the one before."""
+    """Nothing is left of a draw before."""
     module = import_metaworld()
     env = MetaWorldEnv(task)
     observation, _ = env.reset(seed=3)
@@ -132,6 +132,7 @@ def test_an_episode_ends_so_many_steps_after_its_success():
 
 
 @installed
+@pytest.mark.slow
 def test_consecutive_seeds_meet_every_task_of_a_set():
     env = MetaWorldEnv("mt10")
     met = []
@@ -147,6 +148,7 @@ def test_consecutive_seeds_meet_every_task_of_a_set():
 
 
 @installed
+@pytest.mark.slow
 def test_demonstrations_are_bit_for_bit_those_of_their_seed_and_of_every_task(tmp_path: Path, capsys):
     paths = [tmp_path / f"{name}.zarr" for name in ("one", "two")]
     for path, workers in zip(paths, (1, 2), strict=True):

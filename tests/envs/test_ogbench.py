@@ -98,6 +98,7 @@ def test_each_oracle_solves_the_task(oracles: str):
 
 
 @installed
+@pytest.mark.slow
 @pytest.mark.parametrize(("scene", "task_id"), [("cube-double", 4), ("scene", 4), ("puzzle-3x3", 1)])
 def test_experts_solve_what_takes_several_things(scene: str, task_id: int):
     """Cubes that change places; a locked drawer that a cube goes into; buttons that turn their neighbours."""

@@ -22,8 +22,9 @@ class Simulation:
 
     Meta-World's ``reset(seed=)`` leaves the start as it was. Here it is drawn from Meta-World's own space of
     starts and goals: `start` with the same seed is the same to the bit, whatever was played before. A start
-    is set up as Meta-World sets up one of the tasks of its lists: with the place of the goal fixed before the
-    reset, because a reset that draws it leaves the goals of eight tasks where the last draw but one was.
+    is set up as Meta-World sets up one of the tasks of its lists: with what was drawn fixed before the reset.
+    A reset that draws does so twice, and in some tasks the first draw leaves its mark: with the same second
+    one, objects of box-close lie 19 cm elsewhere, and those of disassemble 34 cm.
 
     Args:
         task: One of `TASKS`.
