@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from shortcut_policy.data.action_kind import ACTIONS
-from shortcut_policy.data.robomimic_files import import_h5py, list_arrays
+from shortcut_policy.data.robomimic_files import import_h5py, is_group, list_arrays
 from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
 from shortcut_policy.errors import InputError, reading
 
@@ -133,6 +133,8 @@ class MinariSource:
 
     def _length(self, name: str) -> int:
         episode = self.file()[name]
+        if not is_group(episode):
+            raise InputError(f"{name} of {self.path} is an array, and not a group of them; {LAYOUT}")
         missing = [part for part in (OBSERVATIONS, ACTIONS) if part not in episode]
         if missing:
             raise InputError(

@@ -19,6 +19,7 @@ from shortcut_policy.data.robomimic_files import (
     LAYOUT,
     data_group,
     datasets,
+    is_group,
     listed,
     open_hdf5,
     plain_attributes,
@@ -113,7 +114,8 @@ class RobomimicSource:
         """Filter key -> names of demonstrations."""
         with reading(f"mask of {self.path}"):
             masks = self._file().get("mask", {})
-            return {key: [name.decode() for name in masks[key][()]] for key in masks}
+            keys = list(masks) if is_group(masks) else []
+            return {key: [name.decode() for name in masks[key][()]] for key in keys}
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
@@ -164,6 +166,8 @@ class RobomimicSource:
 
     def _length(self, name: str) -> int:
         demo = self._data()[name]
+        if not is_group(demo):
+            raise InputError(f"{name} of {self.path} is an array, and not a group of them; {LAYOUT}")
         if "obs" not in demo and ENV_ARGS not in self._data().attrs:
             raise InputError(
                 f"{self.path} is a recording of robosuite without observations: convert it with robomimic's "

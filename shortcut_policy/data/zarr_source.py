@@ -293,7 +293,10 @@ class ZarrSource:
 
 
 def _codec_sentence(key: str, path: str, error: ValueError) -> str:
-    codec = first_line(error).rpartition(":")[2].strip(" '\"")
+    # Versions say it in other words, and all of them put the name first in quotes.
+    text = first_line(error)
+    quoted = re.search(r"['\"]+(.+?)['\"]", text)
+    codec = quoted[1] if quoted else text.rpartition(":")[2].strip()
     advice = "install the package that brings it, or store the key with another codec"
     if codec.startswith("imagecodecs"):
         advice = "pip install 'shortcut-policy[images]' brings it (imagecodecs and imagecodecs-numcodecs)"

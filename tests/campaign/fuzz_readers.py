@@ -34,11 +34,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "results/campaign/fuzz.json"
-#: Processor time that one example may take; seconds after which a process that shows no progress is ended;
-#: bytes that a process may have beside what it had after its imports.
-SECONDS, PATIENCE, ROOM = 10.0, 300.0, 2 * 2**30
+#: Processor time that one example may take, s; that after which a process is ended that shows no progress, or
+#: has not begun; bytes that it may have beside what it had after its imports.
+SECONDS, PATIENCE, ROOM = 10.0, 90.0, 2 * 2**30
+#: Seconds of the clock after which a process is ended that waits for something.
+STUCK = 1800.0
 LIBRARIES = ("torch", "numpy", "zarr", "numcodecs", "h5py", "pyarrow", "av", "mcap", "pillow", "safetensors")
 KINDS = ("accepted", "refused", "traceback", "hang", "crash")
 
@@ -148,17 +152,19 @@ def resource_of(records: list[dict[str, Any]]) -> float:
 
 
 def _wait(process: subprocess.Popen[bytes], now: Path) -> int | None:
-    """How a process ended; None if it had to be, with one example for `PATIENCE` seconds."""
-    seen, since = "", time.monotonic()
+    """How a process ended; None if it had to be, with one example for `PATIENCE` or `STUCK` seconds."""
+    seen, since, shown = "", 0.0, time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
-        at = now.read_text() if now.exists() else ""
-        if at != seen:
-            seen, since = at, time.monotonic()
-        if time.monotonic() - since > PATIENCE:
-            process.kill()
-            process.wait()
-            return None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used = sum(psutil.Process(process.pid).cpu_times()[:2])
+            at = now.read_text() if now.exists() else ""
+            if at != seen:
+                seen, since, shown = at, used, time.monotonic()
+            if used - since > PATIENCE or time.monotonic() - shown > STUCK:
+                process.kill()
+                process.wait()
+                return None
     return process.returncode
 
 

@@ -47,6 +47,12 @@ HURT: dict[str, Callable[[Any], None]] = {
     "numbers for a group": lambda file: replace(
         file, "data/demo_0", lambda f, name: f.create_dataset(name, data=np.zeros(3))
     ),
+    "endless numbers for a group": lambda file: replace(
+        file, "data/demo_0", lambda f, name: f.create_dataset(name, (2**40,), "u1", chunks=(64,))
+    ),
+    "endless data": lambda file: replace(
+        file, "data", lambda f, name: f.create_dataset(name, (2**40,), "u1", chunks=(64,))
+    ),
     "many samples": lambda file: file["data/demo_0"].attrs.__setitem__("num_samples", [1, 2]),
     "no data": lambda file: replace(file, "data", lambda f, name: f.create_dataset(name, data=1.0)),
 }
@@ -65,6 +71,9 @@ def test_a_robomimic_file_that_is_none_is_refused_in_a_sentence(change: Callable
 def test_masks_of_another_kind_are_told(tmp_path: Path):
     path = demonstrations(tmp_path / "hurt.hdf5", lambda file: file.__setitem__("mask/train", 3.0))
     with pytest.raises(InputError, match=r"mask of .*hurt\.hdf5 cannot be read"):
+        RobomimicSource(path, filter_key="train")
+    path = demonstrations(tmp_path / "array.hdf5", lambda file: file.__setitem__("mask", 3.0))
+    with pytest.raises(InputError, match=r"array\.hdf5 has no filter key 'train'; it has none"):
         RobomimicSource(path, filter_key="train")
 
 
