@@ -24,7 +24,14 @@ from shortcut_policy.data.robomimic_files import (
     open_hdf5,
     plain_attributes,
 )
-from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
+from shortcut_policy.data.source import (
+    check_key,
+    episode_rows,
+    expand,
+    file_stamps,
+    find_row,
+    too_large,
+)
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError, reading
 
@@ -220,6 +227,8 @@ class RobomimicSource:
                 f"has shape {shape}, but num_samples={wanted[0]} and {self.demos[0]} ask for "
                 f"{list(wanted)}; drop or repair that demonstration if a task uses this"
             )
+        if (large := too_large(wanted[1:], array.dtype)) is not None:
+            return large
         lost = missing_filter(array)
         if lost is not None:
             return (

@@ -16,7 +16,7 @@ import zarr.errors
 
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.data.source import check_key, expand, file_stamps
+from shortcut_policy.data.source import check_key, expand, file_stamps, too_large
 from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, list_nodes, open_store
 from shortcut_policy.errors import InputError, first_line, reading
 
@@ -196,7 +196,12 @@ class ZarrSource:
             raise InputError(next(iter(self.lacking.values())))
         if not nodes:
             raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
-        return {name.removeprefix(self.prefix): self._array(name) for name in nodes}
+        arrays = {name.removeprefix(self.prefix): self._array(name) for name in nodes}
+        for key, array in list(arrays.items()):
+            if (large := too_large(array.shape[1:], np.dtype(array.dtype))) is not None:
+                self.lacking[key] = f"key '{key}' of {self.path} {large}"
+                del arrays[key]
+        return arrays
 
     def _open(self, names: list[str]) -> tuple[dict[str, zarr.Array | zarr.Group], dict[str, str]]:
         """Path -> array or group, and path -> why it cannot be opened."""

@@ -96,6 +96,24 @@ def test_metadata_of_a_store_that_are_none_are_told(name: str, text: str, store:
         assert "action" in source.keys
 
 
+def test_a_step_of_a_terabyte_is_not_made_room_for(store: Path, tmp_path: Path):
+    metadata = store / "data/state/.zarray"
+    told = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({**told, "shape": [3, 2**38], "chunks": [3, 2**38]}))
+    source = ZarrSource(store, absent_chunks="fill")
+    assert source.keys == ("action",)
+    assert "has 1.02e+03 GiB a step by its shape [274877906944]" in source.lacking["state"]
+    path = demonstrations(
+        tmp_path / "large.hdf5",
+        lambda file: replace(
+            file,
+            "data/demo_0/obs/state",
+            lambda f, name: f.create_dataset(name, (3, 2**38), "f4", chunks=(1, 64)),
+        ),
+    )
+    assert "a step by its shape [274877906944]" in RobomimicSource(path).lacking["state"]
+
+
 @pytest.mark.parametrize("metadata", [7, {"total_episodes": "all"}, {"total_episodes": None}])
 def test_minari_metadata_of_another_kind_are_told(metadata: Any, tmp_path: Path):
     folder = copy_of(FIXTURES / "small-v0", tmp_path)
