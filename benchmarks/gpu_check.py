@@ -11,8 +11,10 @@ not in ``skipped``.
 """
 
 import argparse
+import contextlib
 import json
-import shutil
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,7 +81,12 @@ class Checks:
                 writer.add_episode({"state": state, "action": state[:, :2] - state[:, 2:]})
 
     def train(
-        self, updates: int | None = None, output: str = "", resume: bool = False, **settings: Any
+        self,
+        updates: int | None = None,
+        output: str = "",
+        resume: bool = False,
+        rollouts: Callable[[Any, int], dict[str, float]] | None = None,
+        **settings: Any,
     ) -> Trainer:
         """A finished training."""
         self.runs += 1
@@ -90,7 +97,8 @@ class Checks:
         config = TrainerConfig(**given)
         policy = Policy.build(OBS, ACTION, **SIZES, backbone="unet_small")
         place = self.folder / (output or f"run{self.runs}")
-        trainer = Trainer(policy, dataset, config, place, seed=0, cpu=self.device == "cpu", resume=resume)
+        cpu = self.device == "cpu"
+        trainer = Trainer(policy, dataset, config, place, 0, rollouts, cpu, resume=resume)
         trainer.fit()
         return trainer
 
@@ -124,11 +132,17 @@ class Checks:
         return found
 
     def resumed(self) -> dict[str, Any]:
-        """A training that lost its last checkpoint goes on from the one before, bit for bit."""
-        half = self.updates // 2
-        whole = self.train(output="parts", checkpoint_every=half)
-        shutil.rmtree(whole.output / f"checkpoints/step_{self.updates:08d}")
-        again = self.train(output="parts", checkpoint_every=half, resume=True)
+        """A training that is told to end goes on bit for bit."""
+
+        def stop(model: Any, step: int) -> dict[str, float]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {"score": 0.0}
+
+        whole = self.train()
+        with contextlib.suppress(SystemExit):
+            self.train(output="parts", rollouts=stop, rollout_every=max(1, self.updates // 2))
+        assert not (self.folder / f"parts/checkpoints/step_{self.updates:08d}").exists(), "it did not end"
+        again = self.train(output="parts", resume=True)
         off = difference(again.model.state_dict(), whole.model.state_dict())
         assert off == 0, f"weights differ by {off:.2g}"
         return {"difference": off}

@@ -16,8 +16,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from shortcut_policy.data.action_kind import ACTIONS
-from shortcut_policy.data.robomimic_files import import_h5py, list_arrays
-from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
+from shortcut_policy.data.robomimic_files import import_h5py, is_group, list_arrays
+from shortcut_policy.data.source import (
+    check_key,
+    episode_rows,
+    expand,
+    file_stamps,
+    find_row,
+    too_large,
+)
 from shortcut_policy.errors import InputError, reading
 
 if TYPE_CHECKING:
@@ -133,6 +140,8 @@ class MinariSource:
 
     def _length(self, name: str) -> int:
         episode = self.file()[name]
+        if not is_group(episode):
+            raise InputError(f"{name} of {self.path} is an array, and not a group of them; {LAYOUT}")
         missing = [part for part in (OBSERVATIONS, ACTIONS) if part not in episode]
         if missing:
             raise InputError(
@@ -156,6 +165,8 @@ class MinariSource:
         more: dict[str, set[int]] = {}
         for name, length in zip(self.episodes, lengths, strict=True):
             for path, array in list_arrays(self.file()[name]).items():
+                if (large := too_large(array.shape[1:], array.dtype)) is not None:
+                    raise InputError(f"{path} in {name} of {self.path} {large}")
                 if self._rows_fit(name, path, len(array), length):
                     more.setdefault(path, set()).add(len(array) - length)
                     holders.setdefault(path, []).append(name)

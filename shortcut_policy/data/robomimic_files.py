@@ -71,9 +71,14 @@ def plain_attributes(group: Any) -> dict[str, Any]:
 
 def data_group(file: Any, path: str) -> Any:
     """Where the demonstrations of an open file are; `InputError` if that is missing."""
-    if "data" not in file:
+    if "data" not in file or not is_group(file["data"]):
         raise InputError(f"{path} has no group 'data' (it holds {listed(file)}); {LAYOUT}")
     return file["data"]
+
+
+def is_group(item: Any) -> bool:
+    """Whether something in a file is a group: to look for a name in an array goes through all its rows."""
+    return hasattr(item, "items")
 
 
 def list_arrays(demo: Any) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def datasets(group: Any) -> dict[str, Any]:
     for name, item in group.items():
         if hasattr(item, "shape"):
             found[name] = item
-        elif hasattr(item, "items"):  # and not a link to nothing, or a type
+        elif is_group(item):  # and not a link to nothing, or a type
             found |= {f"{name}/{path}": array for path, array in datasets(item).items()}
     return found
 

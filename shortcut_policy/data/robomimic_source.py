@@ -19,11 +19,19 @@ from shortcut_policy.data.robomimic_files import (
     LAYOUT,
     data_group,
     datasets,
+    is_group,
     listed,
     open_hdf5,
     plain_attributes,
 )
-from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
+from shortcut_policy.data.source import (
+    check_key,
+    episode_rows,
+    expand,
+    file_stamps,
+    find_row,
+    too_large,
+)
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError, reading
 
@@ -113,7 +121,8 @@ class RobomimicSource:
         """Filter key -> names of demonstrations."""
         with reading(f"mask of {self.path}"):
             masks = self._file().get("mask", {})
-            return {key: [name.decode() for name in masks[key][()]] for key in masks}
+            keys = list(masks) if is_group(masks) else []
+            return {key: [name.decode() for name in masks[key][()]] for key in keys}
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
@@ -164,6 +173,8 @@ class RobomimicSource:
 
     def _length(self, name: str) -> int:
         demo = self._data()[name]
+        if not is_group(demo):
+            raise InputError(f"{name} of {self.path} is an array, and not a group of them; {LAYOUT}")
         if "obs" not in demo and ENV_ARGS not in self._data().attrs:
             raise InputError(
                 f"{self.path} is a recording of robosuite without observations: convert it with robomimic's "
@@ -216,6 +227,8 @@ class RobomimicSource:
                 f"has shape {shape}, but num_samples={wanted[0]} and {self.demos[0]} ask for "
                 f"{list(wanted)}; drop or repair that demonstration if a task uses this"
             )
+        if (large := too_large(wanted[1:], array.dtype)) is not None:
+            return large
         lost = missing_filter(array)
         if lost is not None:
             return (

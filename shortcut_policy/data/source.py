@@ -1,5 +1,6 @@
 """What a set of demonstrations looks like to the rest of the library, whatever file it comes from."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from shortcut_policy.settings import check_number, is_list
 Normalization = Literal["limits", "gaussian", "identity", "image"]
 #: A tenth of a millimetre where lengths are metres; Diffusion Policy's ``range_eps``, too.
 MIN_RANGE = 1e-4
+#: A step of a key that says it is larger is not read: memory would be made for it before anything is read.
+MOST_STEP_BYTES = 2**30
 
 
 class EpisodeSource(Protocol):
@@ -216,6 +219,18 @@ def find_row(source: EpisodeSource, row: int) -> tuple[int, int]:
     """The episode that a row belongs to, and which of its steps it is."""
     episode = int(np.searchsorted(source.episode_ends, row, side="right"))
     return episode, row - episode_rows(source, episode)[0]
+
+
+def too_large(shape: Iterable[int], dtype: np.dtype) -> str | None:
+    """What speaks against steps of this shape, for after the name of a key; nothing against any real one."""
+    shape = list(shape)
+    size = math.prod(map(int, shape)) * dtype.itemsize
+    if size <= MOST_STEP_BYTES:
+        return None
+    return (
+        f"has {size / 2**30:.3g} GiB a step by its shape {shape}, which is damaged or of no demonstrations: "
+        "restore it from a copy"
+    )
 
 
 def row_bytes(source: EpisodeSource, key: str) -> int:

@@ -16,7 +16,7 @@ import zarr.errors
 
 from shortcut_policy.data.chunk_files import check_chunk_files, refuse_corrupt_chunk
 from shortcut_policy.data.lfs import refuse_pointer
-from shortcut_policy.data.source import check_key, expand, file_stamps, source_setting
+from shortcut_policy.data.source import check_key, expand, file_stamps, source_setting, too_large
 from shortcut_policy.data.zarr_files import ARRAY_2, ENDS, LAYOUT, NODE_3, list_nodes, open_store
 from shortcut_policy.errors import InputError, first_line, reading
 
@@ -201,7 +201,12 @@ class ZarrSource:
             raise InputError(next(iter(self.lacking.values())))
         if not nodes:
             raise InputError(f"{self.path} holds no arrays in data/; {LAYOUT}")
-        return {name.removeprefix(self.prefix): self._array(name) for name in nodes}
+        arrays = {name.removeprefix(self.prefix): self._array(name) for name in nodes}
+        for key, array in list(arrays.items()):
+            if (large := too_large(array.shape[1:], np.dtype(array.dtype))) is not None:
+                self.lacking[key] = f"key '{key}' of {self.path} {large}"
+                del arrays[key]
+        return arrays
 
     def _open(self, names: list[str]) -> tuple[dict[str, zarr.Array | zarr.Group], dict[str, str]]:
         """Path -> array or group, and path -> why it cannot be opened."""
@@ -298,7 +303,10 @@ class ZarrSource:
 
 
 def _codec_sentence(key: str, path: str, error: ValueError) -> str:
-    codec = first_line(error).rpartition(":")[2].strip(" '\"")
+    # Versions say it in other words, and all of them put the name first in quotes.
+    text = first_line(error)
+    quoted = re.search(r"['\"]+(.+?)['\"]", text)
+    codec = quoted[1] if quoted else text.rpartition(":")[2].strip()
     advice = "install the package that brings it, or store the key with another codec"
     if codec.startswith("imagecodecs"):
         advice = "pip install 'shortcut-policy[images]' brings it (imagecodecs and imagecodecs-numcodecs)"

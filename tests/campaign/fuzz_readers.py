@@ -34,13 +34,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "results/campaign/fuzz.json"
-#: Processor time that one example may take; seconds after which a process that shows no progress is ended;
-#: bytes that a process may have beside what it had after its imports.
-SECONDS, PATIENCE, ROOM = 10.0, 300.0, 2 * 2**30
+#: Processor time that one example may take, s; that after which a process is ended that shows no progress, or
+#: has not begun; bytes that it may have beside what it had after its imports.
+SECONDS, PATIENCE, ROOM = 10.0, 90.0, 2 * 2**30
+#: Seconds of the clock after which a process is ended that waits for something.
+STUCK = 1800.0
 LIBRARIES = ("torch", "numpy", "zarr", "numcodecs", "h5py", "pyarrow", "av", "mcap", "pillow", "safetensors")
-KINDS = ("accepted", "refused", "traceback", "hang", "crash")
 
 
 class Hang(BaseException):
@@ -59,87 +62,92 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--keep", type=Path, default=None, help="folder for the files of what was found")
-    parser.add_argument(
-        "--worker", nargs=3, default=None, metavar=("TARGET", "FIRST", "FOLDER"), help="own use"
-    )
+    parser.add_argument("--worker", type=Path, default=None, help="own use")
     given = parser.parse_args()
     if given.worker is not None:
-        name, first, folder = given.worker
-        work(name, given.seed, int(first), given.examples, given.cpu_minutes * 60, Path(folder), given.keep)
+        work(given.targets, given.seed, given.examples, given.cpu_minutes * 60, given.worker, given.keep)
         return
+    names = given.targets or every_target()
+    seconds = given.cpu_minutes * 60 / len(names)
+    results = json.loads(given.output.read_text("utf-8")) if given.output.exists() else {"readers": {}}
+    with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
+        found = run_targets(names, given.seed, given.examples, seconds, Path(folder), given.keep)
     from shortcut_policy.paths import write_atomic
     from shortcut_policy.provenance import command_line, commit, library_versions
+
+    results["readers"] |= found
+    for name, counts in found.items():
+        print(name, {key: value for key, value in counts.items() if key != "tracebacks_at"}, flush=True)
+        for place, count in counts["tracebacks_at"].items():
+            print("   ", count, place, flush=True)
+    about = {
+        "rules": {"cpu_seconds_of_an_example": SECONDS, "memory_bytes": ROOM, "seed": given.seed},
+        "versions": library_versions(*LIBRARIES),
+        "commit": commit(),
+        "command": command_line(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write_atomic(given.output, json.dumps({**results, **about}, indent=2) + "\n")
+
+
+def every_target() -> list[str]:
+    """Names of all targets."""
     from tests.campaign.fuzz_targets import TARGETS
 
-    names = given.targets or list(TARGETS)
-    results = json.loads(given.output.read_text("utf-8")) if given.output.exists() else {"readers": {}}
-    for name in names:
-        with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
-            found = run_target(
-                name,
-                given.seed,
-                given.examples,
-                given.cpu_minutes * 60 / len(names),
-                Path(folder),
-                given.keep,
-            )
-        results["readers"][name] = found
-        print(name, {key: value for key, value in found.items() if key != "tracebacks_at"}, flush=True)
-        for place, count in found["tracebacks_at"].items():
-            print("   ", count, place, flush=True)
-        about = {
-            "rules": {"cpu_seconds_of_an_example": SECONDS, "memory_bytes": ROOM, "seed": given.seed},
-            "versions": library_versions(*LIBRARIES),
-            "commit": commit(),
-            "command": command_line(),
-            "date": datetime.now(UTC).date().isoformat(),
-        }
-        write_atomic(given.output, json.dumps({**results, **about}, indent=2) + "\n")
+    return list(TARGETS)
 
 
-def run_target(
-    name: str, seed: int, examples: int | None, seconds: float, folder: Path, keep: Path | None
-) -> dict[str, Any]:
-    """Run a target in processes of its own, until its examples or its processor time are used up."""
-    used, first, lines = 0.0, 0, []
-    crashes: Counter[str] = Counter()
-    while used < seconds and (examples is None or first < examples):
+def run_targets(
+    names: list[str], seed: int, examples: int | None, seconds: float, folder: Path, keep: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Run targets in a process of their own, which is started again behind an example that ended it."""
+    ends: dict[str, Counter[str]] = {name: Counter() for name in names}
+    left = list(names)
+    while left:
         command = [sys.executable, "-m", "tests.campaign.fuzz_readers", "--seed", str(seed)]
-        command += ["--worker", name, str(first), str(folder), "--cpu-minutes", str((seconds - used) / 60)]
+        command += ["--worker", str(folder), "--cpu-minutes", str(seconds / 60), "--targets", *left]
         command += ["--examples", str(examples)] if examples is not None else []
         command += ["--keep", str(keep)] if keep is not None else []
         with (folder / "noise").open("wb") as noise:
             process = subprocess.Popen(command, cwd=ROOT, stdout=noise, stderr=noise)
             ended = _wait(process, folder / "now")
-        if not (folder / "log").exists():
-            raise SystemExit((folder / "noise").read_text()[-2000:] or f"{name} does not run")
-        records = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
-        (folder / "log").unlink()
-        lines += records
-        used += resource_of(records)
-        now = int((folder / "now").read_text() or first)
         if ended == 0:
             break
+        if not (folder / "now").exists():
+            raise SystemExit((folder / "noise").read_text(errors="replace")[-2000:] or "no target runs")
+        name, number = (folder / "now").read_text().split()
         if ended is not None and ended > 0:
             print((folder / "noise").read_text(errors="replace")[-1000:], file=sys.stderr)
-        crashes["hang" if ended is None else f"signal {-ended}" if ended < 0 else f"status {ended}"] += 1
-        _keep(keep, folder / "given", f"{name}_{now}_crash")
-        first = now + 1
+        ends[name]["hang" if ended is None else f"signal {-ended}" if ended < 0 else f"status {ended}"] += 1
+        _keep(keep, folder / name / "given", f"{name}_{number}_crash")
+        with (folder / name / "log").open("a") as log:
+            print(json.dumps({"kind": "crash", "number": int(number), "cpu": 0.0, "mb": 0}), file=log)
+        left = left[left.index(name) :]
+    return {name: _counted(folder / name / "log", ends[name]) for name in names}
+
+
+def _counted(log: Path, ends: Counter[str]) -> dict[str, Any]:
+    """The counts of a target."""
+    lines = _records(log)
     kinds = Counter(line["kind"] for line in lines)
     places = Counter(line["at"] for line in lines if line["kind"] == "traceback")
     return {
-        "examples": len(lines) - kinds["undamaged"] + sum(crashes.values()),
+        "examples": len(lines) - kinds["undamaged"],
         "accepted": kinds["accepted"],
         "refused": kinds["refused"],
         "cpu_seconds": round(resource_of(lines), 1),
-        "crashes": sum(count for kind, count in crashes.items() if kind != "hang"),
+        "crashes": sum(count for kind, count in ends.items() if kind != "hang"),
         "tracebacks": kinds["traceback"],
-        "hangs": kinds["hang"] + crashes["hang"],
+        "hangs": kinds["hang"] + ends["hang"],
         "of_several_lines": sum(line.get("lines", 1) > 1 for line in lines),
         "peak_mb": max((line["mb"] for line in lines), default=0),
         "tracebacks_at": dict(places.most_common()),
-        **({"ends": dict(crashes)} if crashes else {}),
+        **({"ends": dict(ends)} if ends else {}),
     }
+
+
+def _records(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def resource_of(records: list[dict[str, Any]]) -> float:
@@ -148,17 +156,19 @@ def resource_of(records: list[dict[str, Any]]) -> float:
 
 
 def _wait(process: subprocess.Popen[bytes], now: Path) -> int | None:
-    """How a process ended; None if it had to be, with one example for `PATIENCE` seconds."""
-    seen, since = "", time.monotonic()
+    """How a process ended; None if it had to be, with one example for `PATIENCE` or `STUCK` seconds."""
+    seen, since, shown = "", 0.0, time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
-        at = now.read_text() if now.exists() else ""
-        if at != seen:
-            seen, since = at, time.monotonic()
-        if time.monotonic() - since > PATIENCE:
-            process.kill()
-            process.wait()
-            return None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used = sum(psutil.Process(process.pid).cpu_times()[:2])
+            at = now.read_text() if now.exists() else ""
+            if at != seen:
+                seen, since, shown = at, used, time.monotonic()
+            if used - since > PATIENCE or time.monotonic() - shown > STUCK:
+                process.kill()
+                process.wait()
+                return None
     return process.returncode
 
 
@@ -172,34 +182,44 @@ def _keep(keep: Path | None, given: Path, name: str) -> None:
 
 
 def work(
-    name: str, seed: int, first: int, examples: int | None, seconds: float, folder: Path, keep: Path | None
+    names: list[str], seed: int, examples: int | None, seconds: float, folder: Path, keep: Path | None
 ) -> None:
-    """The process of a target: examples one after the other, each written down."""
+    """The process of targets: examples one after the other, each written down."""
     os.environ["SHORTCUT_POLICY_CACHE"] = str(folder / "cache")
     from tests.campaign.fuzz_targets import TARGETS
 
     warnings.simplefilter("ignore")
-    target, valid = TARGETS[name], folder / "valid"
-    if not valid.exists():
-        valid.mkdir()
-        target.make(valid)
-    (folder / "unharmed").mkdir(exist_ok=True)
-    target.read(valid, folder / "unharmed")  # imports what is imported when it is needed
     signal.signal(signal.SIGPROF, _too_long)
-    status = Path("/proc/self/status").read_text()
-    room = int(re.search(r"VmSize:\s+(\d+)", status)[1]) * 1024 + ROOM  # type: ignore[index]
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    used, number, kept = 0.0, first, set()
-    with (folder / "log").open("a", buffering=1) as log:  # whose being there says that the target can be read
+    for name in names:
+        place, target = folder / name, TARGETS[name]
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if not (place / "valid").exists():
+            (place / "valid").mkdir(parents=True)
+            target.make(place / "valid")
+        (place / "unharmed").mkdir(exist_ok=True)
+        if not any((place / "unharmed").iterdir()):
+            target.read(place / "valid", place / "unharmed")  # imports what is imported when it is needed
+        status = Path("/proc/self/status").read_text()
+        room = int(re.search(r"VmSize:\s+(\d+)", status)[1]) * 1024 + ROOM  # type: ignore[index]
+        resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+        _work(name, seed, examples, seconds, folder, keep)
+
+
+def _work(
+    name: str, seed: int, examples: int | None, seconds: float, folder: Path, keep: Path | None
+) -> None:
+    done, kept = _records(folder / name / "log"), set()
+    used, number = resource_of(done), len(done)
+    with (folder / name / "log").open("a", buffering=1) as log:
         while used < seconds and (examples is None or number < examples):
-            (folder / "now").write_text(str(number))
-            record = example(name, seed, number, folder)
+            (folder / "now").write_text(f"{name} {number}")
+            record = example(name, seed, number, folder / name)
             used += record["cpu"]
             print(json.dumps(record), file=log)
             found = (record["kind"], record.get("at"))
             if record["kind"] in ("traceback", "hang") and found not in kept:
                 kept.add(found)
-                _keep(keep, folder / "given", f"{name}_{number}_{record['kind']}")
+                _keep(keep, folder / name / "given", f"{name}_{number}_{record['kind']}")
             number += 1
 
 

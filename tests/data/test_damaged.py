@@ -47,6 +47,12 @@ HURT: dict[str, Callable[[Any], None]] = {
     "numbers for a group": lambda file: replace(
         file, "data/demo_0", lambda f, name: f.create_dataset(name, data=np.zeros(3))
     ),
+    "endless numbers for a group": lambda file: replace(
+        file, "data/demo_0", lambda f, name: f.create_dataset(name, (2**40,), "u1", chunks=(64,))
+    ),
+    "endless data": lambda file: replace(
+        file, "data", lambda f, name: f.create_dataset(name, (2**40,), "u1", chunks=(64,))
+    ),
     "many samples": lambda file: file["data/demo_0"].attrs.__setitem__("num_samples", [1, 2]),
     "no data": lambda file: replace(file, "data", lambda f, name: f.create_dataset(name, data=1.0)),
 }
@@ -65,6 +71,9 @@ def test_a_robomimic_file_that_is_none_is_refused_in_a_sentence(change: Callable
 def test_masks_of_another_kind_are_told(tmp_path: Path):
     path = demonstrations(tmp_path / "hurt.hdf5", lambda file: file.__setitem__("mask/train", 3.0))
     with pytest.raises(InputError, match=r"mask of .*hurt\.hdf5 cannot be read"):
+        RobomimicSource(path, filter_key="train")
+    path = demonstrations(tmp_path / "array.hdf5", lambda file: file.__setitem__("mask", 3.0))
+    with pytest.raises(InputError, match=r"array\.hdf5 has no filter key 'train'; it has none"):
         RobomimicSource(path, filter_key="train")
 
 
@@ -85,6 +94,24 @@ def test_metadata_of_a_store_that_are_none_are_told(name: str, text: str, store:
         assert len(str(error).splitlines()) == 1
     else:  # attributes may hold anything, and the other key is still there
         assert "action" in source.keys
+
+
+def test_a_step_of_a_terabyte_is_not_made_room_for(store: Path, tmp_path: Path):
+    metadata = store / "data/state/.zarray"
+    told = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({**told, "shape": [3, 2**38], "chunks": [3, 2**38]}))
+    source = ZarrSource(store, absent_chunks="fill")
+    assert source.keys == ("action",)
+    assert "has 1.02e+03 GiB a step by its shape [274877906944]" in source.lacking["state"]
+    path = demonstrations(
+        tmp_path / "large.hdf5",
+        lambda file: replace(
+            file,
+            "data/demo_0/obs/state",
+            lambda f, name: f.create_dataset(name, (3, 2**38), "f4", chunks=(1, 64)),
+        ),
+    )
+    assert "a step by its shape [274877906944]" in RobomimicSource(path).lacking["state"]
 
 
 @pytest.mark.parametrize("metadata", [7, {"total_episodes": "all"}, {"total_episodes": None}])

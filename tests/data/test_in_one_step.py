@@ -164,6 +164,8 @@ def test_a_place_where_nothing_can_be_written_is_no_full_disk(tmp_path, monkeypa
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
 def test_a_folder_that_is_not_of_a_disk_gets_a_sentence() -> None:
-    with pytest.raises(InputError, match=r"/proc/a\.zarr cannot be made in /proc: choose another place"):
-        with in_one_step(Path("/proc/a.zarr")):
-            pass
+    with (
+        pytest.raises(InputError, match=r"/proc/a\.zarr cannot be made in /proc: choose another place"),
+        in_one_step(Path("/proc/a.zarr")),
+    ):
+        pass

@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 from shortcut_policy.data import EpisodeWriter, Field, ZarrSource, bundled
+from shortcut_policy.data.zarr_source import _codec_sentence
 from shortcut_policy.errors import InputError
 
 LENGTHS = (7, 20, 13)
@@ -452,3 +453,16 @@ def test_data_that_ask_for_pickle_are_refused_and_not_unpickled(tmp_path: Path, 
     with pytest.raises(InputError):
         ZarrSource(store).read("action", 0, 2)
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "codec not available: ''of_somebody''",
+        "Unknown codec: 'of_somebody'",
+        "An implementation for codec 'of_somebody' is not available. Register one (see https://a.b/c:d), or",
+        "of_somebody",
+    ],
+)
+def test_the_name_of_a_codec_is_found_in_the_words_of_every_version(said: str):
+    assert "is stored with the codec of_somebody, which" in _codec_sentence("image", "a", ValueError(said))
