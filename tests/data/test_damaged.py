@@ -96,6 +96,14 @@ def test_metadata_of_a_store_that_are_none_are_told(name: str, text: str, store:
         assert "action" in source.keys
 
 
+def test_a_chunk_that_is_a_link_to_nothing_is_told(store: Path):
+    source = ZarrSource(store)
+    (store / "data/state/0.0").unlink()
+    (store / "data/state/0.0").symlink_to(store / "nowhere")
+    with pytest.raises(InputError, match=r"data/state of .*a\.zarr cannot be read \(FileNotFoundError"):
+        source.read("state", 0, 1)
+
+
 def test_a_step_of_a_terabyte_is_not_made_room_for(store: Path, tmp_path: Path):
     metadata = store / "data/state/.zarray"
     told = json.loads(metadata.read_text())
