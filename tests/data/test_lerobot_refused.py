@@ -49,7 +49,7 @@ REFUSED = {
         lambda root: change_info(root, codebase_version="v1.6"),
         "is of the format v1.6, and v2.0",
     ),
-    "no rate": (lambda root: change_info(root, fps=0), "fps=0 must be the number of steps a second"),
+    "no rate": (lambda root: change_info(root, fps=0), "fps=0 must be a number above 0"),
     "out of the folder": (
         lambda root: change_info(root, data_path="../{x}", video_path="../a"),
         "_path=.*(leads out of the folder|is no pattern)",
