@@ -181,7 +181,9 @@ SCENARIOS = [
         "rollout",
         f"checkpoint={{inputs}}/run steps=[1,2] {PLAY} output=rolled videos=1",
         "",
-        whole_files(r"\.part\.", r"episodes\.part"),
+        whole_files(
+            r"\.part\.", r"episodes\.part", r"rolled/results\.json"
+        ),  # a row for each number of steps
     ),
     Scenario(
         "rollout in processes",
@@ -253,6 +255,7 @@ def arguments_of(scenario: Scenario, inputs: Path, server: str, again: bool) -> 
 #: What differs from run to run: times, dates and places.
 VOLATILE = re.compile(
     r"seconds|latency|date|ms_p|_ms$|peak_|created|time|commit|flops_rate|command|per_second|memory"
+    r"|^metadata$"  # a hash of what holds some of these
 )
 
 
@@ -268,7 +271,8 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): _content(file)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.relative_to(folder).parts[0] != "tmp"
+        # The state of a benchmark's session says when each part was made, and by whom.
+        if file.is_file() and file.relative_to(folder).parts[0] != "tmp" and "parts" not in file.parts
     }
 
 
@@ -289,7 +293,7 @@ def _content(file: Path) -> str:
         elif file.suffix == ".rrd":
             data = b"a recording of Rerun" if len(data) > 1000 else data  # holds times
         elif file.name in ("report.html", "compute.md", "results.md", "compute.json") or (
-            file.suffix == ".png" and "bench" in str(file)
+            file.suffix in (".png", ".svg") and "bench" in str(file)
         ):
             data = b"a report with times" if data else b""
         elif file.suffix in (".hdf5", ".h5"):

