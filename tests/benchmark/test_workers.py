@@ -46,6 +46,8 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **environment},
+        # Tests that a shell runs in the background would have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
