@@ -74,20 +74,25 @@ def main() -> None:
         }
         for name, runs in measured.items()
     ]
+    write_report(rows, given.updates, given.batch, Path(__file__).name, given.output)
+
+
+def write_report(rows: list[dict[str, Any]], updates: int, batch: int, script: str, output: Path) -> None:
+    """Print and write rows with what they were measured on."""
     report = {
         "rows": rows,
-        "updates": given.updates,
-        "batch_size": given.batch,
+        "updates": updates,
+        "batch_size": batch,
         "threads": 1,
         "data": f"{EPISODES} bundled Push-T demonstrations, 18 + 2 numbers observed, without pictures",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with other work",
         "commit": commit(),
-        "command": "python benchmarks/lerobot_training.py --lerobot ENV/bin/python",
+        "command": f"python benchmarks/{script} --lerobot ENV/bin/python",
     }
     text = json.dumps(report, indent=2) + "\n"
     sys.stdout.write(text)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(given.output, text)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, text)
 
 
 def write_data(python: str, folder: Path) -> None:

@@ -9,17 +9,12 @@ results/lerobot_training/update.json: CPU seconds of each part, the median of se
 import argparse
 import json
 import os
-import platform
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
-from lerobot_training import EPISODES, POLICIES, ROOT, SIZES, write_data
-
-from shortcut_policy.paths import write_atomic
-from shortcut_policy.provenance import commit
+from lerobot_training import POLICIES, ROOT, SIZES, write_data, write_report
 
 #: The first updates are of a start: caches, and the first call of everything.
 START = 3
@@ -59,20 +54,7 @@ def main() -> None:
         seconds = {part: median(values[START:]) for part, values in parts.items()}
         seconds["sum"] = sum(seconds.values())
         rows.append({"policy": name, "cpu_seconds": {part: round(x, 4) for part, x in seconds.items()}})
-    report = {
-        "rows": rows,
-        "updates": given.rounds - START,
-        "batch_size": given.batch,
-        "threads": 1,
-        "data": f"{EPISODES} bundled Push-T demonstrations, 18 + 2 numbers observed, without pictures",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with other work",
-        "commit": commit(),
-        "command": "python benchmarks/lerobot_update.py --lerobot ENV/bin/python",
-    }
-    text = json.dumps(report, indent=2) + "\n"
-    sys.stdout.write(text)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(given.output, text)
+    write_report(rows, given.rounds - START, given.batch, Path(__file__).name, given.output)
 
 
 if __name__ == "__main__":

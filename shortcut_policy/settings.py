@@ -289,7 +289,7 @@ def check_whole(name: str, value: Any, lowest: int, largest: int | None = None) 
 
 def check_number(key: str, value: Any, holds: Callable[[float], bool], words: str) -> None:
     """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
-    number = _real(value)
+    number = _real(value) if isinstance(value, Real) else None
     if not (isinstance(number, float) and math.isfinite(number) and holds(value)):
         raise InputError(f"{key}={value} must be {words}")
 

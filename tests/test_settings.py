@@ -163,7 +163,7 @@ def test_checks_of_single_values_use_the_same_words():
         check_whole("n", 0, 1)
     with pytest.raises(InputError, match=r"^n=9 must be a whole number from 1 to 8"):
         check_whole("n", 9, 1, 8)
-    for number in (10**400, math.nan, True, "1", -1):
+    for number in (10**400, math.nan, True, "1", "1e-3", -1):
         with pytest.raises(InputError, match=r"^rate=.* must be a share"):
             check_number("rate", number, lambda share: share >= 0, "a share")
     with pytest.raises(InputError, match=r"^mode=x must be a, b or true"):

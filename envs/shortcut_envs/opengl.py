@@ -1,5 +1,6 @@
 """Which OpenGL mujoco draws with on a machine that may have no screen."""
 
+import atexit
 import ctypes
 import ctypes.util
 import os
@@ -46,10 +47,24 @@ def open_renderer(model: Any, size: int) -> Any:
     # What is half made is freed where the error ends, and mujoco's half-made parts fail at that, too.
     with warnings.catch_warnings(action="ignore"), unraisable_ignored():
         try:
-            return mujoco.Renderer(model, size, size)
+            renderer = mujoco.Renderer(model, size, size)
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
+        else:
+            return closed_at_exit(renderer)
     raise InputError(f"rendering failed ({failure}): {INSTALL}")
+
+
+def closed_at_exit(renderer: Any) -> Any:
+    """A renderer that is closed at the end of the program: freed after OpenGL is, it would print an error."""
+    atexit.register(renderer.close)
+    return renderer
+
+
+def close_renderer(renderer: Any) -> None:
+    """Free the memory of a renderer of `open_renderer` or `closed_at_exit` now."""
+    atexit.unregister(renderer.close)
+    renderer.close()
 
 
 def _egl_is_there() -> bool:

@@ -230,12 +230,8 @@ class Session:
             yield
 
     def _of_lost(self, part: Part) -> str:
-        try:
-            lines = self.log(part).read_text(encoding="utf-8", errors="replace").split("\n")
-        except FileNotFoundError:
-            lines = []
-        said = [line.strip() for line in lines if line.strip()]
-        last = f", and its log ends in: {said[-1]}" if said else ""
+        said = last_line(self.log(part))
+        last = f", and its log ends in: {said}" if said else ""
         return f"{LOST} workers were lost at it{last}"
 
     def _join(self) -> None:
@@ -320,6 +316,15 @@ class Session:
                     f"the file system of {self.output.absolute()} does not keep locks between machines: "
                     "mount it with locks (of Lustre flock, not localflock), or give an output elsewhere"
                 )
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something; empty if there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _sentence(error: BaseException) -> str:

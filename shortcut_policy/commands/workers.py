@@ -17,6 +17,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
+from shortcut_policy.benchmark.sharing import last_line
 from shortcut_policy.benchmark.workers import LOOK, Launch
 from shortcut_policy.commands.ending import tidied
 from shortcut_policy.errors import InputError, first_line
@@ -107,6 +108,4 @@ def _last(log: Path, code: int) -> str:
     """What a worker said last; of one that was killed, by which signal."""
     if code < 0:
         return f"a worker was ended by {signal.Signals(-code).name}"
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("error: ") if said else f"a worker ended with status {code}"
+    return last_line(log).removeprefix("error: ") or f"a worker ended with status {code}"

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shortcut_policy.encoders.image import ImageEncoder
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 
 #: What comes after the maps, under the names of torchvision and timm; a policy has its own.
 CLASSIFIERS = ("fc.", "head.", "classifier.", "head_dist.", "fc_norm.")
@@ -50,8 +50,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"encoder_weights={path} cannot be read ({reason}); get it again") from error
+        raise InputError(
+            f"encoder_weights={path} cannot be read ({first_line(error)}); get it again"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

@@ -49,7 +49,7 @@ class Compiled(Model):
         to rounding, which is checked before. To keep it on disk, see ``scripts/export.py``.
 
         Args:
-            runtime: ``onnx``, ``openvino``, ``aoti`` (the fastest, compiles for some minutes) or
+            runtime: ``onnx``, ``openvino`` (the fastest), ``aoti`` (compiles for some minutes) or
                 ``inductor``, as ``docs/fast_act.md`` compares them.
             steps: K, the only number of sampling steps that it takes.
             precision: ``fp32``; ``bf16`` but for ``onnx``; ``int8`` for ``openvino``.

@@ -106,6 +106,8 @@ def make_program(policy: Acting, steps: int, guidance: float | None, rows: int |
             "decides something by the numbers that it sees, or makes one size out of another"
         ) from error
     _check_deterministic(program, count)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, which files would carry elsewhere
     return program
 
 

@@ -41,6 +41,8 @@ class OnnxFormat(Format):
             if not small:
                 optimizer.fold_constants(graph.model)
                 optimizer.remove_unused_nodes(graph.model)
+            for node in graph.model.graph.all_nodes():
+                node.metadata_props.clear()  # where in the code it comes from, with paths of this machine
             graph.save(str(folder / FILE), external_data=False)
 
     def load(self, folder: Path, names: tuple[str, ...], precision: str, threads: int) -> Call:

@@ -138,6 +138,15 @@ def test_an_export_that_misses_parity_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch_export"])
+def test_no_file_names_a_folder_of_this_machine(policy: Policy, tmp_path: Path, format: str) -> None:
+    write_export(policy, tmp_path / "out", format=format)
+    package = str(Path(export.__file__).parents[1]).encode()
+    for file in (tmp_path / "out").iterdir():
+        assert package not in file.read_bytes() and sys.prefix.encode() not in file.read_bytes(), file
+
+
 def test_actions_that_are_no_numbers_miss_parity(policy: Policy) -> None:
     graph = export.ActGraph(policy, 1)
     with pytest.raises(InputError, match="half their range"):

@@ -1,13 +1,12 @@
 """One task of Meta-World 3 with starts that are functions of a seed."""
 
-import atexit
 import importlib
 import importlib.metadata
 from typing import Any
 
 import numpy as np
 
-from shortcut_envs.opengl import choose_opengl, open_renderer
+from shortcut_envs.opengl import choose_opengl, close_renderer, open_renderer
 from shortcut_policy.errors import InputError
 
 HAND, OBJECTS, GOAL, ACTION = 4, 14, 3, 4
@@ -92,8 +91,6 @@ class Simulation:
             if camera not in names:
                 raise InputError(f"render_camera={camera} is none of {self.task}'s: {', '.join(names)}")
             self._renderer = open_renderer(model, size)
-            # Left to the end of the program it would be freed after OpenGL is, which prints an error.
-            atexit.register(self._renderer.close)
         self._renderer.update_scene(data, camera)
         picture: np.ndarray = self._renderer.render()
         return np.rot90(picture, 2).copy() if camera in _TURNED else picture
@@ -101,8 +98,7 @@ class Simulation:
     def close(self) -> None:
         """Free the simulator."""
         if self._renderer is not None:
-            atexit.unregister(self._renderer.close)
-            self._renderer.close()
+            close_renderer(self._renderer)
             self._renderer = None
         self.env.close()
 

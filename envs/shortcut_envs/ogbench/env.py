@@ -1,6 +1,5 @@
 """OGBench's manipulation tasks as gymnasium environments whose starts are functions of a seed."""
 
-import atexit
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
-from shortcut_envs.opengl import INSTALL, choose_opengl
+from shortcut_envs.opengl import INSTALL, choose_opengl, close_renderer, closed_at_exit
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
@@ -117,16 +116,13 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         except Exception as error:
             raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
         if self._renderer is None:
-            self._renderer = self.simulation._renderer
-            # Left to the end of the program it would be freed after OpenGL is, which prints an error.
-            atexit.register(self._renderer.close)
+            self._renderer = closed_at_exit(self.simulation._renderer)
         return picture
 
     def close(self) -> None:
         """Free the simulator."""
         if self._renderer is not None:
-            atexit.unregister(self._renderer.close)
-            self._renderer.close()
+            close_renderer(self._renderer)
             self._renderer = self.simulation._renderer = None
         self.simulation.close()
 

@@ -1,12 +1,11 @@
 """Images of a robosuite scene as functions of its model and joint positions alone."""
 
-import atexit
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from shortcut_envs.opengl import open_renderer
+from shortcut_envs.opengl import close_renderer, open_renderer
 
 #: Geometry that is for collisions only, which robosuite hides too.
 COLLISION_GROUP = 0
@@ -57,8 +56,7 @@ class Drawing:
     def close(self) -> None:
         """Free the memory of the renderer; the next image makes another one."""
         if self._renderer is not None:
-            atexit.unregister(self._renderer.close)
-            self._renderer.close()
+            close_renderer(self._renderer)
             self._renderer = None
 
     def _open(self, model: Any) -> None:
@@ -66,6 +64,4 @@ class Drawing:
 
         self.close()
         self._renderer = open_renderer(model, self.size)
-        # One that is left to the end of the program would be freed after OpenGL is, which prints an error.
-        atexit.register(self._renderer.close)
         self._data = mujoco.MjData(model)
