@@ -15,15 +15,19 @@ from shortcut_policy.training.config import TrainerConfig
 #: Newton-Schulz iterations of Muon. Five, its default, learn as much in 0.9 of the updates, each of which
 #: takes 1.2 times as long with the 4M network on a CPU.
 ITERATIONS = 3
+#: Rows of a matrix that are orthogonalised together.
+BLOCK = 64
 #: A matrix with fewer rows or columns, such as the first and the last layer's, is left to AdamW.
 SMALLEST_SIDE = 16
 
 
 class Muon(optim.Muon):
-    """PyTorch's Muon in float32: iterations on the square Gram matrix, all matrices of a shape together.
+    """PyTorch's Muon in float32, each block of `BLOCK` rows of a matrix by itself.
 
-    The same updates up to rounding. PyTorch computes them in bfloat16, which is right for a GPU; a CPU
-    without tiles for bfloat16 takes longer for them than for the network (``benchmarks/training_step.py``).
+    A row is what one output of a layer asks of its inputs. Orthogonalising 64 of them at a time in place of
+    all costs a fraction, the less the larger the network is, and learns as much (docs/cost_of_one_step.md).
+    Iterations run on the square Gram matrices, of all blocks together. PyTorch computes in bfloat16, which is
+    right for a GPU; a CPU without tiles for bfloat16 takes longer for that than for the network.
     """
 
     @torch.no_grad()
@@ -34,21 +38,26 @@ class Muon(optim.Muon):
             parameters = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in parameters]
             averages = [self._average(p) for p in parameters]
-            shapes: dict[torch.Size, list[int]] = defaultdict(list)
-            for i, gradient in enumerate(gradients):
-                shapes[gradient.shape].append(i)
             each("lerp_")(averages, gradients, 1 - group["momentum"])
             each("mul_")(parameters, 1 - group["lr"] * group["weight_decay"])
-            for shape, members in shapes.items():
-                gradient = torch.stack([gradients[i] for i in members])
-                direction = torch.stack([averages[i] for i in members])
-                if group["nesterov"]:
-                    direction = gradient.lerp_(direction, group["momentum"])
-                direction = orthogonalise(
-                    direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
-                )
-                rate = group["lr"] * size_of_update(shape, group["adjust_lr_fn"])
-                each("sub_")([parameters[i] for i in members], (rate * direction).unbind())
+            sizes: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
+            for parameter, gradient, average in zip(parameters, gradients, averages, strict=True):
+                direction = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
+                own, blocks = in_blocks(parameter), in_blocks(direction)
+                wide = blocks.shape[1] <= blocks.shape[2]
+                gram = blocks @ blocks.mT if wide else blocks.mT @ blocks
+                sizes[gram.shape[1]].append((own, blocks, gram))
+            for members in sizes.values():
+                grams = torch.cat([gram for _, _, gram in members])
+                factors = orthogonaliser(
+                    grams, group["ns_coefficients"], group["ns_steps"], group["eps"]
+                ).split([len(gram) for _, _, gram in members])
+                for (own, blocks, _), factor in zip(members, factors, strict=True):
+                    scaled = -group["lr"] * size_of_update(own.shape[1:], group["adjust_lr_fn"]) * factor
+                    if blocks.shape[1] <= blocks.shape[2]:
+                        own.baddbmm_(scaled, blocks)
+                    else:
+                        own.baddbmm_(blocks, scaled)
         return loss
 
     def _average(self, parameter: Tensor) -> Tensor:
@@ -89,31 +98,40 @@ def size_of_update(shape: Sequence[int], scaling: str | None) -> float:
     return math.sqrt(max(1, rows / columns))
 
 
-def orthogonalise(x: Tensor, coefficients: Sequence[float], iterations: int, eps: float = 1e-7) -> Tensor:
-    """Move all singular values of matrices ``x`` (B, m, n) towards 1, by Newton-Schulz iterations (Muon).
+def in_blocks(matrix: Tensor) -> Tensor:
+    """A view of (m, n) as (m / r, r, n), r the largest divisor of m up to `BLOCK`, or m if all are small."""
+    rows = len(matrix)
+    fitting = [r for r in range(min(BLOCK, rows), SMALLEST_SIDE - 1, -1) if rows % r == 0]
+    return matrix.unflatten(0, (-1, fitting[0] if fitting else rows))
 
-    An iteration is ``X <- (a + b G + c G^2) X`` with ``G = X X^T``. Here they run on the smaller of the two
-    Gram matrices alone: its polynomials commute, so ``G <- P G P`` for ``P = a + b G + c G^2``, and X is
-    multiplied once, by the product of all P.
+
+def orthogonaliser(gram: Tensor, coefficients: Sequence[float], iterations: int, eps: float = 1e-7) -> Tensor:
+    """What moves all singular values of X towards 1 when X is multiplied by it, by Newton-Schulz iterations.
+
+    An iteration of Muon is ``X <- (a + b G + c G^2) X`` with ``G = X X^T``. Here they run on G alone: its
+    polynomials commute, so ``G <- P G P`` for ``P = a + b G + c G^2``, and X is multiplied once, by the
+    product of all P.
 
     Args:
-        x: The matrices.
+        gram: G = X X^T of matrices X of any norm, (B, m, m).
         coefficients: a, b, c.
         iterations: How many.
-        eps: The smallest norm that is divided by.
+        eps: The smallest norm of X that is divided by.
+
+    Returns:
+        (B, m, m), symmetric up to rounding.
     """
     a, b, c = coefficients
-    if x.shape[1] > x.shape[2]:
-        return orthogonalise(x.mT, coefficients, iterations, eps).mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
-    gram, product = x @ x.mT, None
+    norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().clamp(min=eps)[:, None, None]
+    gram, product = gram / norm**2, None
     for i in range(iterations):
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal(dim1=1, dim2=2).add_(a)
         product = polynomial if product is None else polynomial @ product
         if i < iterations - 1:
             gram = polynomial @ gram @ polynomial
-    return x if product is None else product @ x
+    assert product is not None, "iterations is at least 1"
+    return product / norm
 
 
 def make_optimizers(module: nn.Module, config: TrainerConfig) -> list[Optimizer]:
