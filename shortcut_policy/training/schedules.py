@@ -61,7 +61,8 @@ def make_schedule(
 
 def _trapezoid(step: int, warmup: int, steps: int, cooldown: float) -> float:
     """Part of the full rate at an update."""
-    return max(0.0, min(1.0, step / max(1, warmup), (steps - step) / (cooldown * steps)))
+    # A first phase that a teacher from outside replaces has no update.
+    return max(0.0, min(1.0, step / max(1, warmup), (steps - step) / max(1.0, cooldown * steps)))
 
 
 def set_rate(optimizer: Optimizer, rate: float, recorded_on: torch.device | None) -> None:

@@ -150,6 +150,12 @@ def test_a_cooldown_is_a_line_after_a_constant_rate(update: int, part: float):
     assert present_rate(schedule) == pytest.approx(2.0 * part)
 
 
+def test_a_phase_without_updates_has_a_rate():
+    """The first one of an objective whose teacher comes from outside."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    assert present_rate(make_schedule(optimizer, 0, 0, None, cooldown=0.2)) == 0
+
+
 def test_the_encoder_may_have_another_learning_rate():
     class Model(nn.Module):
         def __init__(self) -> None:
