@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from shortcut_envs.metaworld.env import MetaWorldEnv
 from shortcut_envs.metaworld.expert import FIRST_SEED, MetaWorldExpert
 from shortcut_envs.metaworld.simulation import LONGEST, import_metaworld
 from shortcut_envs.metaworld.tasks import SETS, TASKS, tasks_of
-from shortcut_policy.commands import cli
+from shortcut_policy.commands import benchmark, cli
 from shortcut_policy.commands.collect import run as collect
 from shortcut_policy.data import EpisodeWriter
+from shortcut_policy.data.collect import collect as collect_demonstrations
 from shortcut_policy.data.collect import record
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -303,3 +305,34 @@ class InTurn:
     def episode(self, random: np.random.Generator) -> dict[str, np.ndarray] | None:
         self.tries += 1
         return None if self.task == 1 and self.tries == 1 else {"task": np.full((2,), self.task)}
+
+
+@installed
+@pytest.mark.slow
+def test_the_study_runs_from_demonstrations_to_figure(monkeypatch, tmp_path: Path):
+    """`benchmark_mt50` with two tasks, a small network and two updates."""
+    monkeypatch.setitem(SETS, "two", ("reach-v3", "door-close-v3"))
+    store, spec = tmp_path / "two.zarr", {**SPEC, "task": "two"}
+    collect_demonstrations(spec, str(store), episodes=8)
+    methods = ("shortcut", "flow_matching", "diffusion", "consistency_training", "regression")
+    entries = [
+        f"{{name: {name}, overrides: [objective={name}], seeds: [0, 1], steps: [{steps}]}}"
+        for name, steps in zip(methods, (1, 1, 100, 1, 1), strict=True)
+    ]
+    training = [
+        *("task=metaworld/mt10", "task.name=two", "task.obs.task.shape=[2]", f"task.source.path={store}"),
+        f"'task.env={{_target_: {MetaWorldEnv.__module__}.MetaWorldEnv, task: two, max_steps: 20}}'",
+        *("encoder=per_task", "data.per_task=task", "data.max_train_episodes=3", "trainer.max_steps=2"),
+        *("backbone=mlp", "trainer.warmup_steps=1", "trainer.validate_every=0", "trainer.batch_size=8"),
+    ]
+    settings = ["episodes=4", "num_envs=2", "compute_rounds=1", f"publish='{tmp_path}/published'"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        overrides = [f"entries=[{','.join(entries)}]", f"training=[{','.join(training)}]", *settings]
+        config = compose("benchmark_mt50", [*overrides, f"output='{tmp_path}/out'"])
+    benchmark.run(config)
+    assert (tmp_path / "published" / "tasks.png").is_file()
+    rows = json.loads((tmp_path / "published" / "results.json").read_text())["rows"]
+    assert {(row["method"], row["task"]) for row in rows} == {
+        (name, task) for name in methods for task in ("reach-v3", "door-close-v3", "mean")
+    }
+    assert {row["seeds"] for row in rows} == {2}
