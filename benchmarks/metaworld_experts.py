@@ -4,12 +4,12 @@
 
 Noise and a way round make demonstrations of more than one way, and could make an expert fail. Both variants
 are played from the same starts, with the settings of ``configs/expert/metaworld.yaml``.
-``results/metaworld_experts/results.json`` has a row for each task, with the mean length of what succeeded.
+``results/metaworld_experts/results.json`` has a row for each task, with the mean length of what succeeded, and
+gets each as soon as it is known: rows of an earlier call with the same settings are kept.
 """
 
 import argparse
 import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,29 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     options = parser.parse_args()
-    begin, spec = time.perf_counter(), settings()
+    spec, path = settings(), ROOT / "results" / "metaworld_experts" / "results.json"
+    result: dict[str, Any] = {"starts": options.starts, "expert": spec, "variants": VARIANTS}
+    rows = known_rows(path, result)
+    left = [task for task in options.tasks if task not in rows]
     with pool_of(options.workers) as pool:
-        play = partial(row, spec, options.starts)
-        rows = list(tqdm(pool.map(play, options.tasks), total=len(options.tasks), unit="task"))
-    for one in sorted(rows, key=lambda row: row["as_recorded"]["success"]):
+        for one in tqdm(pool.map(partial(row, spec, options.starts), left), total=len(left), unit="task"):
+            rows[one["task"]] = one
+            told = [rows[task] for task in TASKS if task in rows]
+            mean = {name: float(np.mean([one[name]["success"] for one in told])) for name in VARIANTS}
+            made = {"command": command_line(), "commit": commit(), "versions": library_versions()}
+            write_atomic(path, json.dumps({"rows": told, "mean": mean, **result, **made}, indent=2) + "\n")
+    for one in sorted(rows.values(), key=lambda row: row["as_recorded"]["success"]):
         print(f"{one['task']:32s}" + "".join(f"  {name} {one[name]['success']:.2f}" for name in VARIANTS))
-    result = {"rows": rows, "starts": options.starts, "expert": spec, "variants": VARIANTS}
-    result |= {"mean": {name: float(np.mean([one[name]["success"] for one in rows])) for name in VARIANTS}}
-    result |= {"seconds": round(time.perf_counter() - begin), "command": command_line(), "commit": commit()}
-    result |= {"versions": library_versions()}
-    write_atomic(ROOT / "results" / "metaworld_experts" / "results.json", json.dumps(result, indent=2) + "\n")
+
+
+def known_rows(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Task -> row, of an earlier call with these settings."""
+    if not path.is_file():
+        return {}
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if any(earlier[key] != value for key, value in json.loads(json.dumps(settings)).items()):
+        return {}
+    return {one["task"]: one for one in earlier["rows"]}
 
 
 def settings() -> dict[str, Any]:
