@@ -4,8 +4,8 @@
 
 Noise and a way round make demonstrations of more than one way, and could make an expert fail. Both variants
 are played from the same starts, with the settings of ``configs/expert/metaworld.yaml``.
-``results/metaworld_experts/results.json`` has a row for each task, with the mean length of what succeeded, and
-gets each as soon as it is known: rows of an earlier call with the same settings are kept.
+``results/metaworld_experts/results.json`` has a row for each task, with the mean length of what succeeded,
+and gets each as soon as it is known: rows of an earlier call with the same settings are kept.
 """
 
 import argparse
