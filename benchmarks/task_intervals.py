@@ -1,10 +1,10 @@
 """How often intervals of a mean over tasks hold it, and how often the test finds a difference of equals.
 
 Trainings of a method differ in success by a normal amount on the scale of the logit, tasks are easier or
-harder, and each training finds some of them easier. A repetition draws tasks, trainings and episodes anew; what
-an interval should hold is the mean over all tasks and trainings that could be drawn. Columns: the interval over
-trainings and tasks; that over trainings and all starts, which takes the tasks as given; and p < 0.05 of
-`compare_methods` between two methods that are the same.
+harder, and each training finds some of them easier. A repetition draws tasks, trainings and episodes anew;
+what an interval should hold is the mean over all tasks and trainings that could be drawn. Columns: the
+interval over trainings and tasks; that over trainings and all starts, which takes the tasks as given; and
+p < 0.05 of `compare_methods` between two methods that are the same.
 
     OMP_NUM_THREADS=1 python benchmarks/task_intervals.py --repetitions 1000
 """

@@ -316,19 +316,20 @@ def test_the_study_runs_from_demonstrations_to_figure(monkeypatch, tmp_path: Pat
     collect_demonstrations(spec, str(store), episodes=8)
     methods = ("shortcut", "flow_matching", "diffusion", "consistency_training", "regression")
     entries = [
-        f"{{name: {name}, overrides: [objective={name}], seeds: [0, 1], steps: [{steps}]}}"
+        {"name": name, "overrides": [f"objective={name}"], "seeds": [0, 1], "steps": [steps]}
         for name, steps in zip(methods, (1, 1, 100, 1, 1), strict=True)
     ]
-    training = [
-        *("task=metaworld/mt10", "task.name=two", "task.obs.task.shape=[2]", f"task.source.path={store}"),
-        f"'task.env={{_target_: {MetaWorldEnv.__module__}.MetaWorldEnv, task: two, max_steps: 20}}'",
-        *("encoder=per_task", "data.per_task=task", "data.max_train_episodes=3", "trainer.max_steps=2"),
-        *("backbone=mlp", "trainer.warmup_steps=1", "trainer.validate_every=0", "trainer.batch_size=8"),
+    more = [
+        *("task.name=two", "task.obs.task.shape=[2]", f"task.source.path={store}", "~task.env.id"),
+        *(f"task.env._target_={MetaWorldEnv.__module__}.MetaWorldEnv", "+task.env.task=two"),
+        *("+task.env.max_steps=20", "backbone=mlp", "trainer.warmup_steps=1", "trainer.batch_size=8"),
     ]
-    settings = ["episodes=4", "num_envs=2", "compute_rounds=1", f"publish='{tmp_path}/published'"]
+    settings = ["tasks=metaworld/mt10", "demonstrations=3", "updates=2", "episodes=4", "num_envs=2"]
+    places = [f"publish='{tmp_path}/published'", f"output='{tmp_path}/out'", "compute_rounds=1"]
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-        overrides = [f"entries=[{','.join(entries)}]", f"training=[{','.join(training)}]", *settings]
-        config = compose("benchmark_mt50", [*overrides, f"output='{tmp_path}/out'"])
+        config = compose("benchmark_mt50", [*settings, *places])
+    config.entries = entries
+    config.training.extend(more)
     benchmark.run(config)
     assert (tmp_path / "published" / "tasks.png").is_file()
     rows = json.loads((tmp_path / "published" / "results.json").read_text())["rows"]
