@@ -195,11 +195,11 @@ def _points_of_tasks(axes: Axes, ups: Mapping[str, Any], rights: Mapping[str, An
     angle = around * np.pi * (3 - math.sqrt(5))
     shown = exact + SEED_APART * np.sqrt(around)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
     axes.plot([0, 1], [0, 1], color="#888888", linewidth=1.0, zorder=1)
-    axes.scatter(*shown.T, s=26, color=COLOURS[0], edgecolor="white", linewidth=0.6, zorder=2)
+    axes.scatter(shown[:, 0], shown[:, 1], s=26, color=COLOURS[0], edgecolor="white", linewidth=0.6, zorder=2)
     apart = exact[:, 1] - exact[:, 0]
     for number in np.argsort(-abs(apart), kind="stable")[:TASKS_NAMED]:
         if abs(apart[number]) >= APART_NAMED:
-            above = apart[number] > 0
+            above = apart[number] > 0  # names stand on the side that is away from the diagonal
             axes.annotate(
                 names[number],
                 shown[number],

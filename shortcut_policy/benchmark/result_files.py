@@ -91,8 +91,8 @@ def read_published(path: Path, trust: str | Sequence[str] | None = ()) -> list[R
         cells: dict[int, dict[tuple[str, int], Cell]] = {run["run"]: {} for run in runs}
         for record in records:
             if record["kind"] == "cell":
-                starts = [np.array(record[name], dtype=float) for name in ("score", "success")]
-                cell = Cell(record["summary"], *starts, record.get("tasks", ()))
+                scores, successes = (np.array(record[name], dtype=float) for name in ("score", "success"))
+                cell = Cell(record["summary"], scores, successes, record.get("tasks", ()))
                 cells[record["run"]][record["checkpoint"], record["steps"]] = cell
         return [
             RunResults(
