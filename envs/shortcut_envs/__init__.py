@@ -45,3 +45,12 @@ for _name in SCENES:
         entry_point="shortcut_envs.ogbench.env:OGBenchEnv",
         kwargs={"scene": _name},
     )
+
+gymnasium.register(id="shortcut_policy/Kitchen-v0", entry_point="shortcut_envs.kitchen.env:KitchenEnv")
+
+for _name, _task in (("TransferCube", "transfer_cube"), ("Insertion", "insertion")):
+    gymnasium.register(
+        id=f"shortcut_policy/Aloha{_name}-v0",
+        entry_point="shortcut_envs.aloha.env:AlohaEnv",
+        kwargs={"task": _task},
+    )

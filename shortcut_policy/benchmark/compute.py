@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -66,8 +67,9 @@ def untrained(spec: Mapping[str, Any], metadata: Mapping[str, Any], device: str 
         device: Where to put it.
     """
     policy = Policy.from_spec(spec)
-    for statistic in policy.normalizer.buffers():
-        statistic.nan_to_num_(nan=1.0)
+    for statistic in chain(policy.normalizer.buffers(), policy.encoder.buffers()):
+        if statistic.is_floating_point():
+            statistic.nan_to_num_(nan=1.0)
     policy.metadata = dict(metadata)
     return policy.to(device).eval()
 

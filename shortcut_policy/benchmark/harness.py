@@ -9,7 +9,6 @@ from rich.console import Console
 from shortcut_policy.benchmark.compute import (
     PhaseCost,
     compute_rows,
-    compute_table,
     phase_costs,
     published_costs,
     untrained,
@@ -19,7 +18,7 @@ from shortcut_policy.benchmark.curves import curve_rows
 from shortcut_policy.benchmark.earlier import earlier_rows, take_latencies
 from shortcut_policy.benchmark.evaluation import cell_folder, curve, trusted
 from shortcut_policy.benchmark.methods import Method, wanted_cells
-from shortcut_policy.benchmark.outputs import draw_figures, publish, tile_films, write_results
+from shortcut_policy.benchmark.outputs import draw_figures, publish, tables_of, tile_films, write_results
 from shortcut_policy.benchmark.phases import Phases
 from shortcut_policy.benchmark.report import Picture
 from shortcut_policy.benchmark.result_files import RunResults, origin, read_compute, read_rows
@@ -29,7 +28,6 @@ from shortcut_policy.benchmark.table import (
     add_comparison,
     adjust,
     make_row,
-    results_table,
 )
 from shortcut_policy.benchmark.text_table import ResultRows, place_in
 from shortcut_policy.benchmark.training_runs import (
@@ -39,6 +37,7 @@ from shortcut_policy.benchmark.training_runs import (
     all_checkpoints,
     choose,
     find_runs,
+    is_trained,
     kept_checkpoints,
 )
 from shortcut_policy.benchmark.work import TABLE, Work, common
@@ -49,7 +48,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
-from shortcut_policy.rollout.evaluate import check, task_of
+from shortcut_policy.rollout.evaluate import check, made_by, task_of
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.training.config import TrainingConfig
 
@@ -130,7 +129,7 @@ def _make_tables(work: Work, earlier: ResultRows | None, phases: Phases, console
 
 
 def _show(rows: ResultRows, compute: ResultRows, config: BenchmarkConfig, console: Console) -> None:
-    for table in (results_table(rows), *([compute_table(compute)] if compute else [])):
+    for table in tables_of(rows, compute).values():
         console.print(table.rich())
     console.print(f"Report: {config.output / 'report.html'}", highlight=False)
 
@@ -173,6 +172,7 @@ def _check(methods: Sequence[Method], runs: Runs, config: BenchmarkConfig) -> No
                     policy = load_policy(checkpoint, config.device, trusted(one, config))
                     tasks[method.name] = task_of(policy)["name"]
                     check(policy, method.steps, config.protocol)
+    _check_places([one for own in runs.values() for one in own], config)
     (name, task), *others = tasks.items()
     for other, other_task in others:
         if other_task != task:
@@ -198,6 +198,21 @@ def _check_training(method: Method, training: TrainingConfig, config: BenchmarkC
             f"last_k={config.last_k} checkpoints are to be averaged, and the training of benchmark entry "
             f"'{method.name}' leaves {kept}: lower trainer.checkpoint_every or raise trainer.keep_last"
         )
+
+
+def _check_places(runs: Sequence[TrainingRun], config: BenchmarkConfig) -> None:
+    """Refuse demonstrations that are not there, and environments that cannot be made: each is tried once."""
+    tried: list[Any] = []
+    for one in runs:
+        if one.training is None or one.results is not None:
+            continue
+        task = one.training.task
+        source, env = task.source, {**(task.env or {}), **(config.env or {})}
+        if source not in tried and not is_trained(one):
+            build(source)
+        if env not in tried:
+            made_by(env)().close()
+        tried += [source, env]
 
 
 def _tell_published(runs: Runs, console: Console) -> None:

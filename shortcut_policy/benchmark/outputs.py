@@ -12,12 +12,23 @@ from shortcut_policy.benchmark import plots
 from shortcut_policy.benchmark.compute import compute_table
 from shortcut_policy.benchmark.config import BenchmarkConfig
 from shortcut_policy.benchmark.report import Picture, write_report
-from shortcut_policy.benchmark.result_files import Losses, RunResults, published_file, slug, write_published
+from shortcut_policy.benchmark.result_files import (
+    Losses,
+    RunResults,
+    published_file,
+    slug,
+    write_published,
+    write_rows,
+)
 from shortcut_policy.benchmark.table import is_graded, results_table, row_label
-from shortcut_policy.benchmark.text_table import ResultRows, count_of, write_into
+from shortcut_policy.benchmark.task_table import task_pair, task_table
+from shortcut_policy.benchmark.text_table import ResultRows, TextTable, count_of, write_into
 from shortcut_policy.paths import atomic_path, write_atomic
 from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from shortcut_policy.rollout.recorder import tile_videos
+
+#: Name of a table's file -> what stands above it in the report.
+HEADLINES = {"results": "Results", "tasks": "Tasks", "compute": "Training compute"}
 
 
 def draw_figures(
@@ -32,9 +43,12 @@ def draw_figures(
         output: Folder.
     """
     logged = {name: curves for name, curves in losses.items() if curves}
+    pair = task_pair(rows)
     for suffix in ("png", "svg"):
         plots.plot_steps(rows, output / f"steps.{suffix}")
         plots.plot_latency(rows, output / f"latency.{suffix}")
+        if pair:
+            plots.plot_tasks(*pair, rows, output / f"tasks.{suffix}")
         if curves:
             plots.plot_compute(curves, output / f"compute.{suffix}")
         if logged:
@@ -54,6 +68,14 @@ def draw_figures(
             "sampling steps.",
         ),
     ]
+    if pair:
+        one, other = (row_label(row["name"], row["steps"]) for row in pair)
+        text = (
+            f"Each point is a task: success of {one} against that of {other}; points that would cover each "
+            "other lie side by side. Beside it the mean over tasks against the time to infer one action "
+            "chunk, with 95% intervals; numbers are sampling steps."
+        )
+        pictures.append(Picture(output / "tasks.svg", text))
     if curves:
         text = (
             "Score against the floating-point operations spent on training, from checkpoints along the way. "
@@ -81,6 +103,16 @@ def tile_films(
     return [picture for picture in pictures if picture.path.is_file()]
 
 
+def tables_of(rows: ResultRows, compute: ResultRows) -> dict[str, TextTable]:
+    """The tables that there are, by the names of their files."""
+    tables = {
+        "results": results_table(rows),
+        "tasks": task_table(rows),
+        "compute": compute_table(compute) if compute else None,
+    }
+    return {name: table for name, table in tables.items() if table is not None}
+
+
 def write_results(
     rows: ResultRows,
     compute: ResultRows,
@@ -90,14 +122,13 @@ def write_results(
 ) -> None:
     """Write rows, tables and report, and put the tables into the README."""
     output = config.output
-    for name, records in {"results": rows, "compute": compute, "curves": curves}.items():
+    write_rows(output, rows)
+    for name, records in {"compute": compute, "curves": curves}.items():
         if records:
             write_atomic(output / f"{name}.json", json.dumps(records, indent=2) + "\n")
-    tables = {"Results": results_table(rows)}
-    if compute:
-        tables["Training compute"] = compute_table(compute)
-    texts = [table.markdown() for table in tables.values()]
-    for name, text in zip(("results", "compute"), texts, strict=False):
+    tables = tables_of(rows, compute)
+    texts = {name: table.markdown() for name, table in tables.items()}
+    for name, text in texts.items():
         write_atomic(output / f"{name}.md", text)
     settings = {
         "Command": rows[0]["command"],
@@ -108,22 +139,21 @@ def write_results(
         output / "report.html",
         title=config.title,
         rows=rows,
-        tables=tables,
+        tables={HEADLINES[name]: table for name, table in tables.items()},
         pictures=pictures,
         settings=settings,
     )
     if config.readme:
-        for marker, text in zip((config.marker, config.compute_marker), texts, strict=False):
-            if marker:
-                write_into(config.readme, marker, text)
+        for name, marker in {"results": config.marker, "compute": config.compute_marker}.items():
+            if marker and name in texts:
+                write_into(config.readme, marker, texts[name])
 
 
 def publish(output: Path, folder: Path, results: Mapping[str, Sequence[RunResults]]) -> None:
     """Put what is worth keeping under version control into ``folder``: rows, tables, figures, evaluations."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = [
-        output / f"{name}.{kind}" for name in ("results", "compute", "curves") for kind in ("json", "md")
-    ]
+    names = ("results", "tasks", "compute", "curves")
+    texts = [output / f"{name}.{kind}" for name in names for kind in ("json", "md")]
     for file in (*texts, *sorted(output.glob("*.png"))):
         if file.is_file():
             with atomic_path(folder / file.name) as temporary:

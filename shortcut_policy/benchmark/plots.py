@@ -24,6 +24,8 @@ COLUMNS = 4
 #: Where the number at a point may go, in points, and how much room it takes.
 LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
 LABEL_ROOM = (13, 11)
+#: Tasks whose names stand at their points, from which difference on, and how far apart points of a place lie.
+TASKS_NAMED, APART_NAMED, SEED_APART = 8, 0.15, 0.013
 
 
 def plot_steps(rows: ResultRows, path: Path) -> None:
@@ -64,6 +66,36 @@ def plot_latency(rows: ResultRows, path: Path) -> None:
         legend(figure, axes)
         figure.draw_without_rendering()  # from here on places on the axes are those of the file
         _steps_beside_points(axes, rows)
+        save(figure, path)
+
+
+def plot_tasks(one: Mapping[str, Any], other: Mapping[str, Any], rows: ResultRows, path: Path) -> None:
+    """Success of each task under two lines of the table, and all lines' mean over tasks against latency.
+
+    Args:
+        one: The line whose success goes up.
+        other: The line whose success goes to the right.
+        rows: All lines, see `table.make_row`.
+        path: File to write.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11.0, 5.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _points_of_tasks(left, one["tasks"], other["tasks"])
+        left.set_title(f"Success of {len(one['tasks'])} tasks")
+        left.set_xlabel(_line_name(other))
+        left.set_ylabel(_line_name(one))
+        _lines(right, rows, x="latency_ms_p50", y="success", bands=False)
+        right.set_xscale("log")
+        _plain_numbers(right.xaxis)
+        right.set_xlabel(f"latency of one action chunk, median, ms ({rows[0]['device']})")
+        right.set_title("Mean over tasks")
+        lows = [row["success_ci"][0] for row in rows]
+        right.set_ylim(max(-0.03, min(lows) - 0.1), 1.03)
+        right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        legend(figure, right)
+        figure.draw_without_rendering()
+        _steps_beside_points(right, rows, "success")
         save(figure, path)
 
 
@@ -146,9 +178,46 @@ def plot_losses(
         save(figure, path)
 
 
-def _steps_beside_points(axes: Axes, rows: ResultRows) -> None:
+def _line_name(row: Mapping[str, Any]) -> str:
+    return f"{row['name']}, {count_of(row['steps'], 'step')}, {row['latency_ms_p50']:.3g} ms"
+
+
+def _points_of_tasks(axes: Axes, ups: Mapping[str, Any], rights: Mapping[str, Any]) -> None:
+    """A point for each task; those of one place lie round it like the seeds of a sunflower."""
+    names = list(ups)
+    exact = np.array([(rights[name]["success"], ups[name]["success"]) for name in names])
+    around = np.array(
+        [
+            (np.round(exact[:number], 6) == np.round(place, 6)).all(axis=1).sum()
+            for number, place in enumerate(exact)
+        ]
+    )
+    angle = around * np.pi * (3 - math.sqrt(5))
+    shown = exact + SEED_APART * np.sqrt(around)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    axes.plot([0, 1], [0, 1], color="#888888", linewidth=1.0, zorder=1)
+    axes.scatter(shown[:, 0], shown[:, 1], s=26, color=COLOURS[0], edgecolor="white", linewidth=0.6, zorder=2)
+    apart = exact[:, 1] - exact[:, 0]
+    for number in np.argsort(-abs(apart), kind="stable")[:TASKS_NAMED]:
+        if abs(apart[number]) >= APART_NAMED:
+            above = apart[number] > 0  # names stand on the side that is away from the diagonal
+            axes.annotate(
+                names[number],
+                shown[number],
+                fontsize=8,
+                xytext=(-6 if above else 6, 0),
+                textcoords="offset points",
+                ha="right" if above else "left",
+                va="center",
+            )
+    for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        limits(-0.08, 1.08)
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_aspect("equal")
+
+
+def _steps_beside_points(axes: Axes, rows: ResultRows, y: str = "score") -> None:
     """Write each row's steps beside its point, or not at all where other points and numbers leave no room."""
-    points = axes.transData.transform([(row["latency_ms_p50"], row["score"]) for row in rows])
+    points = axes.transData.transform([(row["latency_ms_p50"], row[y]) for row in rows])
     points *= 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     taken = list(points)
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(_by_name(rows))}
@@ -159,7 +228,7 @@ def _steps_beside_points(axes: Axes, rows: ResultRows) -> None:
             taken.append(point + offset)
             axes.annotate(
                 str(row["steps"]),
-                (row["latency_ms_p50"], row["score"]),
+                (row["latency_ms_p50"], row[y]),
                 xytext=offset,
                 textcoords="offset points",
                 ha="center",
@@ -177,8 +246,13 @@ def _by_name(rows: ResultRows) -> dict[str, list[Mapping[str, Any]]]:
     }
 
 
-def _lines(axes: Axes, rows: ResultRows, x: str, y: str, names: Sequence[str] = ()) -> None:
-    """A line for each of ``names`` that has rows: all, in their order, if none are given."""
+def _lines(
+    axes: Axes, rows: ResultRows, x: str, y: str, names: Sequence[str] = (), bands: bool = True
+) -> None:
+    """A line for each of ``names`` that has rows: all, in their order, if none are given.
+
+    Intervals are bands, or bars where there is one point or ``bands`` is false.
+    """
     methods = _by_name(rows)
     for number, name in enumerate(names or methods):
         if name not in methods:
@@ -191,7 +265,7 @@ def _lines(axes: Axes, rows: ResultRows, x: str, y: str, names: Sequence[str] = 
         colour, marker = COLOURS[place], MARKERS[(place + around) % len(MARKERS)]
         look: Any = {"color": colour, "marker": marker, "linestyle": LINES[around % len(LINES)]}
         axes.plot(places, [row[y] for row in own], label=name, markeredgecolor="white", **look)
-        if len(own) > 1:
+        if len(own) > 1 and bands:
             axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
         else:
             axes.vlines(places, low, high, color=colour, alpha=0.4)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_policy.benchmark.table import Cell
+from shortcut_policy.benchmark.text_table import ResultRows
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import code_hash, library_versions, own_code, short_hash
@@ -26,6 +27,8 @@ from shortcut_policy.trust import check_trust, trusted_modules
 
 #: Keys that the specification of a policy takes from the task that it is trained on.
 SHARED = {"obs", "action", "horizon", "n_obs_steps", "n_action_steps"}
+#: File of the rows of a table.
+RESULTS = "results.json"
 #: Kind of record ("train", "validation") -> (updates, losses).
 Losses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
@@ -88,8 +91,9 @@ def read_published(path: Path, trust: str | Sequence[str] | None = ()) -> list[R
         cells: dict[int, dict[tuple[str, int], Cell]] = {run["run"]: {} for run in runs}
         for record in records:
             if record["kind"] == "cell":
-                starts = [np.array(record[name], dtype=float) for name in ("score", "success")]
-                cells[record["run"]][record["checkpoint"], record["steps"]] = Cell(record["summary"], *starts)
+                scores, successes = (np.array(record[name], dtype=float) for name in ("score", "success"))
+                cell = Cell(record["summary"], scores, successes, record.get("tasks", ()))
+                cells[record["run"]][record["checkpoint"], record["steps"]] = cell
         return [
             RunResults(
                 number=run["run"],
@@ -105,13 +109,33 @@ def read_published(path: Path, trust: str | Sequence[str] | None = ()) -> list[R
         ) from error
 
 
+def write_rows(folder: Path, rows: ResultRows) -> None:
+    """Write ``results.json``: the rows of the table, see `table.make_row`.
+
+    Where there are several tasks, they are its ``table``, and its ``rows`` have one task each, or their mean:
+    ``method``, ``steps``, ``task``, ``success``, ``success_ci`` and the method of it, ``episodes`` of a seed,
+    ``seeds``, ``latency_ms_p50``.
+    """
+    of_tasks = [one for row in rows if row.get("tasks") for one in _rows_of_tasks(row)]
+    document = {"rows": of_tasks, "table": rows} if of_tasks else rows
+    write_atomic(folder / RESULTS, json.dumps(document, indent=2) + "\n")
+
+
+def _rows_of_tasks(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    own = {"method": row["name"], "steps": row["steps"]}
+    shared = {key: row[key] for key in ("seeds", "latency_ms_p50")}
+    mean = {key: row[key] for key in ("episodes", "success", "success_ci", "success_ci_method")}
+    for name, task in {**row["tasks"], "mean": mean}.items():
+        yield {**own, "task": name, **task, **shared}
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of results that a benchmark has written into ``folder``, see `table.make_row`.
+    """The rows of the table that a benchmark has written into ``folder``, see `table.make_row`.
 
     Raises:
         InputError: there are none.
     """
-    return _read_json(folder / "results.json", ("name", "steps"))
+    return _read_json(folder / RESULTS, ("name", "steps"))
 
 
 def read_compute(folder: Path) -> list[dict[str, Any]]:
@@ -127,9 +151,10 @@ def read_compute(folder: Path) -> list[dict[str, Any]]:
 def _read_json(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = rows["table"] if isinstance(rows, dict) else rows
         if not (isinstance(rows, list) and rows and all(key in row for row in rows for key in keys)):
             raise ValueError("it is no list, an empty one, or one of other things")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path} holds no rows of a benchmark ({type(error).__name__}: {error}); name a folder that "
             "scripts/benchmark.py has written, its output or its publish"
@@ -267,4 +292,5 @@ def _records(run: RunResults) -> Iterator[dict[str, Any]]:
             "seed": list(range(first, first + len(cell.scores))),
             "score": cell.scores.tolist(),
             "success": [int(success) for success in cell.successes],
+            **({"tasks": list(cell.tasks)} if any(cell.tasks) else {}),
         }

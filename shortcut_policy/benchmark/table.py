@@ -20,11 +20,15 @@ FAMILIES = (("reference", "baseline"), ("own",))
 
 @dataclass(frozen=True)
 class Cell:
-    """One policy at one step count: what `evaluate` returned, and the values of each start."""
+    """One policy at one step count: what `evaluate` returned, and the values of each start.
+
+    ``tasks`` are the names of what was played at each start, empty texts where the environment names nothing.
+    """
 
     summary: dict[str, Any]
     scores: np.ndarray
     successes: np.ndarray
+    tasks: Sequence[str] = ()
 
     @classmethod
     def read(cls, summary: dict[str, Any], folder: Path) -> "Cell":
@@ -34,6 +38,7 @@ class Cell:
             summary,
             np.array([episode["score"] for episode in episodes]),
             np.array([float(episode["success"]) for episode in episodes]),
+            [episode.get("task", "") for episode in episodes],
         )
 
 
@@ -53,13 +58,38 @@ class Measured:
 
     @property
     def scores(self) -> np.ndarray:
-        """(seeds, starts), averaged over the checkpoints of a seed."""
-        return np.stack([np.mean([cell.scores for cell in seed], axis=0) for seed in self.cells])
+        """(seeds, starts), averaged over the checkpoints of a seed; see `over_tasks`."""
+        return self.over_tasks(
+            np.stack([np.mean([cell.scores for cell in seed], axis=0) for seed in self.cells])
+        )
 
     @property
     def successes(self) -> np.ndarray:
+        """(seeds, starts), averaged over the checkpoints of a seed; see `over_tasks`."""
+        return self.over_tasks(self.success_of_starts)
+
+    @property
+    def success_of_starts(self) -> np.ndarray:
         """(seeds, starts), averaged over the checkpoints of a seed."""
         return np.stack([np.mean([cell.successes for cell in seed], axis=0) for seed in self.cells])
+
+    @property
+    def tasks(self) -> dict[str, np.ndarray]:
+        """Task -> numbers of its starts, which are the same in all cells; empty if there is one task."""
+        played = np.array(self.cells[0][0].tasks)
+        names = np.unique(played)
+        return {str(name): np.flatnonzero(played == name) for name in names} if len(names) > 1 else {}
+
+    def over_tasks(self, values: np.ndarray) -> np.ndarray:
+        """(seeds, starts) to (seeds, tasks), the mean of each task's starts, where there are several tasks.
+
+        A task is drawn first and then its starts: what is resampled and tested is the task, as other tasks
+        would differ by more than other starts of these.
+        """
+        tasks = self.tasks
+        if not tasks:
+            return values
+        return np.stack([values[:, starts].mean(axis=1) for starts in tasks.values()], axis=1)
 
     @property
     def label(self) -> str:
@@ -100,6 +130,9 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
     starts, and training seeds where there are several (crossed). A plain success rate, of one seed and one
     checkpoint, has Wilson's interval. The peak picks the best checkpoint on the very starts it is reported
     on: it flatters, and stands beside the mean for comparison with papers that report it.
+
+    Of several tasks values are means over tasks, tasks are resampled in place of starts, and ``tasks`` has
+    each of them, with an interval over seeds and its starts.
     """
     newest = measured.cells[0][-1].summary
     policy = newest["policy"]
@@ -135,7 +168,23 @@ def make_row(measured: Measured, command: str, commit: str) -> dict[str, Any]:
         "train_commit": policy.get("commit"),
         "commit": commit,
         "command": command,
+        **_of_tasks(measured),
     }
+
+
+def _of_tasks(measured: Measured) -> dict[str, Any]:
+    """What a row says of several tasks; nothing if there is one."""
+    successes, tasks = measured.success_of_starts, {}
+    for name, starts in measured.tasks.items():
+        interval, method = success_interval(successes[:, starts])
+        success = float(successes[:, starts].mean())
+        tasks[name] = {
+            "episodes": len(starts),
+            "success": success,
+            "success_ci": interval,
+            "success_ci_method": method,
+        }
+    return {"success_over_tasks": float(measured.successes.mean()), "tasks": tasks} if tasks else {}
 
 
 def add_comparison(
@@ -229,11 +278,14 @@ def _caption(rows: ResultRows) -> str:
     data = _mostly({row["name"]: f"{row['task']}, {row['dataset']}" for row in rows})
     updates = _mostly({row["name"]: count_of(row["train_steps"], "update") for row in rows})
     seeds = _mostly({row["name"]: count_of(row["seeds"], "training seed") for row in rows})
+    tasks = first.get("tasks")
+    of_tasks, unit = (f", the mean over {len(tasks)} tasks", "tasks") if tasks else ("", "starts")
     text = (
         f"Task and data: {data}. Each method has {updates} and {seeds}. A line is the {rules} on "
-        f"{first['episodes']} starts from seed {first['first_episode_seed']}. Brackets hold 95% intervals: "
-        "over training seeds and starts together, or over starts alone where there is one seed, which says "
-        "nothing of another training. NFE is the number of network evaluations for an action chunk, latency "
+        f"{first['episodes']} starts from seed {first['first_episode_seed']}{of_tasks}. Brackets hold 95% "
+        f"intervals: over training seeds and {unit} together, or over {unit} alone where there is one seed, "
+        "which says nothing of another training. NFE is the number of network evaluations for an action "
+        "chunk, latency "
         f"the time for one at batch size 1 on {first['device']}, {count_of(first['threads'], 'thread')}."
     )
     if any(row["score_peak"] is not None for row in rows):
@@ -259,8 +311,9 @@ def _compared(rows: ResultRows) -> str:
     count = sum(value is not None for value in tests)
     if not count:
         return f"{text} With one training of a method there is no test."
+    common = "tasks" if rows[0].get("tasks") else "starts"
     return text + (
-        " p-values are of t-tests whose unit is the training, on common starts, and are corrected for the "
+        f" p-values are of t-tests whose unit is the training, on common {common}, and are corrected for the "
         f"{count} tests of the table (Holm). With one training of a method there is no test."
     )
 

@@ -6,6 +6,7 @@ from shortcut_policy.data.bundled import bundled
 from shortcut_policy.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from shortcut_policy.data.act_source import ActSource
     from shortcut_policy.data.dataset import Batch, DemonstrationDataset
     from shortcut_policy.data.env_args import EnvArgs
     from shortcut_policy.data.lerobot_source import LeRobotSource
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shortcut_policy.data.zarr_source import ZarrSource
 
 __all__ = [
+    "ActSource",
     "Batch",
     "DemonstrationDataset",
     "EnvArgs",
@@ -35,6 +37,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ActSource": "shortcut_policy.data.act_source",
         "Batch": "shortcut_policy.data.dataset",
         "DemonstrationDataset": "shortcut_policy.data.dataset",
         "EnvArgs": "shortcut_policy.data.env_args",

@@ -28,7 +28,13 @@ from shortcut_policy.data.source import (
     speaks_for_read,
     whole_chunks,
 )
-from shortcut_policy.data.windows import check_sizes, create_windows, marked_rows, split_episodes
+from shortcut_policy.data.windows import (
+    check_sizes,
+    create_windows,
+    marked_rows,
+    split_episodes,
+    tasks_of_episodes,
+)
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import cache_folder
 from shortcut_policy.settings import Count, Index, NotNegative, check_choice, check_fields
@@ -53,6 +59,7 @@ class _Numbers:
     seed: Index
     memory_limit_mb: NotNegative
     only: str | None
+    per_task: str | None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -104,6 +111,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
             said on stderr.
         only: Key of marks, 0 or 1 in each row, such as ``intervention``: only windows whose first played
             action is in a marked row; all if None.
+        per_task: Key of what tells tasks apart: ``max_train_episodes`` are of each; of all if None.
 
     Attributes:
         train: (N, 3) int64 table of training windows, see `create_windows`; on ``device`` if ``in_memory``.
@@ -132,17 +140,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
         cache: str | os.PathLike[str] | None = None,
         pad_short_episodes: bool = False,
         only: str | None = None,
+        per_task: str | None = None,
     ) -> None:
-        numbers = _Numbers(
-            horizon,
-            n_obs_steps,
-            n_action_steps,
-            val_fraction,
-            max_train_episodes,
-            seed,
-            memory_limit_mb,
-            only,
-        )
+        sizes = (horizon, n_obs_steps, n_action_steps)
+        numbers = _Numbers(*sizes, val_fraction, max_train_episodes, seed, memory_limit_mb, only, per_task)
         # As whole numbers, for those that were given as 16.0.
         horizon, n_obs_steps, n_action_steps = numbers.horizon, numbers.n_obs_steps, numbers.n_action_steps
         check_sizes(horizon, n_obs_steps, n_action_steps)
@@ -163,8 +164,9 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.device = torch.device("cpu")
         for field in self.fields.values():
             field.check(source)
+        tasks = None if per_task is None else tasks_of_episodes(source, per_task)
         self.train_episodes, self.val_episodes = split_episodes(
-            len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed
+            len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed, tasks
         )
         marked = None if only is None else marked_rows(source, only)
         self.train = self._windows(self.train_episodes, marked)

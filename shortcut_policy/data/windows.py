@@ -84,12 +84,41 @@ def check_sizes(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:
         )
 
 
+def tasks_of_episodes(source: EpisodeSource, key: str) -> np.ndarray:
+    """(E,) number of the task of each episode: those that begin with the same values of a key are of one.
+
+    Raises:
+        InputError: There is no such key, or it differs between the rows of an episode.
+    """
+    if key not in source.keys:
+        raise InputError(
+            f"data.per_task={key}: {source.path} has no such key; it holds {', '.join(source.keys)}: name "
+            "one that tells tasks apart, or leave data.per_task out"
+        )
+    rows = source.read(key, 0, int(source.episode_ends[-1])).reshape(int(source.episode_ends[-1]), -1)
+    starts = np.concatenate([[0], source.episode_ends[:-1]])
+    changed = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    inside = np.setdiff1d(changed, starts)
+    if len(inside):
+        raise InputError(
+            f"data.per_task={key}: key '{key}' of {source.path} changes within an episode, at row "
+            f"{inside[0]}, so it does not tell tasks apart: name one that does, or leave data.per_task out"
+        )
+    numbers: np.ndarray = np.unique(rows[starts], axis=0, return_inverse=True)[1].reshape(-1)
+    return numbers
+
+
 def split_episodes(
-    n_episodes: int, val_fraction: float, max_train_episodes: int | None, seed: int
+    n_episodes: int,
+    val_fraction: float,
+    max_train_episodes: int | None,
+    seed: int,
+    tasks: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the validation episodes, then at most ``max_train_episodes`` of the others for training.
 
-    Any ``val_fraction`` above 0 holds out at least one episode and leaves at least one for training.
+    Any ``val_fraction`` above 0 holds out at least one episode and leaves at least one for training. With
+    ``tasks``, (E,) see `tasks_of_episodes`, ``max_train_episodes`` are of each task.
 
     Returns:
         Two (E,) bool masks: training and validation.
@@ -99,9 +128,12 @@ def split_episodes(
         n_val = min(max(1, round(n_episodes * val_fraction)), n_episodes - 1)
         val[np.random.default_rng(seed).choice(n_episodes, size=n_val, replace=False)] = True
     train = ~val
-    if max_train_episodes is not None and train.sum() > max_train_episodes:
-        candidates = np.flatnonzero(train)
-        chosen = np.random.default_rng(seed).choice(len(candidates), size=max_train_episodes, replace=False)
-        train = np.zeros(n_episodes, bool)
-        train[candidates[chosen]] = True
+    if max_train_episodes is None:
+        return train, val
+    random, numbers = np.random.default_rng(seed), np.zeros(n_episodes) if tasks is None else tasks
+    for task in np.unique(numbers):
+        candidates = np.flatnonzero(train & (numbers == task))
+        if len(candidates) > max_train_episodes:
+            train[candidates] = False
+            train[candidates[random.choice(len(candidates), size=max_train_episodes, replace=False)]] = True
     return train, val

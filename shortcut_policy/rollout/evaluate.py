@@ -295,6 +295,15 @@ def environment_maker(policy: Policy, overrides: dict[str, Any], **extra: Any) -
             f"task '{task_of(policy)['name']}' has no environment to roll out in: name one with "
             "+env._target_=gymnasium.make +env.id=<module>:<name>"
         )
+    return made_by(spec)
+
+
+def made_by(spec: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:
+    """Makes an environment by its specification.
+
+    Raises:
+        InputError: When it is called, it cannot be made.
+    """
 
     def make() -> gymnasium.Env:
         try:

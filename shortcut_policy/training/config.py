@@ -124,6 +124,7 @@ class DataConfig:
     cache: str | None = None
     pad_short_episodes: bool = False
     only: str | None = None
+    per_task: str | None = None
 
 
 @dataclass(frozen=True)

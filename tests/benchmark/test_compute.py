@@ -14,6 +14,7 @@ from shortcut_policy.benchmark.compute import (
     phase_mean,
     take_turns,
     training_flops,
+    untrained,
 )
 from shortcut_policy.benchmark.curves import curve_checkpoints, curve_rows
 from shortcut_policy.benchmark.methods import Method
@@ -148,3 +149,13 @@ def test_curves_average_training_seeds_and_know_the_flops(tmp_path):
     partial = [results(0, {10: 0.2}), runs[2]]
     rows = curve_rows(Method("flow", [1], runs=["a", "b"]), partial, phases, 2, [1])
     assert [(row["seeds"], row["score"]) for row in rows] == [(1, pytest.approx(x)) for x in (0.25, 0.95)]
+
+
+def test_a_policy_whose_encoder_has_statistics_is_timed_too(untrained_policy):
+    field = {"_target_": "shortcut_policy.data.Field", "normalize": "identity"}
+    obs = {name: {**field, "key": name, "shape": [size]} for name, size in (("hand", 2), ("task", 3))}
+    encoder = {"_target_": "shortcut_policy.encoders.PerTaskEncoder"}
+    policy = untrained({**untrained_policy.spec, "obs": obs, "encoder": encoder}, {})
+    steps = untrained_policy.spec["n_obs_steps"]
+    action = policy.act({"hand": torch.zeros(1, steps, 2), "task": torch.eye(3)[:1].expand(1, steps, 3)})
+    assert torch.isfinite(action).all()

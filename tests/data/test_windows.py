@@ -1,11 +1,15 @@
 """Windows against a literal, one-at-a-time construction, and the split of episodes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortcut_policy.data.windows import create_windows, split_episodes
+from shortcut_policy.data import EpisodeWriter, ZarrSource
+from shortcut_policy.data.windows import create_windows, split_episodes, tasks_of_episodes
+from shortcut_policy.errors import InputError
 
 
 def literal_windows(lengths: list[int], horizon: int, before: int, after: int) -> list[list[int]]:
@@ -101,3 +105,28 @@ def test_marked_rows_choose_windows_by_the_step_behind_the_padding(
     everything = literal_windows(lengths, horizon, before, after)
     windows = create_windows(np.cumsum(lengths), horizon, before, after, marked=marked)
     assert row_numbers(windows, horizon) == [window for window in everything if marked[window[before]]]
+
+
+def test_a_number_of_each_task_is_drawn_where_tasks_are_told():
+    tasks = np.array([0] * 20 + [1] * 10 + [2] * 3)
+    train, val = split_episodes(33, 0.1, 4, seed=0, tasks=tasks)
+    left = np.bincount(tasks[~val], minlength=3)
+    assert np.bincount(tasks[train], minlength=3).tolist() == [4, 4, min(4, left[2])]
+    assert not (train & val).any()
+    again = split_episodes(33, 0.1, 4, seed=0, tasks=tasks)[0]
+    other = split_episodes(33, 0.1, 4, seed=1, tasks=tasks)[0]
+    assert np.array_equal(train, again) and not np.array_equal(train, other)
+    assert np.array_equal(val, split_episodes(33, 0.1, None, seed=0)[1])
+
+
+def test_episodes_of_a_task_are_those_with_its_values(tmp_path: Path):
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        for number in (2, 0, 2, 1):
+            writer.add_episode({"task": np.tile(np.eye(3)[number], (5, 1)), "step": np.arange(5.0)})
+    source = ZarrSource(tmp_path / "a.zarr")
+    found = tasks_of_episodes(source, "task")
+    assert found[0] == found[2] and len(set(found.tolist())) == 3
+    with pytest.raises(InputError, match=r"data\.per_task=step: key 'step' .* at row 1, so it does not"):
+        tasks_of_episodes(source, "step")
+    with pytest.raises(InputError, match=r"data\.per_task=skill: .* it holds step, task: name one"):
+        tasks_of_episodes(source, "skill")

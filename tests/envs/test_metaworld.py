@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from shortcut_envs.metaworld.env import MetaWorldEnv
 from shortcut_envs.metaworld.expert import FIRST_SEED, MetaWorldExpert
 from shortcut_envs.metaworld.simulation import LONGEST, import_metaworld
 from shortcut_envs.metaworld.tasks import SETS, TASKS, tasks_of
-from shortcut_policy.commands import cli
+from shortcut_policy.commands import benchmark, cli
 from shortcut_policy.commands.collect import run as collect
 from shortcut_policy.data import EpisodeWriter
+from shortcut_policy.data.collect import collect as collect_demonstrations
 from shortcut_policy.data.collect import record
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -303,3 +305,35 @@ class InTurn:
     def episode(self, random: np.random.Generator) -> dict[str, np.ndarray] | None:
         self.tries += 1
         return None if self.task == 1 and self.tries == 1 else {"task": np.full((2,), self.task)}
+
+
+@installed
+@pytest.mark.slow
+def test_the_study_runs_from_demonstrations_to_figure(monkeypatch, tmp_path: Path):
+    """`benchmark_mt50` with two tasks, a small network and two updates."""
+    monkeypatch.setitem(SETS, "two", ("reach-v3", "door-close-v3"))
+    store, spec = tmp_path / "two.zarr", {**SPEC, "task": "two"}
+    collect_demonstrations(spec, str(store), episodes=8)
+    methods = ("shortcut", "flow_matching", "diffusion", "consistency_training", "regression")
+    entries = [
+        {"name": name, "overrides": [f"objective={name}"], "seeds": [0, 1], "steps": [steps]}
+        for name, steps in zip(methods, (1, 1, 100, 1, 1), strict=True)
+    ]
+    more = [
+        *("task.name=two", "task.obs.task.shape=[2]", f"task.source.path={store}", "~task.env.id"),
+        *(f"task.env._target_={MetaWorldEnv.__module__}.MetaWorldEnv", "+task.env.task=two"),
+        *("+task.env.max_steps=20", "backbone=mlp", "trainer.warmup_steps=1", "trainer.batch_size=8"),
+    ]
+    settings = ["tasks=metaworld/mt10", "demonstrations=3", "updates=2", "episodes=4", "num_envs=2"]
+    places = [f"publish='{tmp_path}/published'", f"output='{tmp_path}/out'", "compute_rounds=1"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        config = compose("benchmark_mt50", [*settings, *places])
+    config.entries = entries
+    config.training.extend(more)
+    benchmark.run(config)
+    assert (tmp_path / "published" / "tasks.png").is_file()
+    rows = json.loads((tmp_path / "published" / "results.json").read_text())["rows"]
+    assert {(row["method"], row["task"]) for row in rows} == {
+        (name, task) for name in methods for task in ("reach-v3", "door-close-v3", "mean")
+    }
+    assert {row["seeds"] for row in rows} == {2}

@@ -5,6 +5,9 @@ import os
 from shortcut_envs.metaworld.tasks import tasks_of
 from shortcut_envs.recorded import Recorded
 
+#: Demonstrations of each task of a set that a sentence proposes.
+EACH = 50
+
 
 class MetaWorldDemonstrations(Recorded):
     """A store that ``scripts/collect.py expert=metaworld`` wrote.
@@ -18,5 +21,6 @@ class MetaWorldDemonstrations(Recorded):
     """
 
     def __init__(self, path: str | os.PathLike[str], task: str) -> None:
-        tasks_of(task)
-        super().__init__(path, task, f"scripts/collect.py expert=metaworld expert.task={task}")
+        tasks = tasks_of(task)
+        many = f" episodes={len(tasks) * EACH} workers=2" if len(tasks) > 1 else ""
+        super().__init__(path, task, f"scripts/collect.py expert=metaworld expert.task={task}{many}")

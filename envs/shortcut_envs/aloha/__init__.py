@@ -1,0 +1,1 @@
+"""ALOHA's two arms in simulation, for demonstrations that a user brings."""

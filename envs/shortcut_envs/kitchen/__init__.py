@@ -1,0 +1,1 @@
+"""Franka Kitchen, for demonstrations that a user brings."""
