@@ -96,9 +96,10 @@ def summary(source: EpisodeSource) -> Table:
     """Keys, types, shapes and ranges; episodes and their lengths; attributes."""
     lengths = np.diff(source.episode_ends, prepend=0)
     table = Table("key", "type", "shape of a step", "smallest", "largest", title=Text(source.path))
-    broken = []
+    broken: list[str] = []
     for key in source.keys:
-        shape, limits = " x ".join(map(str, source.shapes[key])) or "a number", []
+        shape = " x ".join(map(str, source.shapes[key])) or "a number"
+        limits: list[str] = []
         if is_numeric(source, key) and np.prod(source.shapes[key]):
             lowest, highest, others = _range(source, key)
             limits = [f"{value:.6g}" for value in (lowest, highest)] if lowest <= highest else []

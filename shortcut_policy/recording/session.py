@@ -242,7 +242,13 @@ def page_picture(env: gymnasium.Env) -> np.ndarray:
     Raises:
         InputError: It draws none.
     """
-    return rendered(env, "the page needs", otherwise="")
+    try:
+        return rendered(env, "the page needs", otherwise="")
+    except InputError:
+        raise
+    except Exception as error:  # of whatever kind: it is the simulator's
+        found = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{env.unwrapped} cannot be drawn ({found}): the page needs pictures") from error
 
 
 def row_of(env: gymnasium.Env, rows: Rows, marked: bool) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:

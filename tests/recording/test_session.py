@@ -316,11 +316,16 @@ def test_what_shows_nothing_or_names_nothing_is_told_before_anybody_plays(store,
         def render(self):
             return None
 
+    class Headless(More):
+        def render(self):
+            raise RuntimeError("no display")
+
     class Unnamed(More):
         observation_space = spaces.Box(-1, 1, (3,))
 
     for env, sentence in (
         (Blind(), "renders None, and the page needs pictures"),
+        (Headless(), r"cannot be drawn \(RuntimeError: no display\)"),
         (Unnamed(), "must have a dictionary of observations"),
     ):
         with pytest.raises(InputError, match=sentence):
