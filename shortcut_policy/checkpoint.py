@@ -261,10 +261,10 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder so that it is never seen half deleted under its name."""
+    """Delete a folder so that it is never seen half deleted under its name, and one that was half deleted."""
+    hidden = _hidden(folder)
+    shutil.rmtree(hidden, ignore_errors=True)
     if folder.exists():
-        hidden = _hidden(folder)
-        shutil.rmtree(hidden, ignore_errors=True)
         folder.rename(hidden)
         shutil.rmtree(hidden)
 

@@ -47,6 +47,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def compiler_line(error: BaseException) -> str:
+    """What is wrong where ``torch.compile`` could not compile: the compiler's own line, if there is one."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said: str = next((line for line in lines if "error:" in line), first_line(error))
+    return said
+
+
 @contextmanager
 def unraisable_ignored() -> Iterator[None]:
     """Say nothing of errors in destructors: objects that were never finished cannot be freed in order."""

@@ -82,7 +82,7 @@ def wait_for_lock(path: Path, waiting: str, otherwise: str) -> FileLock:
 
 
 def writer_lock(path: Path) -> FileLock:
-    """The lock of a file or folder of demonstrations, on a hidden file beside it.
+    """The lock of a file or folder that one program writes at a time, on a hidden file beside it.
 
     Args:
         path: What is written; the folder that it is in is made if it is not there.

@@ -23,7 +23,7 @@ from shortcut_policy.recording.controls import control_of
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import PlainRows, RobomimicRows, Rows, is_robomimic
 from shortcut_policy.recording.server import PageSettings, RecordingServer
-from shortcut_policy.recording.session import Keep, Session, check_continues, row_of
+from shortcut_policy.recording.session import Keep, Session, check_continues, page_picture, row_of
 from shortcut_policy.rollout.chunk_batches import check_environment
 from shortcut_policy.rollout.episode import ActionChunkEpisode
 from shortcut_policy.settings import Count, Index, Seed
@@ -120,6 +120,7 @@ def make_session(
         check_environment(policy, episode.observation_space, episode.action_space)
         player = PolicyPlayer(policy, settings.steps, settings.noise_seed)
     row, info = row_of(env, rows, marked=player is not None and settings.keep == "episodes")
+    page_picture(env)
     attributes = rows.attributes(settings.task.name, info)
     check_same(settings.output, attributes)
     if (there := recorded(settings.output)) is not None:

@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from shortcut_policy.data.conversion import Conversion
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.robomimic_source import RobomimicSource
-from shortcut_policy.data.source import EpisodeSource, episode_rows, pieces, row_bytes
+from shortcut_policy.data.source import EpisodeSource, Field, episode_rows, pieces, row_bytes
 from shortcut_policy.data.zarr_recording import ORIGINS
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
@@ -34,6 +35,8 @@ MOST_EPISODES = 20
 #: Rows and columns of frames of an episode in the picture.
 FRAMES = 2, 5
 VIDEO_SIDE = 256
+#: Grey, colours, and colours with a transparency, which is left out.
+CHANNELS = (1, 3, 4)
 #: What all files that are written hold, at their beginning or end, and those of others do not.
 MARK = b"shortcut_policy"
 MARKED_BYTES = 2**16
@@ -93,14 +96,20 @@ def summary(source: EpisodeSource) -> Table:
     """Keys, types, shapes and ranges; episodes and their lengths; attributes."""
     lengths = np.diff(source.episode_ends, prepend=0)
     table = Table("key", "type", "shape of a step", "smallest", "largest", title=Text(source.path))
+    broken: list[str] = []
     for key in source.keys:
         shape = " x ".join(map(str, source.shapes[key])) or "a number"
-        limits = [f"{value:.6g}" for value in _range(source, key)] if is_numeric(source, key) else []
+        limits: list[str] = []
+        if is_numeric(source, key) and np.prod(source.shapes[key]):
+            lowest, highest, others = _range(source, key)
+            limits = [f"{value:.6g}" for value in (lowest, highest)] if lowest <= highest else []
+            broken += [f"{key}: {others} values are NaN or Inf"] if others else []
         table.add_row(Text(key), str(source.dtypes[key]), shape, *limits)
     episodes = f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} steps"
     attributes = [f"{name}: {value}" for name, value in sorted(store_attributes(source).items())]
     lines = [
         f"{episodes}, {source.episode_ends[-1]} in all",
+        *broken,
         *getattr(source, "lacking", {}).values(),
         *attributes,
     ]
@@ -115,9 +124,9 @@ def frames_of(source: EpisodeSource, draw_states: DrawStates | None = None) -> d
         source: The store.
         draw_states: What draws them, if anything does.
     """
-    images = [key for key in source.keys if len(source.shapes[key]) == 3 and source.shapes[key][-1] == 3]
-    if images:
-        return {key: partial(_images, source, key) for key in images}
+    cameras = {key: seen for key in source.keys if (seen := _camera(source, key)) is not None}
+    if cameras:
+        return cameras
     pusht = source.shapes.get("state") == (5,) and source.shapes.get("action") == (2,)
     if pusht and isinstance(source, ZarrSource) and draw_states is not None:
         attributes = source.attributes
@@ -169,7 +178,9 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
         for episode in tqdm(episodes, desc="episodes of the video"):
             for image in one_by_one(frames, *episode_rows(source, episode)):
                 zoom = max(1, VIDEO_SIDE // max(image.shape[:2]))
-                video.append_data(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+                large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+                height, width, _ = large.shape
+                video.append_data(np.pad(large, ((0, height % 2), (0, width % 2), (0, 0))))
 
 
 def store_attributes(source: EpisodeSource) -> dict[str, Any]:
@@ -194,13 +205,21 @@ def is_numeric(source: EpisodeSource, key: str) -> bool:
     return source.dtypes[key].kind in "biuf"
 
 
-def _range(source: EpisodeSource, key: str) -> tuple[float, float]:
-    """Smallest and largest value of a key, read piece by piece."""
-    lowest, highest = np.inf, -np.inf
+def _range(source: EpisodeSource, key: str) -> tuple[float, float, int]:
+    """Smallest and largest value of a key, and how many are no finite numbers, read piece by piece."""
+    lowest, highest, broken = np.inf, -np.inf, 0
     for rows in pieces(0, int(source.episode_ends[-1]), row_bytes(source, key), PIECE_BYTES):
         values = source.read(key, rows.start, rows.stop)
-        lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
-    return lowest, highest
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(low + high):
+            finite = np.isfinite(values)
+            broken += values.size - int(finite.sum())
+            low, high = (
+                float(f(values, initial=start, where=finite))
+                for f, start in ((np.min, np.inf), (np.max, -np.inf))
+            )
+        lowest, highest = min(lowest, low), max(highest, high)
+    return lowest, highest, broken
 
 
 def outline(
@@ -226,8 +245,44 @@ def one_by_one(frames: Frames, start: int, stop: int) -> Iterator[np.ndarray]:
         yield from frames(rows.start, rows.stop)
 
 
-def _images(source: EpisodeSource, key: str, start: int, stop: int) -> np.ndarray:
-    return source.read(key, start, stop).clip(0, 255).astype(np.uint8)
+def _camera(source: EpisodeSource, key: str) -> Frames | None:
+    """How to see a key that holds images, as training does; None of one that holds other things.
+
+    Channels may come last or first; a frame of some episodes tells pixels from other numbers.
+    """
+    shape = source.shapes[key]
+    if len(shape) != 3 or not np.prod(shape) or not is_numeric(source, key):
+        return None
+    if shape[-1] in CHANNELS:
+        order = (0, 1, 2)
+    elif shape[0] in CHANNELS:
+        order = (1, 2, 0)
+    else:
+        return None
+    if source.dtypes[key] == np.uint8:
+        return partial(_images, source, key, order, 255)
+    for episode in some_episodes(source):
+        middle = sum(episode_rows(source, episode)) // 2
+        frame = source.read(key, middle, middle + 1)
+        finite = frame[np.isfinite(frame)]
+        if finite.size and not (finite.min() >= 0 and finite.max() <= 255):
+            return None
+    if source.dtypes[key].kind == "b":
+        top = 1
+    else:
+        as_seen = (shape[order[0]], shape[order[1]], shape[order[2]])
+        top = Conversion(source, Field(key, as_seen, normalize="image")).top
+    return partial(_images, source, key, order, top)
+
+
+def _images(
+    source: EpisodeSource, key: str, order: tuple[int, int, int], top: int, start: int, stop: int
+) -> np.ndarray:
+    """Rows as (N, H, W, 3) uint8; ``top`` is the largest value of a pixel as it is stored."""
+    values = source.read(key, start, stop).transpose(0, *(axis + 1 for axis in order))[..., :3]
+    if values.dtype != np.uint8:
+        values = np.nan_to_num(values * (255 // top), nan=0.0).clip(0, 255).round().astype(np.uint8)
+    return np.broadcast_to(values, (*values.shape[:-1], 3))
 
 
 def _draw_frames(axis: Axes, frames: Frames, start: int, stop: int) -> None:

@@ -5,13 +5,18 @@ from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from shortcut_policy.data.robomimic_writer import attributes_of
+from shortcut_policy.errors import InputError
+from shortcut_policy.rollout.recorder import frames_a_second
 
 #: Key of the marks of corrected steps, 1 where the person acted.
 INTERVENTION = "intervention"
 #: What every store of a person's demonstrations says of them.
 HUMAN = {"expert": "human"}
+#: Spaces of observations that are numbers; others hold text, or further observations.
+NUMBERS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 
 class Rows(Protocol):
@@ -38,18 +43,29 @@ class PlainRows:
     """Rows of a zarr store: observations under their names, ``state`` where ``info`` has it, ``action``;
     float32.
 
-    Pictures are left out: they are drawn again from the states (``scripts/render.py``).
+    Pictures are left out: they are drawn again from the states (``scripts/render.py``). So is what is no
+    array of numbers.
 
     Args:
         env: The environment.
+
+    Raises:
+        InputError: It has no dictionary of observations.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
-        self._rate = float(env.metadata["render_fps"])
+        self._rate = frames_a_second(env)
+        if not isinstance(env.observation_space, spaces.Dict):
+            raise InputError(
+                f"{env.unwrapped} must have a dictionary of observations, whose names the store takes, not "
+                f"{env.observation_space}"
+            )
+        numbers = {name: space for name, space in env.observation_space.items() if isinstance(space, NUMBERS)}
+        self._names = [name for name, space in numbers.items() if len(space.shape or ()) < 3]
 
     def before(self, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rows`."""
-        seen = {name: value for name, value in obs.items() if np.ndim(value) < 3}
+        seen = {name: obs[name] for name in self._names}
         seen |= {"state": info["state"]} if "state" in info else {}
         return {name: np.array(value, np.float32) for name, value in seen.items()}
 

@@ -10,11 +10,12 @@ import numpy as np
 from shortcut_policy.data.agreement import differences, kind_of_array
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.data.writer import EpisodeWriter
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.recording.controls import Control
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import INTERVENTION, Rows
 from shortcut_policy.rollout.episode import read_success
+from shortcut_policy.rollout.recorder import frames_a_second, rendered
 
 #: Environment seeds of recorded episodes lie from here on, far from those that policies are evaluated at.
 FIRST_SEED = 20_000_000
@@ -82,7 +83,7 @@ class Session:
         self._env, self._writer, self.control, self._rows = env, writer, control, rows
         self._least, self._player, self._keep = least, player, keep
         #: Control steps a second; whether a policy plays.
-        self.rate, self.has_policy = float(env.metadata["render_fps"]), player is not None
+        self.rate, self.has_policy = frames_a_second(env), player is not None
         self._next = FIRST_SEED + STARTS * seed + writer.n_episodes
         self._status = Status()
         #: What the page gave last in this episode, None if nothing.
@@ -104,8 +105,7 @@ class Session:
 
     def picture(self) -> np.ndarray:
         """The scene now, (H, W, 3) uint8."""
-        picture: Any = self._env.render()
-        return np.asarray(picture)
+        return page_picture(self._env)
 
     def begin(self) -> None:
         """Let the episode run."""
@@ -120,6 +120,8 @@ class Session:
                 episode waits.
             held: Whether the person acts, where a policy does otherwise.
 
+        An environment that fails ends the episode: what was played before is there to be kept.
+
         Raises:
             InputError: ``given`` is no control; nothing moves then.
         """
@@ -129,8 +131,17 @@ class Session:
         before = self._rows.before(self._obs, self._info)
         action = self._control_or_policy(human, given)
         self.given = given
-        self._obs, reward, terminated, truncated, self._info = self._env.step(action)
-        success = read_success(self._env, self._info)
+        try:
+            self._obs, reward, terminated, truncated, self._info = self._env.step(action)
+            success = read_success(self._env, self._info)
+        except Exception as error:  # of whatever kind: it is the simulator's
+            self._status.phase = "over"
+            self._status.note = (
+                f"the environment failed ({type(error).__name__}: {first_line(error)}): keep the episode up "
+                "to here, or discard it"
+            )
+            return
+        self._solved |= success
         if self._player is not None:
             self._player.observe(self._obs)
         self._status.step += 1
@@ -147,8 +158,7 @@ class Session:
         """Keep the episode as it is, and go to the next start."""
         if self._status.phase == "ready":
             return
-        solved = "solved: " if read_success(self._env, self._info) else ""
-        self._status.note = solved + self._store()
+        self._status.note = ("solved: " if self._solved else "") + self._store()
         self._next += 1
         self._reset()
 
@@ -176,7 +186,14 @@ class Session:
         self._env.close()
 
     def _reset(self) -> None:
-        self._obs, self._info = self._env.reset(seed=self._next)
+        try:
+            self._obs, self._info = self._env.reset(seed=self._next)
+        except Exception as error:  # of whatever kind: it is the simulator's
+            raise InputError(
+                f"{self._env.unwrapped} cannot be reset with seed={self._next} ({type(error).__name__}: "
+                f"{first_line(error)}); what has been stored stays"
+            ) from error
+        self._solved = False
         self._kept: list[Mapping[str, Any]] = []
         self._marks: list[bool] = []
         self.given = None
@@ -217,6 +234,21 @@ class Session:
             episode[INTERVENTION] = np.array(self._marks, np.uint8)
         self._writer.add_episode({**self._rows.whole(), **episode})
         return f"stored episode {self._writer.n_episodes - 1}, {len(self._kept)} steps"
+
+
+def page_picture(env: gymnasium.Env) -> np.ndarray:
+    """The scene of an environment, (H, W, 3) uint8.
+
+    Raises:
+        InputError: It draws none.
+    """
+    try:
+        return rendered(env, "the page needs", otherwise="")
+    except InputError:
+        raise
+    except Exception as error:  # of whatever kind: it is the simulator's
+        found = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{env.unwrapped} cannot be drawn ({found}): the page needs pictures") from error
 
 
 def row_of(env: gymnasium.Env, rows: Rows, marked: bool) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:

@@ -104,6 +104,31 @@ def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
     return bool(value.item())
 
 
+class CutAfter:
+    """Says when an episode is cut that nothing else ends: after `MOST_STEPS`, never if a length is known.
+
+    Args:
+        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self._env: Any = env.unwrapped
+        named = getattr(self._env, "max_steps", None)
+        named = named or (env.spec.max_episode_steps if env.spec is not None else None)
+        self._most = None if named else MOST_STEPS
+
+    def __call__(self, length: int) -> bool:
+        """Whether an episode of so many steps, which goes on, is cut; that is said on stderr."""
+        if length != self._most:
+            return False
+        print(
+            f"an episode of {self._env} was cut after {length} steps, because nothing says when it ends: "
+            "give the environment an attribute max_steps, or register it with max_episode_steps",
+            file=sys.stderr,
+        )
+        return True
+
+
 class Observed(gymnasium.Wrapper):
     """The part of an environment that a policy meets: copies of its observations, actions of its shape.
 
@@ -184,8 +209,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
         #: Length of the longest episode, None if the environment does not say.
         self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
-        named = self.max_steps or (env.spec.max_episode_steps if env.spec is not None else None)
-        self._most_steps = None if named else MOST_STEPS
+        self._cut = CutAfter(env)
         self._observation: Any = None
 
     def reset(
@@ -239,15 +263,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._score, self._success = max(self._score, score), self._success or success
         self._success_now = int(bool(info["success_now"])) if "success_now" in info else UNSAID
         self._length += 1
-        self._finished = bool(terminated or truncated)
-        if self._length == self._most_steps and not self._finished:
-            self._finished = True
-            print(
-                f"an episode of {self.env.unwrapped} was cut after {self._length} steps, because nothing "
-                "says when it ends: give the environment an attribute max_steps, or register it with "
-                "max_episode_steps",
-                file=sys.stderr,
-            )
+        self._finished = bool(terminated or truncated) or self._cut(self._length)
 
     def _fail(self, error: Exception) -> None:
         self._finished, self._success = True, False

@@ -1,14 +1,18 @@
 """A trained policy as the expert that records demonstrations: ``scripts/collect.py expert=policy``."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.policy import load_policy
-from shortcut_policy.rollout.episode import read_success
+from shortcut_policy.rollout.chunk_batches import check_environment
+from shortcut_policy.rollout.episode import ActionChunkEpisode, CutAfter, Observed, read_success
 from shortcut_policy.rollout.evaluate import environment_maker, task_of
 from shortcut_policy.settings import check_whole
 
@@ -31,14 +35,18 @@ class PolicyExpert:
         attributes: What a store of its demonstrations says about them.
 
     Raises:
-        InputError: The policy cannot be loaded, has no environment, or does not sample with so many steps.
+        InputError: The policy cannot be loaded, has no environment or another one than it was trained for,
+            or does not sample with so many steps.
     """
 
     def __init__(self, checkpoint: str | Path, steps: int = 16, trust: tuple[str, ...] = ()) -> None:
         check_whole("expert.steps", steps, 1)
         self._policy, self._steps = load_policy(checkpoint, trust=trust), steps
         self._policy.objective.check_steps(steps)
-        self._env = environment_maker(self._policy, {})()
+        env = environment_maker(self._policy, {})()
+        episode = ActionChunkEpisode(env, self._policy.n_obs_steps, 1, self._policy.obs_shapes)
+        check_environment(self._policy, episode.observation_space, episode.action_space)
+        self._env, self._cut = Observed(env, self._policy.obs_shapes), CutAfter(env)
         self.attributes: Mapping[str, Any] = {
             "expert": "policy",
             "policy": weights_hash(self._policy),
@@ -47,14 +55,25 @@ class PolicyExpert:
         }
 
     def episode(self, random: np.random.Generator) -> dict[str, np.ndarray] | None:
-        """One demonstration, or None if it was no success.
+        """One demonstration, or None if it was no success, or if the environment failed, which is said.
 
         Row t holds what was seen before action t: every observation of the policy under its name, ``action``
         (T, A), and ``state`` where the ``info`` of the environment holds one; float32.
         """
         seed = FIRST_SEED + int(random.integers(2**31))
         self._policy.reset(self._steps, seed=int(random.integers(2**31)), episode=seed)
-        obs, info = self._env.reset(seed=seed)
+        try:
+            return self._play(seed)
+        except _Failed as error:
+            print(
+                f"the environment failed in the episode of seed {seed}, which is left out: {error}",
+                file=sys.stderr,
+            )
+            return None
+
+    def _play(self, seed: int) -> dict[str, np.ndarray] | None:
+        with _simulated():
+            obs, info = self._env.reset(seed=seed)
         rows: list[dict[str, np.ndarray]] = []
         success = over = False
         while not over:
@@ -66,7 +85,23 @@ class PolicyExpert:
             rows.append(
                 {key: np.array(value, np.float32) for key, value in (seen | {"action": action}).items()}
             )
-            obs, _, terminated, truncated, info = self._env.step(action)
+            with _simulated():
+                obs, _, terminated, truncated, info = self._env.step(action)
             success |= read_success(self._env, info)
-            over = bool(terminated or truncated)
+            over = bool(terminated or truncated) or self._cut(len(rows))
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if success else None
+
+
+class _Failed(Exception):
+    """The environment raised something."""
+
+
+@contextmanager
+def _simulated() -> Iterator[None]:
+    """Tell what an environment raises from errors of our own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of whatever kind: it is the simulator's
+        raise _Failed(f"{type(error).__name__}: {error}") from error

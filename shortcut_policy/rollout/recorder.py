@@ -61,7 +61,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if seed in self._video_seeds:
             with _written(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._writer = open_video(self._film(".part"), self.env.metadata.get("render_fps") or FPS)
+                self._writer = open_video(self._film(".part"), frames_a_second(self.env))
             self._size = None
             self._append(obs)
         return obs, info
@@ -130,8 +130,20 @@ def _poses(info: dict[str, Any]) -> np.ndarray:
     return np.stack([info["state"][:2], info["block_pose"][:2]])
 
 
-def rendered(env: gymnasium.Env) -> np.ndarray:
+def frames_a_second(env: gymnasium.Env) -> float:
+    """What an environment says of its rate, or `FPS`."""
+    return float(env.metadata.get("render_fps") or FPS)
+
+
+def rendered(
+    env: gymnasium.Env, needed: str = "films need", otherwise: str = ", or give videos=0 and plot=false"
+) -> np.ndarray:
     """What an environment draws now, (H, W, 3) uint8; the newest of several frames, floats in 0..1 as bytes.
+
+    Args:
+        env: The environment.
+        needed: What needs pictures, and
+        otherwise: how to do without, for the sentence.
 
     Raises:
         InputError: It draws nothing, or no picture of colours.
@@ -147,8 +159,8 @@ def rendered(env: gymnasium.Env) -> np.ndarray:
             else f"{found!r:.60}"
         )
         raise InputError(
-            f"{env.unwrapped} renders {seen}, and films need pictures (H, W, 3): let render() with "
-            "render_mode='rgb_array' return them, or give videos=0 and plot=false"
+            f"{env.unwrapped} renders {seen}, and {needed} pictures (H, W, 3): let render() with "
+            f"render_mode='rgb_array' return them{otherwise}"
         )
     if frame.dtype.kind == "f" and frame.max(initial=0) <= 1:
         frame = 255 * frame

@@ -26,6 +26,7 @@ from shortcut_policy.checkpoint import (
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
+from shortcut_policy.locks import writer_lock
 from shortcut_policy.paths import atomic_path_alone, write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
@@ -108,15 +109,13 @@ def write_export(
         The manifest.
 
     Raises:
-        InputError: The policy cannot be exported so, the folder is in use, or parity is missed.
+        InputError: The policy cannot be exported so, the folder is in use, another program writes to it, or
+            parity is missed.
     """
     folder, found = Path(folder), find_format(format, FORMATS)
     _check_place(folder)
     started = time.perf_counter()
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    remove_folder(temporary)
-    temporary.mkdir(parents=True)
-    try:
+    with writer_lock(folder), _beside(folder) as temporary:
         runtime, parity = _make(
             policy, temporary, found, format, steps, precision, guidance, observations, tolerance
         )
@@ -140,8 +139,6 @@ def write_export(
         write_atomic(temporary / EXAMPLE, example_script(manifest, found.example()))
         write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 
@@ -241,6 +238,18 @@ def _inference(policy: Any) -> Iterator[None]:
 
 def _load_graph(folder: Path, found: Format, policy: Acting, precision: str) -> Call:
     return found.load(folder, tuple(policy.obs_shapes), precision, torch.get_num_threads())
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty folder beside another; what a process that was killed has left of it goes, and so does it."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    remove_folder(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_place(folder: Path) -> None:

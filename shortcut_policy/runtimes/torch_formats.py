@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, compiler_line
 from shortcut_policy.runtimes.formats import Call, Format, Programs, loading, quiet
 
 FILE = "policy.pt2"
@@ -68,7 +68,17 @@ class InductorFormat(TorchExportFormat):
             )
             for rows, file in FILES.items()
         }
-        return _call(lambda rows: compiled[rows], names)
+        call = _call(lambda rows: compiled[rows], names)
+
+        def first_compiled(obs: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
+            try:
+                return call(obs, noise)
+            except RuntimeError as error:
+                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise
+                raise _not_compiled("torch.compile", error) from error
+
+        return first_compiled
 
 
 class AotInductorFormat(Format):
@@ -87,11 +97,7 @@ class AotInductorFormat(Format):
                         program, package_path=str(folder / file), inductor_configs=TUNED if rows else FROZEN
                     )
             except Exception as error:  # of the compiler, of whatever class
-                reason = " ".join(str(error).split())
-                raise InputError(
-                    f"AOTInductor cannot compile this policy ({type(error).__name__}: {reason:.300}): it "
-                    "needs a C++ compiler (g++); format=onnx needs none"
-                ) from error
+                raise _not_compiled("AOTInductor", error) from error
 
     def load(self, folder: Path, names: tuple[str, ...], precision: str, threads: int) -> Call:
         """The libraries."""
@@ -132,6 +138,13 @@ def with_precision(program: ExportedProgram, precision: str) -> ExportedProgram:
         node.replace_all_uses_with(wide, delete_user_cb=lambda user, wide=wide: user is not wide)
     program.graph_module.recompile()
     return program
+
+
+def _not_compiled(who: str, error: Exception) -> InputError:
+    return InputError(
+        f"{who} cannot compile this policy ({type(error).__name__}: {compiler_line(error):.300}): it needs a "
+        "C++ compiler (g++) and the headers of Python; onnx needs neither"
+    )
 
 
 def _call(graph_for: Any, names: tuple[str, ...]) -> Call:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
-from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.errors import InputError, TrainingError, compiler_line
 from shortcut_policy.training.config import TrainerConfig
 
 
@@ -41,6 +41,24 @@ def make_accelerator(cpu: bool, config: TrainerConfig) -> Accelerator:
                 "g++, or give trainer.compile=false"
             )
     return accelerator
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Say in a sentence that ``torch.compile`` cannot compile: a compiler that is there may lack much.
+
+    Raises:
+        TrainingError: In place of the error of torch.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise TrainingError(
+            f"trainer.compile=true cannot compile the network ({compiler_line(error):.200}): repair the "
+            "compiler, or give trainer.compile=false"
+        ) from error
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from shortcut_policy.training.optimizers import make_optimizers
 from shortcut_policy.training.parts import prepare
 from shortcut_policy.training.precision import computes_bf16
 from shortcut_policy.training.prefetch import Prefetch
-from shortcut_policy.training.processes import any_process, make_accelerator, means, reaching_all
+from shortcut_policy.training.processes import any_process, compiling, make_accelerator, means, reaching_all
 from shortcut_policy.training.record import check_length, progress_bar, recorded, run_document
 from shortcut_policy.training.run_folder import check_output, only_training
 from shortcut_policy.training.schedules import make_schedule, phase_starts, present_rate, set_rate
@@ -275,7 +275,7 @@ class Trainer:
         draws = Draws(generator, self.accelerator.process_index, self.accelerator.num_processes)
         # Not left to accelerate, which allows one precision in a process. bf16 needs no gradient scaling.
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-        with mixed, reaching_all(self.model):
+        with mixed, compiling(), reaching_all(self.model):
             losses, metrics = self.wrapped(
                 **batch, ema=self.ema_model, draws=draws, progress=progress, teacher=self.teacher
             )

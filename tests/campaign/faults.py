@@ -152,29 +152,9 @@ def places(campaign: Campaign, scenario: Scenario) -> Iterator[dict[str, Any]]:
     reference, wanted, usual = campaign.reference(scenario)
     bytes_of_result = sum(file.stat().st_size for file in reference.rglob("*") if file.is_file())
     for share in (0.02, 0.4, 0.9):
-        work = campaign.fresh(scenario)
         size = max(4096, int(bytes_of_result * share) // 4096 * 4096)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(work)]
-        subprocess.run(mount, check=True)
-        try:
-            outcome = campaign.run(scenario)
-            record = judged(campaign, scenario, work, reference, wanted, outcome.status, True, again=False)
-            subprocess.run(["mount", "-o", "remount,size=1g", str(work)], check=True)
-            record["wrong"] += repeated(campaign, scenario, work, wanted)
-        finally:
-            subprocess.run(["umount", "-l", str(work)], check=True)
-        yield {"scenario": scenario.name, "at": 0, "hit": f"a disk of {share:.0%}", **record}
-    work = campaign.fresh(scenario)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(work)], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,ro", str(work)], check=True)
-        outcome = campaign.run(scenario)
-        record = judged(campaign, scenario, work, reference, wanted, outcome.status, True, again=False)
-        subprocess.run(["mount", "-o", "remount,rw", str(work)], check=True)
-        record["wrong"] += repeated(campaign, scenario, work, wanted)
-    finally:
-        subprocess.run(["umount", "-l", str(work)], check=True)
-    yield {"scenario": scenario.name, "at": 0, "hit": "a read-only folder", **record}
+        yield on_a_disk(campaign, scenario, f"a disk of {share:.0%}", f"size={size}", "size=1g")
+    yield on_a_disk(campaign, scenario, "a read-only folder", "ro", "rw")
     for share in (0.1, 0.5, 0.9):
         work = campaign.fresh(scenario)
         at = max(1, int(usual.operations * share))
@@ -188,6 +168,21 @@ def places(campaign: Campaign, scenario: Scenario) -> Iterator[dict[str, Any]]:
             os.rename(gone, work)
             record["wrong"] += repeated(campaign, scenario, work, wanted)
         yield {"scenario": scenario.name, "at": at, "hit": "a folder that vanishes", **record}
+
+
+def on_a_disk(campaign: Campaign, scenario: Scenario, name: str, bad: str, good: str) -> dict[str, Any]:
+    """The command on a disk that was mounted with the options ``bad``, and again after they are ``good``."""
+    reference, wanted, _ = campaign.reference(scenario)
+    work = campaign.fresh(scenario)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", bad, "tmpfs", str(work)], check=True)
+    try:
+        outcome = campaign.run(scenario)
+        record = judged(campaign, scenario, work, reference, wanted, outcome.status, True, again=False)
+        subprocess.run(["mount", "-o", f"remount,{good}", str(work)], check=True)
+        record["wrong"] += repeated(campaign, scenario, work, wanted)
+    finally:
+        subprocess.run(["umount", "-l", str(work)], check=True)
+    return {"scenario": scenario.name, "at": 0, "hit": name, **record}
 
 
 if __name__ == "__main__":

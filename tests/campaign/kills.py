@@ -1,7 +1,9 @@
 """Kills commands at random moments, gives them again, and looks at what has become of their results.
 
     python tests/campaign/kills.py place=/tmp/campaign kills=200
+    python tests/campaign/kills.py place=/tmp/campaign only=export,view each=8
 
+``kills`` are shared among all scenarios, of which ``only`` chooses some; ``each`` gives each of them as many.
 The moments are drawn from the seed: half of them anywhere in the time that a command takes, half of them at
 one of its operations on files, before it, in the middle of a write, or right after it. What has been tried is
 kept in ``<place>/kills.jsonl``, and a campaign that is given again goes on behind it.
@@ -48,6 +50,7 @@ def main() -> None:
     settings = dict(part.split("=", 1) for part in sys.argv[1:])
     place, total = Path(settings.get("place", "/tmp/campaign")), int(settings.get("kills", 200))
     seed, names = int(settings.get("seed", 0)), [name for name in settings.get("only", "").split(",") if name]
+    each = int(settings.get("each", 0))
     clean_environment()
     campaign = Campaign(place)
     results = place / settings.get("results", "kills.jsonl")
@@ -55,7 +58,7 @@ def main() -> None:
     done = [json.loads(line) for line in lines]
     everything = sum(SHARES.get(scenario.name, USUAL) for scenario in scenarios([]))
     for scenario in scenarios(names):
-        wanted = round(SHARES.get(scenario.name, USUAL) * total / everything)
+        wanted = each or round(SHARES.get(scenario.name, USUAL) * total / everything)
         mine = [one for one in done if one["scenario"] == scenario.name]
         tried, trial = sum(len(one["kills"]) for one in mine), len(mine)
         while tried < wanted:

@@ -1,10 +1,12 @@
 """Puts the parts of the campaign together: ``results/campaign/results.json``.
 
-    python tests/campaign/summary.py place=/tmp/campaign
+    python tests/campaign/summary.py place=/tmp/campaign batch=2
 
 Counts of kills and faults come from what their scripts have kept in ``place``, and go into ``kills.json`` and
-``faults.json`` beside the result; without a place those files stay as they are. The other parts write files
-of their own there: ``fuzz.json``, ``load.json``, ``versions.json``. Parts that are not there are left out.
+``faults.json`` beside the result; without a place those files stay as they are. A place is a batch there: one
+of the same name is replaced, those of other names stay, and all are added up. So a campaign of a later
+version, in a place of its own, is counted beside the earlier ones. The other parts write files of their own
+there: ``fuzz.json``, ``load.json``, ``versions.json``. Parts that are not there are left out.
 """
 
 import json
@@ -27,9 +29,10 @@ def main() -> None:
     """Write the parts of a place, and the summary of all."""
     settings = dict(part.split("=", 1) for part in sys.argv[1:])
     if "place" in settings:
-        place = Path(settings["place"])
-        put("kills", kills(records(place.glob("kills*.jsonl"))))
-        put("faults", faults(records(place.glob("faults*.jsonl")), records(place.glob("places*.jsonl"))))
+        place, batch = Path(settings["place"]), settings.get("batch", "1")
+        put("kills", batch, kills(records(place.glob("kills*.jsonl"))))
+        tried = faults(records(place.glob("faults*.jsonl")), records(place.glob("places*.jsonl")))
+        put("faults", batch, tried)
     parts = {name: read(name) for name in ("kills", "faults", "fuzz", "load", "versions")}
     summary: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
     if "versions" in summary:
@@ -74,12 +77,29 @@ def records(files: Iterable[Path]) -> list[dict[str, Any]]:
     return [json.loads(line) for file in sorted(files) for line in file.read_text("utf-8").splitlines()]
 
 
-def put(name: str, part: dict[str, Any]) -> None:
-    """Write a part, if anything was tried."""
-    if part["tried"]:
-        command = "python tests/campaign/summary.py place=PLACE"
-        about = {"command": command, "commit": commit(), "library_versions": library_versions()}
-        write_atomic(RESULTS / f"{name}.json", json.dumps({**part, **about}, indent=2) + "\n")
+def put(name: str, batch: str, part: dict[str, Any]) -> None:
+    """Write a batch of a part, if anything was tried, and the sums of all batches."""
+    if not part["tried"] and not part.get("places"):
+        return
+    command = f"python tests/campaign/summary.py place=PLACE batch={batch}"
+    about = {"command": command, "commit": commit(), "library_versions": library_versions()}
+    batches = {**(read(name) or {"batches": {}})["batches"], batch: {**part, **about}}
+    text = json.dumps({**added(batches), "batches": batches}, indent=2)
+    write_atomic(RESULTS / f"{name}.json", text + "\n")
+
+
+def added(batches: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The sums of the counts of all batches, in all and by command."""
+    totals: dict[str, Any] = defaultdict(int)
+    commands: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for batch in batches.values():
+        for key, value in batch.items():
+            if isinstance(value, int):
+                totals[key] += value
+        for command, counts in batch["commands"].items():
+            for key, value in counts.items():
+                commands[command][key] += value
+    return {**totals, "commands": commands}
 
 
 def read(name: str) -> Any:

@@ -23,7 +23,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.config import RolloutConfig
 from shortcut_policy.settings import parse
 from shortcut_policy.training.config import DataConfig, TrainerConfig, TrainingConfig, WandbConfig
-from tests.campaign import fuzz_damage, fuzz_readers, versions
+from tests.campaign import fuzz_damage, fuzz_readers, summary, versions
 from tests.campaign.fuzz_targets import TARGETS
 
 KINDS = (
@@ -126,3 +126,19 @@ def test_a_report_of_the_tests_is_read(tmp_path: Path):
     report = versions.read_report(tmp_path / "tests.xml")
     assert (report["passed"], report["failed"], report["skipped"]) == (1, 2, 1)
     assert report["failures"][0] == {"test": "tests/a.py::two", "why": "in .../a.py: no"}
+
+
+def test_batches_are_added_up_and_replaced_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(summary, "RESULTS", tmp_path)
+
+    def kept(scenario: str, kills: int, lost: list[str]) -> dict[str, Any]:
+        return {"scenario": scenario, "kills": [{"hit": "", "group": True}] * kills, "lost": lost}
+
+    summary.put("kills", "1", summary.kills([kept("train", 3, []), kept("view", 1, ["a file"])]))
+    summary.put("kills", "2", summary.kills([kept("train", 9, ["all"])]))
+    summary.put("kills", "2", summary.kills([kept("train", 2, [])]))
+    summary.put("kills", "3", summary.kills([]))
+    found = json.loads((tmp_path / "kills.json").read_text())
+    assert (found["tried"], found["lost"], found["whole_groups"]) == (6, 1, 6)
+    assert found["commands"] == {"train": {"tried": 5, "lost": 0}, "view": {"tried": 1, "lost": 1}}
+    assert list(found["batches"]) == ["1", "2"]

@@ -10,10 +10,11 @@ from pathlib import Path
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import zarr
 from omegaconf import OmegaConf
 
 from shortcut_policy.commands.view import run
-from shortcut_policy.data import EpisodeWriter, view
+from shortcut_policy.data import EpisodeWriter, ZarrSource, view
 from shortcut_policy.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "view.py"
@@ -74,6 +75,69 @@ def test_images_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(film) == LENGTHS[1]
     np.testing.assert_allclose(film[0].shape, (165, 235, 3), atol=1)
     assert "33 x 47 x 3" in capsys.readouterr().out
+
+
+def stored(path: Path, **arrays: np.ndarray) -> Path:
+    """A store of one episode as others write it, which our writer would refuse in part."""
+    group = zarr.create_group(path, zarr_format=2)
+    for key, value in arrays.items():
+        group.create_array(f"data/{key}", data=value, config={"write_empty_chunks": True})
+    group.create_array("meta/episode_ends", data=np.array([len(arrays["action"])]))
+    return path
+
+
+BRIGHTENING = np.linspace(0, 1, 12, dtype=np.float32)[:, None, None, None] * np.ones(
+    (1, 17, 28, 3), np.float32
+)
+BYTES = (255 * BRIGHTENING).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        BRIGHTENING,
+        255 * BRIGHTENING,
+        BYTES.astype(np.int64),
+        BYTES.transpose(0, 3, 1, 2).copy(),
+        BRIGHTENING[..., :1].transpose(0, 3, 1, 2).copy(),
+        np.concatenate([BYTES, np.full_like(BYTES[..., :1], 255)], axis=-1),
+        np.where(np.arange(17 * 28 * 3).reshape(1, 17, 28, 3) == 0, np.nan, BRIGHTENING),
+    ],
+    ids=["in 0..1", "in 0..255", "whole numbers", "channels first", "grey", "with transparency", "a NaN"],
+)
+def test_images_of_other_recorders_are_seen_as_training_sees_them(tmp_path: Path, images: np.ndarray) -> None:
+    show(stored(tmp_path / "demos.zarr", action=np.zeros((12, 2)), camera=images), [0])
+    film = frames(tmp_path / "demos.mp4")
+    assert film[0].shape == (154, 252, 3)  # 17 x 28 nine times as large, and even
+    assert np.abs([frame.mean() for frame in film] - BYTES.mean((1, 2, 3))).max() < 6
+
+
+def test_masks_are_seen_and_points_are_not(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((12, 16, 32, 1), bool)
+    mask[:, 4:] = True
+    points = rng.normal(size=(12, 2, 64, 3)).astype(np.float32)
+    source = ZarrSource(
+        stored(
+            tmp_path / "demos.zarr", action=mask[:, 0, 0], mask=mask, points=points, depth=1000 * abs(points)
+        )
+    )
+    seen = view.frames_of(source)
+    assert seen.keys() == {"mask"}
+    assert seen["mask"](3, 4).shape == (1, 16, 32, 3) and seen["mask"](3, 4).mean() == 255 * 12 / 16
+
+
+def test_what_has_no_range_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Keys of no numbers, such as the touch sensors of an arm that has none, and numbers that are none."""
+    force = np.ones((12, 2), np.float32)
+    force[3, 0], force[5] = np.nan, np.inf
+    arrays = {"touch": np.zeros((12, 0)), "cameras": np.zeros((12, 0, 4, 3), np.uint8), "force": force}
+    show(stored(tmp_path / "demos.zarr", action=np.zeros((12, 2)), gone=np.full(12, np.nan), **arrays), [0])
+    said = capsys.readouterr().out
+    assert "force: 3 values are NaN or Inf" in said and "gone: 12 values are NaN or Inf" in said
+    (row,) = [line for line in said.splitlines() if "│ force" in line]
+    assert [cell.strip() for cell in row.split("│")[-3:-1]] == ["1", "1"]
+    assert {p.name for p in tmp_path.iterdir()} == {"demos.zarr", "demos.png"}
 
 
 def test_numbers_alone_have_no_video(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 from shortcut_policy.recording.controls import Control, control_of
 from shortcut_policy.recording.player import PolicyPlayer
-from shortcut_policy.recording.rows import RobomimicRows
-from shortcut_policy.recording.session import FIRST_SEED, check_continues
+from shortcut_policy.recording.rows import PlainRows, RobomimicRows
+from shortcut_policy.recording.session import FIRST_SEED, Session, check_continues
+from tests.rollout.test_odd_environments import More
 
 POINTS = [[0.25 + 0.02 * step, 0.5] for step in range(12)]
 POINTER = Control("pointer", np.zeros(2), np.full(2, 512.0))
@@ -222,6 +223,17 @@ class Arm(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         return {"object": np.zeros(3, np.float32)}, {"states": np.zeros(9), "is_success": False}
 
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+def session_in(env, output, monkeypatch):
+    """What the command makes before it serves its page."""
+    monkeypatch.setattr("shortcut_policy.commands.teleop.make_env", lambda _: env)
+    task = SimpleNamespace(name="lift", horizon=4, n_obs_steps=1, n_action_steps=1)
+    settings = SimpleNamespace(output=str(output), task=task, seed=0, keep="corrections")
+    return teleop.make_session(settings, None)
+
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_robomimic_file_is_continued_with_the_same_rows_and_environment_alone(
@@ -238,16 +250,9 @@ def test_a_robomimic_file_is_continued_with_the_same_rows_and_environment_alone(
         writer.close()
     writer._lock.release()
     before = sorted(file.name for file in tmp_path.rglob("*"))
-    settings = SimpleNamespace(
-        output=str(path),
-        task=SimpleNamespace(name="lift", horizon=4, n_obs_steps=1, n_action_steps=1),
-        seed=0,
-    )
-    settings.keep = "corrections"
 
     def begin(env):
-        monkeypatch.setattr("shortcut_policy.commands.teleop.make_env", lambda _: env)
-        return teleop.make_session(settings, None)
+        return session_in(env, path, monkeypatch)
 
     slower = Arm()
     slower.args = EnvArgs("Lift", "1.5.1", {"robots": "Panda", "control_freq": 10})
@@ -264,3 +269,82 @@ def test_a_robomimic_file_is_continued_with_the_same_rows_and_environment_alone(
     _, writer = begin(env)
     assert writer.n_episodes == 1
     writer.close()
+
+
+class Odd(More):
+    """Says no rate, draws floats, observes more than numbers, and fails in its sixth step."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def render(self):
+        return [np.full((8, 12, 3), 0.5, np.float32)]
+
+    def step(self, action):
+        if self.t == 5:
+            raise RuntimeError("the block left the table")
+        return super().step(action)
+
+
+def test_an_environment_with_peculiarities_is_recorded(store):
+    env = Odd()
+    with EpisodeWriter(store) as writer:
+        session = Session(env, writer, control_of(env), PlainRows(env))
+        assert session.rate == 10
+        assert session.picture().dtype == np.uint8 and session.picture().mean() == 127
+        session.begin()
+        play(session)
+        status = session.status
+        assert (status["phase"], status["step"]) == ("over", 5)
+        assert "the environment failed (RuntimeError: the block left the table): keep" in status["note"]
+        session.finish()
+    arrays, ends = stored(store)
+    assert ends == [5] and arrays.keys() == {"agent_pos", "keypoint", "stage", "action"}
+    assert len(np.unique(arrays["agent_pos"], axis=0)) == 5 and (arrays["stage"] == 1).all()
+
+
+def test_an_episode_may_be_kept_before_its_first_step(store):
+    env = More()
+    with EpisodeWriter(store) as writer:
+        session = Session(env, writer, control_of(env), PlainRows(env))
+        session.begin()
+        session.finish()
+    assert "0 steps are too short" in session.status["note"]
+
+
+def test_what_shows_nothing_or_names_nothing_is_told_before_anybody_plays(store, monkeypatch):
+    class Blind(More):
+        def render(self):
+            return None
+
+    class Headless(More):
+        def render(self):
+            raise RuntimeError("no display")
+
+    class Unnamed(More):
+        observation_space = spaces.Box(-1, 1, (3,))
+
+    for env, sentence in (
+        (Blind(), "renders None, and the page needs pictures"),
+        (Headless(), r"cannot be drawn \(RuntimeError: no display\)"),
+        (Unnamed(), "must have a dictionary of observations"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            session_in(env, store, monkeypatch)
+    assert not store.exists()
+
+
+def test_an_environment_that_cannot_be_reset_ends_in_a_sentence(store):
+    class Once(More):
+        def reset(self, *, seed=None, options=None):
+            if seed > FIRST_SEED:
+                raise RuntimeError("no place for the block")
+            return super().reset(seed=seed)
+
+    env = Once()
+    with EpisodeWriter(store) as writer:
+        session = Session(env, writer, control_of(env), PlainRows(env))
+        session.begin()
+        play(session)
+        with pytest.raises(InputError, match=r"cannot be reset with seed=\d+ \(RuntimeError: no place for"):
+            session.finish()
+    assert stored(store)[1] == [12]

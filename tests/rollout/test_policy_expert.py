@@ -1,5 +1,6 @@
 """A policy that records demonstrations."""
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -9,7 +10,11 @@ from shortcut_policy.data import bundled
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.rollout import episode as episodes
+from shortcut_policy.rollout import policy_expert
 from shortcut_policy.rollout.policy_expert import PolicyExpert
+
+from .test_odd_environments import LENGTH, Diverges, Flat, NoOptions, Plain, Reused
 
 
 @pytest.fixture
@@ -62,3 +67,53 @@ def test_what_cannot_be_an_expert_is_refused(tiny_policy, tmp_path):
         PolicyExpert(tmp_path / "policy", steps=0)
     with pytest.raises(InputError, match="steps=3 cannot be sampled"):
         PolicyExpert(tmp_path / "policy", steps=3)
+
+
+def expert_in(kind: type[Plain], policy, tmp_path, monkeypatch) -> PolicyExpert:
+    """In an environment whose episodes all succeed in their third step."""
+
+    class Solved(kind):
+        def step(self, action):
+            obs, reward, terminated, truncated, info = super().step(action)
+            return obs, reward, terminated, truncated, {**info, "is_success": self.t == 3}
+
+    save_policy(policy, tmp_path / kind.__name__)
+    monkeypatch.setattr(policy_expert, "environment_maker", lambda policy, env: Solved)
+    return PolicyExpert(tmp_path / kind.__name__, steps=1)
+
+
+@pytest.mark.parametrize("kind", [Flat, Reused, NoOptions])
+def test_what_differs_in_form_is_recorded_as_others_are(kind, tiny_policy, tmp_path, monkeypatch):
+    wanted, found = (
+        expert_in(one, tiny_policy, tmp_path, monkeypatch).episode(np.random.default_rng(3))
+        for one in (Plain, kind)
+    )
+    assert len(found["action"]) == LENGTH and found.keys() == {"agent_pos", "keypoint", "action"}
+    assert all(np.array_equal(found[key], wanted[key]) for key in wanted)
+    assert len(np.unique(found["agent_pos"], axis=0)) == LENGTH
+
+
+def test_an_episode_in_which_the_simulator_fails_is_left_out(tiny_policy, tmp_path, monkeypatch, capsys):
+    expert = expert_in(Diverges, tiny_policy, tmp_path, monkeypatch)
+    found = [expert.episode(np.random.default_rng(seed)) for seed in range(6)]
+    said = capsys.readouterr().err.splitlines()
+    assert 0 < len(said) == sum(episode is None for episode in found) < 6
+    assert "which is left out: RuntimeError: the block left the table" in said[0]
+
+
+def test_an_episode_that_nothing_ends_is_cut(tiny_policy, tmp_path, monkeypatch, capsys):
+    class Endless(Plain):
+        max_steps = None
+
+    monkeypatch.setattr(episodes, "MOST_STEPS", 20)
+    expert = expert_in(Endless, tiny_policy, tmp_path, monkeypatch)
+    assert len(expert.episode(np.random.default_rng(0))["action"]) == 20
+    assert "was cut after 20 steps" in capsys.readouterr().err
+
+
+def test_another_environment_is_refused_before_it_plays(tiny_policy, tmp_path, monkeypatch):
+    class Bare(Plain):
+        observation_space = gymnasium.spaces.Dict(agent_pos=Plain.observation_space["agent_pos"])
+
+    with pytest.raises(InputError, match=r"keypoint \[9, 2\].*but the environment gives agent_pos \[2\]"):
+        expert_in(Bare, tiny_policy, tmp_path, monkeypatch)

@@ -13,6 +13,7 @@ from shortcut_policy import load_policy
 from shortcut_policy.commands import cli
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import fingerprint
+from shortcut_policy.locks import writer_lock
 from shortcut_policy.policy import Policy, save_policy
 from shortcut_policy.runtimes import export, parity
 from shortcut_policy.runtimes.export import write_export
@@ -199,6 +200,20 @@ def test_a_folder_with_something_else_is_left_alone(policy: Policy, tmp_path: Pa
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="holds something else"):
         write_export(policy, tmp_path)
+
+
+def test_two_exports_to_one_folder_do_not_meet_and_the_killed_leave_nothing(
+    policy: Policy, tmp_path: Path
+) -> None:
+    # One was killed in its work, and the one after it while it removed what the first had left.
+    for left in (".out.tmp", ".out.tmp.deleted"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "policy.onnx").touch()
+    with writer_lock(tmp_path / "out"), pytest.raises(InputError, match="another program is writing to"):
+        write_export(policy, tmp_path / "out")
+    assert (tmp_path / ".out.tmp" / "policy.onnx").exists()
+    write_export(policy, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.slow

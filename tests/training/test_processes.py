@@ -11,7 +11,7 @@ from shortcut_policy.checkpoint import list_checkpoints
 from shortcut_policy.commands.train import read_training, run
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.policy import Policy
-from shortcut_policy.training.processes import make_accelerator, reaching_all
+from shortcut_policy.training.processes import compiling, make_accelerator, reaching_all
 from tests.conftest import Compose
 
 
@@ -23,6 +23,29 @@ def test_compiling_without_a_compiler_is_refused_before_any_work(compose_config:
     monkeypatch.setenv("CXX", "/nowhere/g++")
     with pytest.raises(InputError, match=r"trainer.compile=true needs a C\+\+ compiler, and /nowhere/g\+\+"):
         make_accelerator(True, config)
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_is_one_sentence(tmp_path: Path, monkeypatch):
+    """As one does without the headers of Python."""
+    broken = tmp_path / "g++"
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "g++ 12.2.0" && exit\n'
+        'echo "main.cpp:2:10: fatal error: Python.h: No such file or directory" >&2\nexit 1\n'
+    )
+    broken.chmod(0o755)
+    from torch._inductor import config
+
+    settings = {"cpp.cxx": (str(broken),), "compile_threads": 1, "force_disable_caches": True}
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with (
+        config.patch(settings),
+        pytest.raises(TrainingError, match=r"cannot compile the network \(.*Python.h: No such file.*compile"),
+        compiling(),
+    ):
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
+    with pytest.raises(RuntimeError, match=r"^of another kind$"), compiling():
+        raise RuntimeError("of another kind")
 
 
 def test_a_disk_that_fills_up_leaves_the_checkpoints_before(
