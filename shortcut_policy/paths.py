@@ -42,7 +42,7 @@ def atomic_path(path: str | Path, suffix: str = ".tmp") -> Iterator[Path]:
         OSError: With the name of ``path``, if what went wrong has none.
     """
     path = Path(path)
-    with _named(path):
+    with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, handle = _own(path, suffix, _new_file)
         try:
@@ -77,7 +77,7 @@ def atomic_path_alone(path: Path) -> Iterator[Path]:
 
     safetensors writes beside the name that it is given and renames.
     """
-    with _named(path), atomic_folder(path) as folder:
+    with named(path), atomic_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
         temporary.chmod(0o666 & ~_umask())
@@ -85,7 +85,7 @@ def atomic_path_alone(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Say in an error of the system what was being written, if it has no name."""
     try:
         yield

@@ -50,6 +50,7 @@ def command(
                 if sentence is None:
                     raise
                 job = _sweep_job()
+                _end_bars()
                 if job is None:
                     print(f"error: {sentence}", file=sys.stderr)
                     # It is the last word: what is left half made, such as a renderer without OpenGL,
@@ -90,6 +91,13 @@ def command(
         return run
 
     return decorate
+
+
+def _end_bars() -> None:
+    """Let progress bars that an error has cut short end their lines: the sentence has one of its own."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 def _hydra_sentence(error: Exception) -> str:

@@ -26,6 +26,7 @@ from shortcut_policy.data.zarr_files import ENDS, LAYOUT
 from shortcut_policy.data.zarr_source import RECORDING, ZarrSource
 from shortcut_policy.errors import InputError
 from shortcut_policy.locks import writer_lock
+from shortcut_policy.paths import named
 
 #: Most bytes of a chunk before compression: a small store is a file per key, a window of images a quick read.
 CHUNK_BYTES = 2**20
@@ -78,7 +79,7 @@ class EpisodeWriter:
         self.n_episodes = self.n_steps = 0
         self._lock = writer_lock(self.path)
         try:
-            with zarr.config.set(WRITE_ALL_CHUNKS):
+            with named(self.path), zarr.config.set(WRITE_ALL_CHUNKS):
                 self._begin(zarr_format, overwrite, attributes)
         except BaseException:
             self._lock.release()
@@ -122,7 +123,8 @@ class EpisodeWriter:
             if RECORDING in self._group.attrs:
                 with self._in_place(), zarr.config.set(WRITE_ALL_CHUNKS):
                     self._drop_unfinished()
-                self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
+                with named(self.path):
+                    self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
         finally:
             self._lock.release()
 
@@ -149,7 +151,8 @@ class EpisodeWriter:
         if not self._is_there():
             raise InputError(gone)
         try:
-            yield
+            with named(self.path):
+                yield
         except (KeyError, OSError) as error:
             if self._is_there():
                 raise

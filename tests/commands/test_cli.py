@@ -64,6 +64,25 @@ def test_what_the_system_says_of_a_file_is_one_sentence(error, sentence):
         assert cli.plain_sentence(outer) == said
 
 
+def test_the_sentence_has_a_line_of_its_own_below_a_progress_bar(tmp_path):
+    (tmp_path / "task.py").write_text(
+        textwrap.dedent("""
+            from tqdm import tqdm
+            from shortcut_policy.commands.cli import command
+            from shortcut_policy.errors import InputError
+
+            def run(config):
+                for number in tqdm(range(3)):
+                    raise InputError("no more")
+
+            command("train")(run)()
+            """)
+    )
+    done = subprocess.run([sys.executable, "task.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == "error: no more"
+    assert "0/3" in done.stderr
+
+
 def test_nothing_is_said_after_the_sentence(tmp_path):
     """A renderer that was never finished fails once more when it is freed."""
     (tmp_path / "drawing.py").write_text(

@@ -1,6 +1,7 @@
 """Stores written episode by episode: what is in them, what is refused, and what is left after a crash."""
 
 import asyncio
+import errno
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,26 @@ def test_bad_episodes_leave_the_store_as_it_was(tmp_path: Path, bad: dict, messa
         assert files(tmp_path / "a.zarr") == before
         writer.add_episode(episode(1))
     check(ZarrSource(tmp_path / "a.zarr"), 2)
+
+
+def test_what_the_system_says_without_a_name_has_that_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As zarr's own error of a full disk."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with EpisodeWriter(tmp_path / "demos.zarr") as writer:
+        writer.add_episode(episode(0))
+        with monkeypatch.context() as patched, pytest.raises(OSError, match=r"demos\.zarr"):
+            patched.setattr(EpisodeWriter, "_put", full)
+            writer.add_episode(episode(1))
+        writer.add_episode(episode(1))
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=r"new\.zarr"):
+        patched.setattr(EpisodeWriter, "_open", full)
+        EpisodeWriter(tmp_path / "new.zarr")
+    assert len(ZarrSource(tmp_path / "demos.zarr").episode_ends) == 2
 
 
 def test_a_closed_writer_is_closed(tmp_path: Path) -> None:
