@@ -1,9 +1,11 @@
 """Where the files that belong to the package are, in a checkout and in an installed wheel."""
 
+import errno
 import fcntl
 import os
 import re
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -169,3 +171,24 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_film(path: Path) -> None:
+    """Make sure that an MP4 has its index, which ffmpeg writes last.
+
+    On a full disk ffmpeg ends without it, and imageio-ffmpeg 0.8.1 does not say that it has.
+
+    Raises:
+        OSError: It has none, or is cut short.
+    """
+    size, at, found = path.stat().st_size, 0, False
+    with path.open("rb") as file:
+        while at + 16 <= size:
+            file.seek(at)
+            length, kind, large = struct.unpack(">I4sQ", file.read(16))
+            length = large if length == 1 else length
+            if length < 8:
+                break
+            at, found = at + length, found or kind == b"moov"
+    if not found or at != size:
+        raise OSError(errno.EIO, "the film was not written to its end", str(path))

@@ -24,7 +24,7 @@ from shortcut_policy.data.source import EpisodeSource, Field, episode_rows, piec
 from shortcut_policy.data.zarr_recording import ORIGINS
 from shortcut_policy.data.zarr_source import ZarrSource
 from shortcut_policy.errors import InputError
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.paths import atomic_path, check_film
 from shortcut_policy.settings import is_list
 
 #: Values of a key with more elements than this per step are not drawn as curves.
@@ -181,6 +181,8 @@ def film(source: EpisodeSource, episodes: Sequence[int], frames: Frames, path: P
                 large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
                 height, width, _ = large.shape
                 video.append_data(np.pad(large, ((0, height % 2), (0, width % 2), (0, 0))))
+        video.close()
+        check_film(part)
 
 
 def store_attributes(source: EpisodeSource) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import imageio.v2 as imageio
 import numpy as np
 
 from shortcut_policy.errors import InputError, first_line
-from shortcut_policy.paths import atomic_path
+from shortcut_policy.paths import atomic_path, check_film
 
 #: Frames a second of environments that do not say.
 FPS = 10
@@ -100,10 +100,15 @@ class EpisodeRecorder(gymnasium.Wrapper):
 
     def _finish(self) -> None:
         if self._writer:
-            with _written(self._folder):
-                self._writer.close()
+            part = self._film(".part")
+            try:
+                with _written(self._folder):
+                    self._writer.close()
+                    check_film(part)
+                    os.replace(part, self._film())
+            finally:
                 self._writer = None
-                os.replace(self._film(".part"), self._film())
+                part.unlink(missing_ok=True)
         if self._poses:
             poses, last = np.stack(self._poses), rendered(self.env)
             place = self._folder / f"episode_{self._seed}.npz"
@@ -197,6 +202,8 @@ def tile_videos(paths: Sequence[Path], output: Path, columns: int = 4, border: i
             following = [next(stream, None) for stream in streams]
             running = any(frame is not None for frame in following)
             frames = [frame if new is None else new for frame, new in zip(frames, following, strict=True)]
+        writer.close()
+        check_film(part)
     for reader in readers:
         reader.close()
 

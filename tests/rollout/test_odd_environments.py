@@ -12,8 +12,10 @@ from gymnasium import spaces
 
 from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import check_film
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout import episode as episodes
+from shortcut_policy.rollout import recorder
 from shortcut_policy.rollout.episode import ActionChunkEpisode
 from shortcut_policy.rollout.evaluate import summarise
 from shortcut_policy.rollout.latency import measure_latency
@@ -208,9 +210,9 @@ def test_actions_that_are_no_box_are_refused(tiny_policy: Policy):
 
 
 def film(kind: type[Plain], folder: Path) -> list[np.ndarray]:
-    recorder = EpisodeRecorder(kind(), folder, [0], [])
-    recorder.reset(seed=0)
-    while not recorder.step(np.zeros(2, np.float32))[3]:
+    filmed = EpisodeRecorder(kind(), folder, [0], [])
+    filmed.reset(seed=0)
+    while not filmed.step(np.zeros(2, np.float32))[3]:
         pass
     return [frame for frame in imageio.get_reader(folder / "episode_0.mp4")]
 
@@ -243,6 +245,27 @@ def test_frames_are_made_fit_for_a_film(tmp_path: Path, kind: type[Plain]):
     assert len(frames) == LENGTH + 1
     assert all(frame.shape == (32, 48, 3) for frame in frames)
     assert all(abs(frame[:16, :16].mean() - 128) < 6 for frame in frames)
+
+
+def test_a_film_without_its_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As ffmpeg leaves one on a full disk, of which imageio says nothing."""
+
+    class Cut:
+        def __init__(self, path: Path, fps: float) -> None:
+            self.path, self.whole = path, open_video(path, fps)
+            self.append_data = self.whole.append_data
+
+        def close(self) -> None:
+            self.whole.close()
+            self.path.write_bytes(self.path.read_bytes()[:-100])
+
+    open_video = recorder.open_video
+    film(Odd, tmp_path / "whole")
+    check_film(tmp_path / "whole" / "episode_0.mp4")
+    monkeypatch.setattr(recorder, "open_video", Cut)
+    with pytest.raises(InputError, match=r"films and paths cannot be written.*not written to its end"):
+        film(Odd, tmp_path / "cut")
+    assert not list((tmp_path / "cut").iterdir())
 
 
 @pytest.mark.parametrize("frame", [None, [], np.zeros((32, 48)), "picture"])
