@@ -3,10 +3,14 @@
 import atexit
 import ctypes
 import ctypes.util
+import importlib.metadata
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from shortcut_policy.errors import InputError, unraisable_ignored
 
@@ -90,3 +94,24 @@ def _osmesa_is_there() -> bool:
     except OSError:
         return False
     return True
+
+
+def check_installed(package: str, missing: str) -> None:
+    """Raise `InputError` with the sentence ``missing`` unless the package of a simulator is installed."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(missing) from error
+
+
+def drawn(render: Callable[[], Any]) -> np.ndarray:
+    """The picture that a simulator draws.
+
+    Raises:
+        InputError: It cannot draw here.
+    """
+    try:
+        picture: np.ndarray = render()
+    except Exception as error:
+        raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+    return picture

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shortcut_envs.opengl import INSTALL, choose_opengl
+from shortcut_envs.opengl import check_installed, choose_opengl, drawn
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
@@ -135,11 +135,7 @@ class AlohaEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return {"state": state, **pictures}
 
     def _draw(self, camera: str, size: tuple[int, int]) -> np.ndarray:
-        try:
-            picture: np.ndarray = self._made.physics.render(*size, camera_id=camera)
-        except Exception as error:
-            raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
-        return picture.copy()
+        return drawn(lambda: self._made.physics.render(*size, camera_id=camera)).copy()
 
     def _info(self) -> dict[str, Any]:
         return {"score": self._best / _SOLVED, "is_success": self._best == _SOLVED}
@@ -147,13 +143,11 @@ class AlohaEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
 def import_aloha() -> Any:
     """The module of the environments; `InputError` where it is missing."""
-    try:
-        importlib.metadata.version("gym-aloha")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(
-            "gym-aloha is not installed, which the tasks of ALOHA need, in an environment of its own because "
-            "it takes no mujoco from 3.9 on: pip install gym-aloha"
-        ) from error
+    check_installed(
+        "gym-aloha",
+        "gym-aloha is not installed, which the tasks of ALOHA need, in an environment of its own because it "
+        "takes no mujoco from 3.9 on: pip install gym-aloha",
+    )
     choose_opengl()
     return importlib.import_module("gym_aloha.env")
 

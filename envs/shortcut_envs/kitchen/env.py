@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shortcut_envs.opengl import INSTALL, choose_opengl
+from shortcut_envs.opengl import check_installed, choose_opengl, drawn
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
@@ -112,13 +112,7 @@ class KitchenEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def render(self) -> np.ndarray | None:
         """The scene now, (render_size, render_size, 3) uint8; None without a render mode."""
-        if self.render_mode is None:
-            return None
-        try:
-            picture: np.ndarray = self.simulation.render()
-        except Exception as error:
-            raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
-        return picture
+        return None if self.render_mode is None else drawn(self.simulation.render)
 
     def close(self) -> None:
         """Free the simulator."""
@@ -140,12 +134,10 @@ def import_kitchen() -> Any:
         InputError: It is not installed, or mujoco is one of those whose comparison of a joint's kind it
             cannot read.
     """
-    try:
-        importlib.metadata.version("gymnasium-robotics")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(
-            f"gymnasium-robotics is not installed, which the task kitchen needs: {_INSTALL}"
-        ) from error
+    check_installed(
+        "gymnasium-robotics",
+        f"gymnasium-robotics is not installed, which the task kitchen needs: {_INSTALL}",
+    )
     found = importlib.metadata.version("mujoco")
     if [int(number) for number in re.findall(r"\d+", found)[:2]] >= [3, 12]:
         raise InputError(

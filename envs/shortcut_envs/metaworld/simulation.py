@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_envs.opengl import choose_opengl, close_renderer, open_renderer
+from shortcut_envs.opengl import check_installed, choose_opengl, close_renderer, open_renderer
 from shortcut_policy.errors import InputError
 
 HAND, OBJECTS, GOAL, ACTION = 4, 14, 3, 4
@@ -112,12 +112,9 @@ class Simulation:
 
 def import_metaworld() -> Any:
     """The module; `InputError` where it is missing."""
-    try:
-        importlib.metadata.version("metaworld")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(
-            "metaworld is not installed, which Meta-World's tasks need: pip install "
-            "'shortcut-policy[metaworld]'"
-        ) from error
+    check_installed(
+        "metaworld",
+        "metaworld is not installed, which Meta-World's tasks need: pip install 'shortcut-policy[metaworld]'",
+    )
     choose_opengl()
     return importlib.import_module("metaworld")

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
-from shortcut_envs.opengl import INSTALL, choose_opengl, close_renderer, closed_at_exit
+from shortcut_envs.opengl import check_installed, choose_opengl, close_renderer, closed_at_exit, drawn
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
 
@@ -111,10 +111,7 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """The scene now, (render_size, render_size, 3) uint8; None without a render mode."""
         if self.render_mode is None:
             return None
-        try:
-            picture: np.ndarray = self.simulation.render()
-        except Exception as error:
-            raise InputError(f"rendering failed ({type(error).__name__}: {error}): {INSTALL}") from error
+        picture = drawn(self.simulation.render)
         if self._renderer is None:
             self._renderer = closed_at_exit(self.simulation._renderer)
         return picture
@@ -136,12 +133,10 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
 def import_ogbench() -> Any:
     """The module; `InputError` where it is missing."""
-    try:
-        importlib.metadata.version("ogbench")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(
-            "ogbench is not installed, which OGBench's tasks need: pip install 'shortcut-policy[metaworld]'"
-        ) from error
+    check_installed(
+        "ogbench",
+        "ogbench is not installed, which OGBench's tasks need: pip install 'shortcut-policy[metaworld]'",
+    )
     choose_opengl()
     return importlib.import_module("ogbench.manipspace")
 
