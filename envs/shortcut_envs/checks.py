@@ -1,6 +1,7 @@
 """Checks of arguments that several environments and experts take."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,3 +25,20 @@ def finite_vector(name: str, value: Any, meaning: str) -> np.ndarray:
     if vector.shape != expected or not np.isfinite(vector).all():
         raise InputError(f"{name} is {value!r}; it must be {expected[0]} finite numbers: {meaning}.")
     return vector
+
+
+def checked_action(action: Any, size: int, owner: str, dtype: type = np.float64) -> np.ndarray:
+    """``action`` as (size,) finite numbers of ``dtype``; raises `InputError` that names its ``owner``."""
+    given: np.ndarray = np.asarray(action, dtype)
+    if given.shape != (size,) or not np.isfinite(given).all():
+        raise InputError(f"an action of {owner} must be {size} finite numbers, not {given}")
+    return given
+
+
+def known_options(options: Mapping[str, Any] | None, name: str | None = None) -> Mapping[str, Any]:
+    """The options of a ``reset``, which may be ``name`` alone; raises `InputError` for others."""
+    given = options or {}
+    if unknown := sorted(set(given) - {name}):
+        others = "there are none" if name is None else f"the only option is {name!r}"
+        raise InputError(f"reset option {unknown[0]!r} is unknown; {others}")
+    return given

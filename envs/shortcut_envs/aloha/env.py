@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_envs.checks import checked_action, known_options
 from shortcut_envs.opengl import check_installed, choose_opengl, drawn
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
@@ -97,8 +98,7 @@ class AlohaEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; see the class for what ``seed`` means."""
         super().reset(seed=seed)
-        if options:
-            raise InputError(f"reset option {sorted(options)[0]!r} is unknown; there are none")
+        known_options(options)
         seed = int(self.np_random.integers(2**32)) if seed is None else seed
         check_whole("seed", seed, 0, _LARGEST_SEED)
         self._steps, self._best = 0, 0
@@ -107,10 +107,7 @@ class AlohaEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Play ``action`` (14,) for 0.02 s."""
-        action = np.asarray(action, np.float64)
-        if action.shape != (ACTION,) or not np.isfinite(action).all():
-            raise InputError(f"an action of {self.task} must be {ACTION} finite numbers, not {action}")
-        _, reward, _, _, _ = self.simulation.step(action)
+        _, reward, _, _, _ = self.simulation.step(checked_action(action, ACTION, self.task))
         self._steps += 1
         self._best = max(self._best, int(reward))
         solved = self._best == _SOLVED

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_envs.checks import checked_action, known_options
 from shortcut_envs.opengl import check_installed, choose_opengl, drawn
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
@@ -91,8 +92,7 @@ class KitchenEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; see the class for what ``seed`` means."""
         super().reset(seed=seed)
-        if options:
-            raise InputError(f"reset option {sorted(options)[0]!r} is unknown; there are none")
+        known_options(options)
         seed = int(self.np_random.integers(2**32)) if seed is None else seed
         seen, _ = self.simulation.reset(seed=seed)
         self._done, self._steps = (), 0
@@ -100,9 +100,7 @@ class KitchenEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Play ``action`` (9,) for 0.08 s."""
-        action = np.asarray(action, np.float64)
-        if action.shape != (ACTION,) or not np.isfinite(action).all():
-            raise InputError(f"an action of the kitchen must be {ACTION} finite numbers, not {action}")
+        action = checked_action(action, ACTION, "the kitchen")
         seen, reward, _, _, info = self.simulation.step(np.clip(action, -1, 1))
         self._steps += 1
         # Its list of an episode's tasks is one for all episodes, and emptied by the next reset.

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_envs.checks import checked_action, known_options
 from shortcut_envs.metaworld.simulation import ACTION, GOAL, HAND, LONGEST, OBJECTS, Simulation
 from shortcut_envs.metaworld.tasks import tasks_of
 from shortcut_policy.errors import InputError
@@ -84,10 +85,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; see the class for what ``seed`` and ``options={"task": name}`` mean."""
         super().reset(seed=seed)
-        options = options or {}
-        if set(options) - {"task"}:
-            unknown = sorted(set(options) - {"task"})[0]
-            raise InputError(f"reset option {unknown!r} is unknown; the only option is 'task'")
+        options = known_options(options, "task")
         seed = int(self.np_random.integers(2**32)) if seed is None else seed
         task = options.get("task", self.tasks[seed % len(self.tasks)])
         if task not in self.tasks:
@@ -102,11 +100,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Play ``action`` (4,) for 0.0125 s."""
-        action = np.asarray(action, np.float32)
-        if action.shape != (ACTION,) or not np.isfinite(action).all():
-            raise InputError(
-                f"an action of {self.simulation.task} must be {ACTION} finite numbers, not {action}"
-            )
+        action = checked_action(action, ACTION, self.simulation.task, np.float32)
         reward, solved = self.simulation.step(np.clip(action, -1, 1))
         self._steps += 1
         if solved and self._solved_at is None:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_envs.checks import checked_action, known_options
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
 from shortcut_envs.opengl import check_installed, choose_opengl, close_renderer, closed_at_exit, drawn
 from shortcut_policy.errors import InputError
@@ -81,10 +82,7 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; see the class for what ``seed`` and ``options={"task_id": k}`` mean."""
         super().reset(seed=seed)
-        options = options or {}
-        if set(options) - {"task_id"}:
-            unknown = sorted(set(options) - {"task_id"})[0]
-            raise InputError(f"reset option {unknown!r} is unknown; the only option is 'task_id'")
+        options = known_options(options, "task_id")
         seed = int(self.np_random.integers(2**32)) if seed is None else seed
         task_id = options.get("task_id", self.task_id)
         if task_id is None:
@@ -99,9 +97,7 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Play ``action`` (5,) for one control period, 0.05 s."""
-        action = np.asarray(action, np.float64)
-        if action.shape != (ACTION,) or not np.isfinite(action).all():
-            raise InputError(f"an action of {self.scene} must be {ACTION} finite numbers, not {action}")
+        action = checked_action(action, ACTION, self.scene)
         self._state, reward, _, _, info = self.simulation.step(np.clip(action, -1, 1))
         self._steps += 1
         solved = bool(info["success"])

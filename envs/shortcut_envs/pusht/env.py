@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shortcut_envs.checks import finite_vector
+from shortcut_envs.checks import finite_vector, known_options
 from shortcut_envs.pusht.physics import (
     CONTROL_HZ,
     GOAL_POSE,
@@ -103,12 +103,7 @@ class PushTEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; see the class for what `seed` and `options={"state": ...}` mean."""
         super().reset(seed=seed)
-        unknown = set(options or {}) - {"state"}
-        if unknown:
-            raise InputError(
-                f"Push-T reset option {sorted(unknown)[0]!r} is unknown; the only option is 'state'."
-            )
-        state = (options or {}).get("state")
+        state = known_options(options, "state").get("state")
         if state is not None:
             start = finite_vector("Push-T reset option 'state'", state, "agent x, y, block x, y, angle")
             self.simulator.set_state(PushTState.at_rest(start), settle=True)

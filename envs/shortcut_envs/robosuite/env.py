@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_envs.checks import checked_action
 from shortcut_envs.robosuite.drawing import Drawing
 from shortcut_envs.robosuite.rotation_6d import from_6d
 from shortcut_envs.robosuite.setup import Actions, default_args, drop_repeated_forwards, make_env, quiet
@@ -137,7 +138,9 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Play ``action`` for one control period, 0.05 s."""
-        self._raw, reward, _, _ = self.simulation.step(self._command(np.asarray(action, np.float64)))
+        self._raw, reward, _, _ = self.simulation.step(
+            self._command(checked_action(action, self._action_size, self.args.name))
+        )
         self._steps += 1
         info = self._info()
         return self._observe(), float(reward), info["is_success"], self._steps >= self.max_steps, info
@@ -219,10 +222,6 @@ class RobosuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _command(self, action: np.ndarray) -> np.ndarray:
         """What robosuite takes, (7,) a robot."""
-        if action.shape != (self._action_size,) or not np.isfinite(action).all():
-            raise InputError(
-                f"an action of {self.args.name} must be {self._action_size} finite numbers, not {action}"
-            )
         if self.actions == "delta":
             return action
         arms = action.reshape(self._robots, ABSOLUTE_SIZE)
