@@ -15,7 +15,7 @@ from shortcut_policy.build import build, find_target
 from shortcut_policy.data import Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
-from shortcut_policy.objectives.base import Generators, check_generators, normal_noise
+from shortcut_policy.objectives.base import Generators, check_generators, normal_noise, without_gradient
 
 POLICY = "shortcut_policy.policy.Policy"
 
@@ -133,7 +133,7 @@ class Encoding:
         """The condition of these rows, (n, C), without gradient."""
         given = self.given
         part = {name: x[rows] for name, x in given.items()} if isinstance(given, Mapping) else given[rows]
-        with torch.no_grad():
+        with without_gradient():
             return self.model.encode(part)
 
 

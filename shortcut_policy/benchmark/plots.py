@@ -218,7 +218,7 @@ def _points_of_tasks(axes: Axes, ups: Mapping[str, Any], rights: Mapping[str, An
 def _steps_beside_points(axes: Axes, rows: ResultRows, y: str = "score") -> None:
     """Write each row's steps beside its point, or not at all where other points and numbers leave no room."""
     points = axes.transData.transform([(row["latency_ms_p50"], row[y]) for row in rows])
-    points *= 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    points *= 72 / axes.figure.dpi
     taken = list(points)
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(_by_name(rows))}
     for row, point in zip(rows, points, strict=True):

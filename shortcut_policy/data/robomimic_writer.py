@@ -176,8 +176,9 @@ def write_hdf5(
         episodes: Name and arrays of each demonstration.
         rest: All else: place -> value, as a `Recording` has it.
     """
-    # The file format of HDF5 1.10 and later takes half the room for arrays as short as these.
-    with atomic_path(path) as temporary, create_hdf5(temporary, libver="latest") as (file, check):
+    # The file format of HDF5 1.10 takes half the room of the usual one for arrays as short as these. "latest"
+    # would be that of HDF5 2.0 where it is installed (h5py 3.16), which an h5py beside robomimic cannot read.
+    with atomic_path(path) as temporary, create_hdf5(temporary, libver=("v110", "v110")) as (file, check):
         file.create_group("data")
         for name, arrays in episodes:
             _fill(file["data"].create_group(name), {}, arrays)

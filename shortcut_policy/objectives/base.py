@@ -7,8 +7,8 @@ Nothing here looks at the trailing shape of x: action chunks (B, T, A) and image
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -21,6 +21,22 @@ from shortcut_policy.objectives.paths import GaussianPath
 from shortcut_policy.objectives.step_map import StepMap
 
 Metrics = dict[str, Tensor]
+
+#: Whether autocast may give copies of weights that were made without gradient to a pass that is trained.
+STALE_COPIES = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11)
+
+
+@contextmanager
+def without_gradient() -> Iterator[None]:
+    """``torch.no_grad`` for the targets of an update; a decorator, too.
+
+    Up to torch 2.10, autocast keeps the copies of weights in bfloat16 that are made here. If the network is
+    the one that is trained, its forward pass gets them, and its weights no gradient.
+    """
+    with torch.no_grad():
+        yield
+    if STALE_COPIES:
+        torch.clear_autocast_cache()
 
 
 class Condition(Protocol):

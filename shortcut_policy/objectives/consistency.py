@@ -16,6 +16,7 @@ from shortcut_policy.objectives.base import (
     check_doubling_steps,
     check_power_of_two,
     normal_noise,
+    without_gradient,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, interpolate
@@ -86,7 +87,7 @@ class Consistency(Objective):
         return steps
 
 
-@torch.no_grad()
+@without_gradient()
 def consistency_target(
     net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, dt: Tensor, velocity: Tensor, cond: Tensor
 ) -> Tensor:

@@ -9,6 +9,7 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     check_first_phase,
+    without_gradient,
 )
 from shortcut_policy.objectives.consistency import Consistency
 from shortcut_policy.objectives.errors import ErrorName
@@ -50,6 +51,6 @@ class ConsistencyDistillation(Consistency):
         x_0 = context.draws.normal_like(x_1)
         t = (context.draws.uniform(len(x_1)) * self.max_steps).floor() / self.max_steps
         x_t = interpolate(x_0, x_1, t)
-        with torch.no_grad():
+        with without_gradient():
             velocity = context.teacher(x_t, t, torch.zeros_like(t), context.teacher_cond[:])
         return self.consistency_losses(net, x_t, t, 1 / self.max_steps, velocity, cond, context), {}

@@ -9,6 +9,7 @@ from shortcut_policy.objectives.base import (
     Metrics,
     Objective,
     check_step_range,
+    without_gradient,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import Straight, euler, interpolate
@@ -49,7 +50,7 @@ class LiveReflow(Objective):
         draws, rows = context.draws, len(x_1)
         x_0, t = draws.normal_like(x_1), draws.uniform(rows)
         n = draws.local(round(rows * draws.world / self.reflow_every))
-        with torch.no_grad():
+        with without_gradient():
             sampled = euler(context.ema, x_0[:n], context.ema_cond[:n], self.target_steps, d=0.0)
         end = torch.cat([sampled, x_1[n:]])
         told = torch.zeros_like(t)

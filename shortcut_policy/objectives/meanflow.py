@@ -11,6 +11,7 @@ from shortcut_policy.objectives.base import (
     LossContext,
     Metrics,
     draw_times,
+    without_gradient,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.paths import interpolate
@@ -79,7 +80,7 @@ class MeanFlow(AverageVelocity):
         metrics = {name: part.detach().mean() for name, part in parts.items() if len(part)}
         return errors * (errors.detach() + WEIGHT_OFFSET) ** -self.adaptive_power, metrics
 
-    @torch.no_grad()
+    @without_gradient()
     def mean_target(
         self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, velocity: Tensor, cond: Tensor
     ) -> Tensor:

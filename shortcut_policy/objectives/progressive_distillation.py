@@ -13,6 +13,7 @@ from shortcut_policy.objectives.base import (
     check_first_phase,
     check_power_of_two,
     teacher_phase,
+    without_gradient,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
@@ -78,7 +79,7 @@ class ProgressiveDistillation(Objective):
         return steps
 
 
-@torch.no_grad()
+@without_gradient()
 def two_steps(net: StepMap, x_t: Tensor, t: Tensor, half: float, told: float, cond: Tensor) -> Tensor:
     """Average velocity of two steps of size ``half`` from ``x_t`` (B, ...) at ``t`` (B,); no gradient.
 

@@ -10,6 +10,7 @@ from shortcut_policy.objectives.base import (
     Objective,
     check_first_phase,
     check_step_range,
+    without_gradient,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.flow_matching import FlowMatching
@@ -50,7 +51,7 @@ class Reflow(Objective):
             return self.flow.loss(net, x_1, cond, context)
         x_0 = context.draws.normal_like(x_1)
         t = context.draws.uniform(len(x_1))
-        with torch.no_grad():
+        with without_gradient():
             sampled = euler(context.teacher, x_0, context.teacher_cond[:], self.teacher_steps, d=0.0)
         velocity = net(interpolate(x_0, sampled, t), t, torch.zeros_like(t), cond)
         return self.error(velocity, sampled - x_0), {}

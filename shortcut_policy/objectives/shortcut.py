@@ -16,6 +16,7 @@ from shortcut_policy.objectives.base import (
     Objective,
     check_doubling_steps,
     check_power_of_two,
+    without_gradient,
 )
 from shortcut_policy.objectives.errors import ErrorName, row_error
 from shortcut_policy.objectives.guidance import Guidance
@@ -201,7 +202,7 @@ class Shortcut(Objective):
             losses = torch.cat([consistency, errors[n:]])
         return losses, {name: part.detach().mean() for name, part in parts.items() if len(part)}
 
-    @torch.no_grad()
+    @without_gradient()
     def bootstrap_target(self, net: StepMap, x_t: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
         """Average velocity of smaller steps, ``(s(x_t, t, d/2) + s(x', t + d/2, d/2)) / 2``; no gradient.
 

@@ -87,7 +87,7 @@ def _start_record(folder: Path, resumed: bool, wandb_config: WandbConfig, config
     known = identity.read_text() if resumed and identity.exists() else None
     settings = {**asdict(wandb_config), "name": wandb_config.name or folder.name, "id": known}
     try:
-        record = wandb.init(dir=folder, config=dict(config), resume="allow", **settings)
+        record = wandb.init(dir=str(folder), config=dict(config), resume="allow", **settings)
     except (wandb.Error, ValueError) as error:  # the latter of a setting that is not of its type
         raise InputError(
             f"Weights & Biases cannot record {folder} ({' '.join(str(error).split())}); correct the settings "
