@@ -190,8 +190,6 @@ class StepwiseControl(ABC):
         check_names(self.obs_shapes, obs)
         device = self.device
         tensors = {name: as_numbers(name, obs[name]).to(device) for name in self.obs_shapes}
-        # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.
-        tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
         for name, shape in self.obs_shapes.items():
             expected = (self.n_obs_steps, *shape)
             if tuple(tensors[name].shape[1:]) != expected:
@@ -199,8 +197,16 @@ class StepwiseControl(ABC):
                     f"observation '{name}' has shape {tuple(tensors[name].shape)}, expected (B, "
                     f"{', '.join(map(str, expected))}): batch, n_obs_steps, then one step's shape"
                 )
+        rows = {name: len(x) for name, x in tensors.items()}
+        if len(set(rows.values())) > 1 or 0 in rows.values():
+            listed = ", ".join(f"{count} ({name})" for name, count in rows.items())
+            raise InputError(
+                f"the batches of the observations have {listed} rows: give all the same, above 0"
+            )
         for name in self.cameras:
-            check_picture(name, tensors[name])
+            tensors[name] = as_pixels(name, tensors[name])
+        # NumPy's numbers are float64 by default, which layers of float32 do not take; images stay bytes.
+        tensors = {name: x if x.dtype == torch.uint8 else x.float() for name, x in tensors.items()}
         if not all(self.normalizer.is_near(name, x) for name, x in tensors.items()):
             if bad := ", ".join(name for name, x in tensors.items() if not x.isfinite().all()):
                 raise InputError(f"observation {bad} holds NaN or infinity, on which no action can rest")
@@ -218,14 +224,14 @@ class StepwiseControl(ABC):
                     "step, without axes of batch and time (`act` takes batches of histories)"
                 )
             if name in self.cameras:
-                check_picture(name, copies[name])
+                copies[name] = as_pixels(name, copies[name])
             if not copies[name].isfinite().all():
                 raise InputError(f"observation {name} holds NaN or infinity, on which no action can rest")
         return copies
 
 
 def as_numbers(name: str, value: Any) -> Tensor:
-    """An observation as a tensor; an array of the right type shares its memory.
+    """An observation as a tensor; an array of a type and order that torch has shares its memory.
 
     Raises:
         InputError: It is no array of real numbers.
@@ -238,7 +244,7 @@ def as_numbers(name: str, value: Any) -> Tensor:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """An observation that is no tensor as an array.
+    """An observation that is no tensor as an array that torch takes: a copy of it, where it does not.
 
     Raises:
         InputError: It is no array of real numbers.
@@ -249,19 +255,35 @@ def as_array(name: str, value: Any) -> np.ndarray:
         raise InputError(f"observation '{name}' is no array ({error})") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"observation '{name}' must be real numbers, not {array.dtype}: {array!r:.60}")
-    return array
+    if array.dtype.itemsize > 8 or not array.dtype.isnative:
+        small = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+        array = array.astype(small)
+    # Views that go backwards: a picture whose channels or rows were turned around with [..., ::-1].
+    return array.copy() if any(stride < 0 for stride in array.strides) else array
 
 
-def check_picture(name: str, picture: Tensor) -> None:
-    """Raise `InputError` unless a camera's observation holds pixels in 0..255; bytes always do."""
+def as_pixels(name: str, picture: Tensor) -> Tensor:
+    """A camera's observation as bytes, or as the floats in 0..255 that it holds.
+
+    Whole numbers up to 1 are a dark picture or a mask, floats up to 1 a picture that was divided by 255.
+
+    Raises:
+        InputError: It holds other numbers than pixels.
+    """
     if picture.dtype == torch.uint8 or not picture.numel():
-        return
-    low, high = picture.min().item(), picture.max().item()
-    if low < 0 or high > 255 or (picture.is_floating_point() and 0 < high <= 1):
+        return picture
+    if picture.dtype == torch.bool:  # black and white, as in data
+        return 255 * picture.to(torch.uint8)
+    is_float = picture.is_floating_point()
+    # Torch looks for the smallest of no unsigned numbers but bytes.
+    numbers = picture if is_float else picture.float()
+    low, high = numbers.min().item(), numbers.max().item()
+    if low < 0 or high > 255 or (is_float and 0 < high <= 1):
         raise InputError(
             f"observation '{name}' holds numbers from {low:.3g} to {high:.3g}, and this policy sees pixels "
             "in 0..255: give it as bytes (np.uint8), such as (255 * picture).round().astype(np.uint8)"
         )
+    return picture if is_float else picture.to(torch.uint8)
 
 
 def check_finite(actions: Tensor, obs: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from shortcut_policy.control import as_pixels
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.play import rollout
@@ -227,3 +228,46 @@ def test_a_clamp_is_part_of_a_graph_and_said_with_values_outside_it(policy: Poli
         InputError, match=r"obs_clamp=1.5 is part of the graph .* set it to None in the policy"
     ):
         policy.obs_clamp = None
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [
+        lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+        lambda x: x.astype(x.dtype.newbyteorder()),
+        lambda x: x.astype(np.longdouble),
+    ],
+    ids=["backwards", "other byte order", "long double"],
+)
+def test_arrays_that_torch_does_not_take_are_those_that_it_takes(policy: Policy, turned):
+    obs = batch_of(next(observations()), next(observations()))
+    odd = {name: turned(x) for name, x in obs.items()}
+    expected = policy.act(obs, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(policy.act(odd, generator=torch.Generator().manual_seed(0)), expected)
+    policy.reset(seed=0)
+    assert np.isfinite(policy.select_action({name: x[0, 0] for name, x in odd.items()})).all()
+
+
+def test_batches_of_different_sizes_and_of_no_row_are_one_sentence(policy: Policy):
+    obs = batch_of(next(observations()), next(observations()))
+    with pytest.raises(InputError, match=r"have 2 \(keypoint\), 1 \(agent_pos\) rows: give all the same"):
+        policy.act({**obs, "keypoint": obs["keypoint"].repeat(2, 0)})
+    with pytest.raises(InputError, match=r"have 0 \(keypoint\), 0 \(agent_pos\) rows"):
+        policy.act({name: x[:0] for name, x in obs.items()})
+
+
+DARK = np.array([[[0, 1, 1], [1, 0, 0]]], np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int8, np.int64, np.uint64])
+def test_a_dark_picture_of_whole_numbers_is_one_in_0_to_255(dtype: type):
+    for picture in (torch.from_numpy(DARK.astype(dtype)), torch.zeros(1, 2, 3, dtype=torch.int32) + 255):
+        pixels = as_pixels("cam", picture)
+        assert pixels.dtype == torch.uint8 and torch.equal(pixels.int(), picture.int())
+
+
+def test_pictures_of_true_and_false_are_black_and_white_and_other_numbers_are_refused():
+    assert torch.equal(as_pixels("cam", torch.from_numpy(DARK == 1)), torch.from_numpy(255 * DARK))
+    for wrong in (DARK / 255, DARK.astype(np.float32), -DARK.astype(np.int16), DARK.astype(np.uint16) * 256):
+        with pytest.raises(InputError, match=r"'cam' holds numbers from .* give it as bytes"):
+            as_pixels("cam", torch.from_numpy(wrong))

@@ -17,9 +17,9 @@ PIXELS = 2**17
 class Conversion:
     """Rows of a key as a field wants them, or an `InputError` that names the first row that cannot be used.
 
-    Images are bytes afterwards. Channels are moved to where the field has them; floats in 0..1 are multiplied
-    by 255. Which of the two ranges a key is in is decided from frames of all its episodes, and a frame that
-    is in the other range is refused later. What is changed is said on stderr.
+    Images are bytes afterwards. Channels are moved to where the field has them; floats in 0..1 and booleans
+    are multiplied by 255. Which of the two ranges the floats of a key are in is decided from frames of all
+    its episodes, and a frame that is in the other range is refused later. What is changed is said on stderr.
 
     Args:
         source: The episodes; a few frames are read if they are images of floats.
@@ -37,8 +37,9 @@ class Conversion:
         order = field.axes(stored)
         self._axes = None if order is None or order == tuple(range(len(stored))) else order
         self._is_float = source.dtypes[field.key].kind == "f"
+        is_bool = source.dtypes[field.key].kind == "b"
         #: Largest value of a pixel as it is stored.
-        self.top = 1 if self.is_image and self._is_float and self._in_0_to_1() else 255
+        self.top = 1 if self.is_image and (is_bool or (self._is_float and self._in_0_to_1())) else 255
 
     @property
     def changes(self) -> str:
@@ -91,6 +92,8 @@ class Conversion:
     def _bytes(self, values: np.ndarray, start: int) -> np.ndarray:
         if values.dtype == np.uint8:
             return np.ascontiguousarray(values)
+        if values.dtype == bool:
+            return 255 * values.astype(np.uint8, order="C")
         pixels = np.empty(values.shape, np.uint8)
         for part in pieces(0, len(values), int(np.prod(values.shape[1:])), PIXELS):
             rows = values[part.start : part.stop]

@@ -107,7 +107,9 @@ class ChunkActor:
         """Put ``values`` (N, ...) into ``rows`` of a batch; padding repeats the first, to stay in range."""
         batch = np.repeat(values[:1], self._batch_size, axis=0)
         batch[rows] = values
-        return torch.from_numpy(batch).to(self._policy.device, torch.float32)
+        # Bytes stay bytes: as floats, a dark picture would pass for one that was divided by 255.
+        kept = batch.astype(np.float32) if batch.dtype.kind == "f" else batch
+        return torch.from_numpy(kept).to(self._policy.device)
 
 
 def check_environment(policy: Policy, observations: spaces.Space, actions: spaces.Space) -> None:

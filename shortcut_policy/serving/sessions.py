@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from shortcut_policy.adaptive import Steps, check_steps
-from shortcut_policy.control import as_array, check_names, check_picture
+from shortcut_policy.control import as_array, as_pixels, check_names
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.protocol import REQUEST, Options
@@ -162,14 +162,14 @@ def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
                 f"{list(history)}, the last {policy.n_obs_steps} steps with the oldest first"
             )
         lengths.add(found == history)
+        if name in policy.cameras and value.dtype != np.uint8 and np.isfinite(value).all():
+            value = as_pixels(name, torch.from_numpy(value)).numpy()
         if value.dtype != np.uint8:
             if value.dtype != np.float32:
                 with np.errstate(over="ignore"):
                     value = value.astype(np.float32)
             if not np.isfinite(value).all():
                 raise InputError(f"observation '{name}' holds NaN or infinity, on which no action can rest")
-            if name in policy.cameras:
-                check_picture(name, torch.from_numpy(value))
         checked[name] = value
     if len(lengths) > 1:
         raise InputError(

@@ -45,6 +45,12 @@ def test_floats_in_0_to_1_are_scaled_though_the_first_episode_is_black(
     assert "images of key 'cam' of own: 0..1 becomes 0..255 while they are loaded" in capsys.readouterr().err
 
 
+def test_masks_of_true_and_false_are_black_and_white(capsys: pytest.CaptureFixture) -> None:
+    mask = IMAGES > 100
+    np.testing.assert_array_equal(load(mask), 255 * mask.astype(np.uint8))
+    assert "0..1 becomes 0..255 while they are loaded" in capsys.readouterr().err
+
+
 def test_dark_and_black_images_in_0_to_255_are_not_taken_for_others() -> None:
     dark = IMAGES.astype(np.float32)
     dark[:12] = 0

@@ -10,8 +10,11 @@ from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.recipes import recipe
+from shortcut_policy.rollout.play import rollout
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 from shortcut_policy.rollout.sight import Sight
+from shortcut_policy.serving.protocol import Options
+from shortcut_policy.serving.sessions import Session
 
 ACTION = Field("action", (2,), normalize="identity")
 
@@ -93,3 +96,26 @@ def test_pictures_in_other_units_are_refused(picture, numbers):
     assert np.allclose(
         made.select_action({"camera": bright}), policy().select_action({"camera": bright.astype(np.uint8)})
     )
+
+
+DARK = np.tile(np.array([0, 1], np.uint8), (24, 16))[..., None].repeat(3, axis=2)
+
+
+def test_a_dark_camera_ends_no_rollout():
+    class Night(Scene):
+        def _observe(self):
+            return {"camera": DARK}
+
+    assert [one.error for one in rollout(policy(), Night, range(2))] == ["", ""]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16])
+def test_a_server_takes_dark_pictures_of_whole_numbers(dtype):
+    asked = Session(policy(), steps=1, largest_steps=8, seed=0).ask({"camera": DARK.astype(dtype)}, Options())
+    assert asked.obs["camera"].dtype == np.uint8 and np.array_equal(asked.obs["camera"], [DARK, DARK])
+
+
+def test_a_picture_turned_around_is_taken():
+    picture = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    expected = policy().select_action({"camera": picture[..., ::-1].copy()})
+    assert np.array_equal(policy().select_action({"camera": picture[..., ::-1]}), expected)
