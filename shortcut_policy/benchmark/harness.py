@@ -48,6 +48,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import Objective
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.provenance import command_line, commit
+from shortcut_policy.rollout.episode import close_environment
 from shortcut_policy.rollout.evaluate import check, made_by, task_of
 from shortcut_policy.rollout.latency import latencies_in_turns
 from shortcut_policy.training.config import TrainingConfig
@@ -211,7 +212,7 @@ def _check_places(runs: Sequence[TrainingRun], config: BenchmarkConfig) -> None:
         if source not in tried and not is_trained(one):
             build(source)
         if env not in tried:
-            made_by(env)().close()
+            close_environment(made_by(env)())
         tried += [source, env]
 
 

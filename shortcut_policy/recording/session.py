@@ -14,7 +14,7 @@ from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.recording.controls import Control
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import INTERVENTION, Rows
-from shortcut_policy.rollout.episode import read_success
+from shortcut_policy.rollout.episode import close_environment, read_success
 from shortcut_policy.rollout.recorder import frames_a_second, rendered
 
 #: Environment seeds of recorded episodes lie from here on, far from those that policies are evaluated at.
@@ -132,7 +132,8 @@ class Session:
         action = self._control_or_policy(human, given)
         self.given = given
         try:
-            self._obs, reward, terminated, truncated, self._info = self._env.step(action)
+            # A copy: an environment may scale or clip what it is given, and what was asked for is stored.
+            self._obs, reward, terminated, truncated, self._info = self._env.step(action.copy())
             success = read_success(self._env, self._info)
         except Exception as error:  # of whatever kind: it is the simulator's
             self._status.phase = "over"
@@ -183,7 +184,7 @@ class Session:
 
     def close(self) -> None:
         """Close the environment; the writer is its owner's."""
-        self._env.close()
+        close_environment(self._env)
 
     def _reset(self) -> None:
         try:

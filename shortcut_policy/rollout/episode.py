@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.rollout.motion import Motion
 
 #: Steps after which an episode is cut whose environment names no end: a minute at 50 steps a second.
@@ -102,6 +102,16 @@ def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
             "or false"
         )
     return bool(value.item())
+
+
+def close_environment(env: gymnasium.Env) -> None:
+    """Close an environment; one that fails at that, as drawing contexts do, costs nobody what was played."""
+    try:
+        env.close()
+    except Exception as error:  # of whatever kind: it is the simulator's
+        print(
+            f"{env.unwrapped} failed to close: {type(error).__name__}: {first_line(error)}", file=sys.stderr
+        )
 
 
 class CutAfter:
@@ -207,6 +217,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         super().__init__(FrameStackObservation(Observed(env, names), n_obs_steps))
         self.action_space = batch_space(env.action_space, n_action_steps)
         self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
+        self._end_recording = getattr(env, "end_recording", None)
         #: Length of the longest episode, None if the environment does not say.
         self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
         self._cut = CutAfter(env)
@@ -242,6 +253,10 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             self._play(single)
         return self._observation, self._total_reward - before, False, False, self._latched()
 
+    def close(self) -> None:
+        """See `close_environment`."""
+        close_environment(self.env)
+
     def _draw(self, looked_at: bool) -> None:
         """Spare an environment that says whether it ``draws`` the pictures that no policy looks at."""
         if hasattr(self.env.unwrapped, "draws"):
@@ -263,12 +278,21 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._score, self._success = max(self._score, score), self._success or success
         self._success_now = int(bool(info["success_now"])) if "success_now" in info else UNSAID
         self._length += 1
-        self._finished = bool(terminated or truncated) or self._cut(self._length)
+        self._finished = bool(terminated or truncated)
+        if not self._finished and self._cut(self._length):
+            self._finished = True
+            self._recorded(failed=False)
+
+    def _recorded(self, failed: bool) -> None:
+        """Tell what films the episode, if something does, that it is over."""
+        if self._end_recording is not None:
+            self._end_recording(failed)
 
     def _fail(self, error: Exception) -> None:
         self._finished, self._success = True, False
         self._success_now = min(self._success_now, 0)
         self._error = f"{type(error).__name__}: {error}"
+        self._recorded(failed=True)
 
     def _latched(self) -> dict[str, Any]:
         return {

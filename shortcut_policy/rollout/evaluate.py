@@ -23,7 +23,7 @@ from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.delays import Execution
-from shortcut_policy.rollout.episode import EpisodeResult
+from shortcut_policy.rollout.episode import EpisodeResult, close_environment
 from shortcut_policy.rollout.latency import Latency, measure_latency, summarise_calls
 from shortcut_policy.rollout.motion import mean_motion
 from shortcut_policy.rollout.path_figure import plot_paths
@@ -324,7 +324,7 @@ def _has_paths(policy: Policy, protocol: EvaluationProtocol) -> bool:
     """Whether the task is one of the plane, whose paths can be drawn over a picture."""
     env = environment_maker(policy, protocol.env)()
     has_paths = bool(env.metadata.get("paths"))
-    env.close()
+    close_environment(env)
     return has_paths
 
 

@@ -45,6 +45,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         self._folder, self._video_seeds, self._path_seeds = folder, video_seeds, path_seeds
         self._writer: Any = None
         self._size: tuple[int, int] | None = None
+        self._poses: list[np.ndarray] = []
 
     def filming(self) -> bool:
         """Whether every step of this episode is shown."""
@@ -77,6 +78,14 @@ class EpisodeRecorder(gymnasium.Wrapper):
             self._finish()
         return obs, reward, terminated, truncated, info
 
+    def end_recording(self, failed: bool) -> None:
+        """Complete the files of an episode that is over without the environment's word: cut, or failed.
+
+        Args:
+            failed: The environment raised something, and is not asked to draw any more.
+        """
+        self._finish(self._first if failed and self._poses else None)
+
     def close(self) -> None:
         """Drop a film that was cut short."""
         if self._writer:
@@ -98,7 +107,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         self._size = self._size or frame.shape[:2]
         return _fitted(frame, self._size)
 
-    def _finish(self) -> None:
+    def _finish(self, last: np.ndarray | None = None) -> None:
         if self._writer:
             part = self._film(".part")
             try:
@@ -110,7 +119,8 @@ class EpisodeRecorder(gymnasium.Wrapper):
                 self._writer = None
                 part.unlink(missing_ok=True)
         if self._poses:
-            poses, last = np.stack(self._poses), rendered(self.env)
+            poses, last = np.stack(self._poses), rendered(self.env) if last is None else last
+            self._poses = []
             place = self._folder / f"episode_{self._seed}.npz"
             with _written(self._folder), atomic_path(place) as path, path.open("wb") as file:
                 np.savez_compressed(file, agent=poses[:, 0], block=poses[:, 1], first=self._first, last=last)

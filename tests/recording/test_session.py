@@ -302,6 +302,21 @@ def test_an_environment_with_peculiarities_is_recorded(store):
     assert len(np.unique(arrays["agent_pos"], axis=0)) == 5 and (arrays["stage"] == 1).all()
 
 
+def test_what_is_stored_is_the_action_before_the_environment_changed_it(store):
+    class Scales(More):
+        def step(self, action):
+            action *= 0.5
+            return super().step(action)
+
+    env = Scales()
+    with EpisodeWriter(store) as writer:
+        session = Session(env, writer, control_of(env), PlainRows(env))
+        session.begin()
+        play(session)
+        session.finish()
+    np.testing.assert_allclose(stored(store)[0]["action"], 512 * np.array(POINTS), rtol=1e-6)
+
+
 def test_an_episode_may_be_kept_before_its_first_step(store):
     env = More()
     with EpisodeWriter(store) as writer:

@@ -171,6 +171,16 @@ def test_what_fails_at_once_is_told_before_the_rollout(tiny_policy: Policy):
         try_environment(tiny_policy, Broken, steps=1)
 
 
+def test_an_environment_that_fails_to_close_costs_no_results(tiny_policy: Policy, capsys):
+    class Leaks(Plain):
+        def close(self):
+            raise AttributeError("'NoneType' object has no attribute 'eglDestroyContext'")
+
+    try_environment(tiny_policy, Leaks, steps=1)
+    assert rollout(tiny_policy, Leaks, range(2), seed=1) == rollout(tiny_policy, Plain, range(2), seed=1)
+    assert "failed to close: AttributeError: 'NoneType' object has no attribute" in capsys.readouterr().err
+
+
 def test_an_episode_without_end_is_cut(tiny_policy: Policy, monkeypatch, capsys):
     class Endless(Plain):
         max_steps = None
@@ -182,6 +192,33 @@ def test_an_episode_without_end_is_cut(tiny_policy: Policy, monkeypatch, capsys)
     limited = gymnasium.wrappers.TimeLimit(Endless(), 30)
     limited.unwrapped.spec = gymnasium.envs.registration.EnvSpec("Endless-v0", max_episode_steps=30)
     assert [one.length for one in rollout(tiny_policy, lambda: limited, [0])] == [30]
+
+
+@pytest.mark.parametrize("ends", ["fails", "is cut"])
+def test_a_film_of_an_episode_that_does_not_end_by_itself_is_whole(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+):
+    class First(Plain):
+        max_steps = None
+
+        def step(self, action):
+            if ends == "fails" and self.seed == 0 and self.t == 5:
+                raise RuntimeError("diverged")
+            obs, reward, terminated, _, info = super().step(action)
+            return obs, reward, terminated, self.seed > 0 and self.t >= LENGTH, info
+
+        def render(self):
+            return np.full((32, 48, 3), 128, np.uint8)
+
+    monkeypatch.setattr(episodes, "MOST_STEPS", 20)
+    # One environment for all of them: the next episode must not get into the film of the one before.
+    found = rollout(tiny_policy, lambda: EpisodeRecorder(First(), tmp_path, [0, 2], []), range(3), num_envs=1)
+    lengths = [5 if ends == "fails" else 20, LENGTH, LENGTH]
+    assert [one.length for one in found] == lengths
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_0.mp4", "episode_2.mp4"]
+    for seed in (0, 2):
+        frames = [frame for frame in imageio.get_reader(tmp_path / f"episode_{seed}.mp4")]
+        assert len(frames) == lengths[seed] + 1
 
 
 @pytest.mark.parametrize("success", [None, "yes", np.array([True, False]), float("nan")])
