@@ -17,7 +17,7 @@ from shortcut_policy.data.recording import Recording, one_sentence
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.robomimic_recording import read_robomimic, write_robomimic
 from shortcut_policy.data.source import expand, file_stamps
-from shortcut_policy.data.zarr_recording import read_zarr, write_zarr
+from shortcut_policy.data.zarr_recording import lost_in_zarr, read_zarr, write_zarr
 from shortcut_policy.data.zarr_source import AbsentChunks
 from shortcut_policy.errors import InputError, reading
 from shortcut_policy.paths import write_atomic
@@ -144,6 +144,8 @@ def _read(path: Path, options: ConvertOptions) -> Recording:
 
 def _lost(recording: Recording, to: str, options: ConvertOptions) -> list[str]:
     lost = list(recording.unheld)
+    if to == "zarr":
+        lost += lost_in_zarr(recording)
     if to == "minari":
         lost += lost_in_minari(recording)
     if to == "lerobot":

@@ -134,10 +134,12 @@ def lost_in_lerobot(recording: Recording, settings: LeRobotSettings) -> list[str
     names = [feature.name for feature in features]
     twice = sorted({name for name in names if names.count(name) > 1})
     deep = [f.path for f in features if f.kind == "numbers" and len(f.shape) > MOST_AXES]
+    empty = [f.path for f in features if 0 in f.shape]
     return [
         *foreign(recording, FORMAT),
         *(f"two arrays with the name {name}" for name in twice),
         *(f"array {path}, which has more than {MOST_AXES} axes a step" for path in deep),
+        *(f"array {path}, which has no numbers" for path in empty),
     ]
 
 
@@ -147,7 +149,8 @@ def write_lerobot(recording: Recording, output: Path, settings: LeRobotSettings)
     Raises:
         InputError: The rate is not known, or images do not fit a video.
     """
-    features = [f for f in _features(recording, settings) if len(f.shape) <= MOST_AXES or f.kind != "numbers"]
+    features = [f for f in _features(recording, settings) if 0 not in f.shape]
+    features = [f for f in features if len(f.shape) <= MOST_AXES or f.kind != "numbers"]
     features = list({f.name: f for f in reversed(features)}.values())[::-1]
     told = _told(recording, settings)
     for feature in features:

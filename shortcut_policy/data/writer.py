@@ -261,7 +261,7 @@ class EpisodeWriter:
         self._group.create_array(
             name,
             shape=(0, *shape),
-            chunks=(rows, *shape),
+            chunks=(rows, *(max(1, n) for n in shape)),  # zarr divides by them
             dtype=dtype,
             compressors=[zstd[self._group.metadata.zarr_format - 2]],
             fill_value=0,

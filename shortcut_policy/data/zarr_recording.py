@@ -67,6 +67,13 @@ def read_zarr(
     )
 
 
+def lost_in_zarr(recording: Recording) -> list[str]:
+    """What a store cannot hold, in words: all but one of the arrays that would get one key (a.b and a/b)."""
+    names = {recording.keys[path]: path for path in recording.columns}
+    lost = [path for path in recording.columns if path not in names.values()]
+    return [f"array {path}, which {recording.keys[path]} would be the key of, as of another" for path in lost]
+
+
 def write_zarr(recording: Recording, output: Path) -> None:
     """Write a store; what is no row of a step goes into attributes and folders of the format that it is "
     "of."""
@@ -138,7 +145,11 @@ def _own(source: ZarrSource, numeric: list[str]) -> tuple[dict[str, Any], list[s
     for name in [*arrays, *(f"{source.prefix}{key}" for key in source.keys if key not in numeric)]:
         if foreign and name.startswith(foreign):
             continue
-        array = source.read_whole(name)
+        try:
+            array = source.read_whole(name)
+        except InputError as error:  # it is no step's, and nothing else depends on it
+            unheld.append(f"array {name}: {error}")
+            continue
         if array.dtype.kind not in "biufcSU":
             unheld.append(f"array {name} of type {array.dtype}")
         else:

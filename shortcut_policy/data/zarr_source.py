@@ -119,6 +119,8 @@ class ZarrSource:
         array = self._array(name)
         if not array.ndim:
             return np.asarray(array[()])
+        if not array.size:
+            return np.empty(array.shape, array.dtype)
         check_chunk_files(self.path, array, array.shape[0], self.fills_absent_chunks)
         try:
             return np.asarray(array[:])
@@ -292,6 +294,8 @@ class ZarrSource:
 
     def _read(self, name: str, start: int, stop: int, rows: int) -> np.ndarray:
         array = self._array(name)
+        if not array.size:  # of steps that hold nothing; chunks of no size may stand for them
+            return np.empty((max(0, stop - start), *array.shape[1:]), array.dtype)
         if name not in self._complete:
             fills = self.fills_absent_chunks and name != self.ends_name
             with reading(

@@ -113,6 +113,50 @@ def test_an_array_that_cannot_be_read_is_listed(tmp_path, options, place) -> Non
     assert "codec of_somebody" in (tmp_path / "a.hdf5.lost.txt").read_text()
 
 
+def test_an_array_of_no_steps_whose_chunks_are_damaged_is_listed(tmp_path, options) -> None:
+    store = write(tmp_path / "a.zarr", "data/", "meta/episode_ends")
+    (store / "data/weights/0.0").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"cannot hold all of .*: array data/weights: .*0\.0.*lossy=true"):
+        convert(store, tmp_path / "a.hdf5", options)
+    lossy = ConvertOptions(env_args=options.env_args, lossy=True)
+    again = in_zarr(convert(convert(store, tmp_path / "a.hdf5", lossy), tmp_path / "again.zarr"))
+    assert "data/weights" not in again and "data/scale" in again
+    assert "array data/weights: " in (tmp_path / "a.hdf5.lost.txt").read_text()
+
+
+def test_arrays_that_would_get_one_key_do_not_replace_each_other(tmp_path) -> None:
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for number, length in enumerate(LENGTHS):
+            demo = file.create_group(f"data/demo_{number}")
+            demo.attrs["num_samples"] = length
+            demo["actions"] = np.full((length, 3), 0.5)
+            demo["obs/hand"] = np.ones((length, 3))
+            demo["next_obs/hand"], demo["next_obs.hand"] = np.zeros((length, 2)), np.ones((length, 3))
+    with pytest.raises(InputError, match=r"array next_obs.hand, which next_obs\.hand would be the key of"):
+        convert(path, tmp_path / "a.zarr")
+    source = ZarrSource(convert(path, tmp_path / "a.zarr", ConvertOptions(lossy=True)))
+    assert source.shapes["next_obs.hand"] in ((2,), (3,))
+
+
+def test_arrays_of_no_numbers_are_kept_or_listed(tmp_path, options) -> None:
+    """As robosuite's observation of objects is where there is none."""
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        for length in LENGTHS:
+            episode = {"action": np.ones((length, 2)), "object": np.empty((length, 0), np.float32)}
+            writer.add_episode(episode | {"hand": np.ones((length, 3))})
+    assert ZarrSource(tmp_path / "a.zarr").read("object", 2, 5).shape == (3, 0)
+    for name in ("a.hdf5", "a.minari"):
+        again = convert(convert(tmp_path / "a.zarr", tmp_path / name, options), tmp_path / f"{name}.zarr")
+        assert same(in_zarr(again), in_zarr(tmp_path / "a.zarr"))
+    with pytest.raises(InputError, match="array obs/object, which has no numbers; choose another format"):
+        convert(tmp_path / "a.zarr", tmp_path / "a.lerobot", options)
+    lossy = ConvertOptions(lossy=True, lerobot=options.lerobot)
+    convert(tmp_path / "a.zarr", tmp_path / "a.lerobot", lossy)
+    found = json.loads((tmp_path / "a.lerobot/meta/info.json").read_text())["features"]
+    assert "observation.hand" in found and "observation.object" not in found
+
+
 def test_chunks_that_zarr_left_out_are_converted_where_the_store_says_so(tmp_path, options) -> None:
     store = write(tmp_path / "a.zarr", "data/", "meta/episode_ends")
     group = zarr.open_group(store)
