@@ -6,7 +6,7 @@ Nothing here knows what infers: a policy (`policy_planner.PolicyPlanner`), an ex
 import math
 import time as wall
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -87,6 +87,7 @@ class ChunkExecutor:
             last action; ``hold`` the last action at once; ``stop`` with a `DeadlineError`.
         lead: Steps from asking for a chunk to the chunk, by which it is asked for earlier; the most that one
             of the last chunks took if None.
+        names: Of the observations that the planner looks at; others may be of any kind. All of them if None.
         clock: Seconds; it measures how long the first chunk is waited for.
 
     Attributes:
@@ -113,6 +114,7 @@ class ChunkExecutor:
         background: Background = "thread",
         on_miss: Literal["continue", "hold", "stop"] = "continue",
         lead: int | None = None,
+        names: Collection[str] | None = None,
         clock: Callable[[], float] = wall.monotonic,
     ) -> None:
         check_number("rate_hz", rate_hz, lambda rate: rate > 0, "above 0, control steps in a second")
@@ -136,7 +138,7 @@ class ChunkExecutor:
             raise InputError(
                 "executor=prefix needs a planner that takes a prefix: give prefix_steps, its most actions"
             )
-        self._lead, self._clock = lead, clock
+        self._lead, self._names, self._clock = lead, names, clock
         self._pool: Pool | None = None
         self.reset()
 
@@ -174,13 +176,17 @@ class ChunkExecutor:
         """Add an observation.
 
         Args:
-            obs: name -> (*shape), of one step. It is copied.
+            obs: name -> (*shape), of one step. What the planner looks at is copied.
             time: In seconds, when it was made; later than that of the one before.
 
         Raises:
-            InputError: The time does not go on, or names or shapes are not those of the observation before.
+            InputError: The time does not go on, something is missing, or names or shapes are not those of the
+                observation before.
         """
-        copies = {name: np.array(value) for name, value in obs.items()}
+        names = obs if self._names is None else self._names
+        if missing := sorted(set(names) - set(obs)):
+            raise InputError(f"an observation has {', '.join(sorted(obs))}, and lacks {', '.join(missing)}")
+        copies = {name: np.array(obs[name]) for name in names}
         if self._history:
             before, known = self._history[-1]
             if not time > before:

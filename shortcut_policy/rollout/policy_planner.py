@@ -66,5 +66,6 @@ def executor_of(
         options: Of `ChunkExecutor`: ``joining``, ``background``, ``on_miss`` and so on.
     """
     planner = PolicyPlanner(policy, steps, seed)
-    sizes = {"prefix_steps": policy.prefix.steps, "n_action_steps": policy.n_action_steps}
-    return ChunkExecutor(planner, rate_hz, policy.n_obs_steps, **{**sizes, **options})
+    known: dict[str, Any] = {"prefix_steps": policy.prefix.steps, "n_action_steps": policy.n_action_steps}
+    known["names"] = tuple(policy.obs_shapes)
+    return ChunkExecutor(planner, rate_hz, policy.n_obs_steps, **{**known, **options})

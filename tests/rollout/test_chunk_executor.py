@@ -237,6 +237,16 @@ def test_a_robot_may_use_its_arrays_again():
         assert executor.action(0.0) == 5
 
 
+def test_what_the_policy_does_not_look_at_may_be_of_any_kind(tiny_policy: Policy):
+    steps = observations()
+    with executor_of(tiny_policy, 10, background="none") as executor:
+        for step, more in enumerate(([[1], [2, 3]], "push", None)):
+            executor.observe({**next(steps), "seen": more, str(step): step}, step / 10)
+            assert np.isfinite(executor.action(step / 10)).all()
+        with pytest.raises(InputError, match="has agent_pos, and lacks keypoint"):
+            executor.observe({"agent_pos": np.zeros(2)}, 1.0)
+
+
 def test_what_inference_raises_reaches_the_loop_which_may_go_on(later: Later):
     planner = Counting()
     executor = make(planner).start()
