@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortcut_policy.control import as_pixels
 from shortcut_policy.data import Field, Normalizer
 from shortcut_policy.data.normalizer import RunningStatistics
 from shortcut_policy.encoders.image import CHANNELS
@@ -25,6 +26,8 @@ PUSHT = {"keypoint": ((9, 2), ENVIRONMENT), "agent_pos": ((2,), STATE)}
 CROP = 7 / 8
 #: A crop's sides are multiples of it, the stride of our smallest network.
 CROP_STEP = 4
+#: How far a picture in 0..1 may lie outside, which resizing makes of it.
+BEYOND = 0.1
 
 
 def our_names(keys: Collection[str]) -> dict[str, str]:
@@ -185,7 +188,7 @@ def observations(
         n_obs_steps: Observed steps.
 
     Raises:
-        InputError: Something is missing, or of another size.
+        InputError: Something is missing, of another size, or a picture in other units.
     """
     check_keys(batch, names)
     found = {}
@@ -201,7 +204,7 @@ def observations(
             )
         value = value.reshape(len(value), n_obs_steps, *wanted)
         if camera:
-            value = _bytes(value) if wanted == shape else _bytes(value).movedim(-3, -1)
+            value = _bytes(key, value) if wanted == shape else _bytes(key, value).movedim(-3, -1)
         found[name] = value
     return found
 
@@ -243,10 +246,16 @@ def _numbers(value: Any) -> np.ndarray:
     return np.asarray(value.cpu() if isinstance(value, Tensor) else value, np.float64)
 
 
-def _bytes(pictures: Tensor) -> Tensor:
-    """Pictures in 0..1 as bytes; bytes stay as they are."""
-    if pictures.dtype == torch.uint8:
-        return pictures
+def _bytes(key: str, pictures: Tensor) -> Tensor:
+    """Pictures in 0..1 as bytes; bytes, and other whole numbers in 0..255, stay as they are."""
+    if not pictures.is_floating_point():
+        return as_pixels(key, pictures)
+    low, high = (float(end) for end in pictures.aminmax())
+    if not (low >= -BEYOND and high <= 1 + BEYOND):  # NaN too
+        raise InputError(
+            f"{key} holds numbers from {low:.3g} to {high:.3g}, and LeRobot's pictures are floats in 0..1, "
+            "or bytes: divide those in 0..255 by 255"
+        )
     return (pictures * 255).round().clamp(0, 255).to(torch.uint8)
 
 

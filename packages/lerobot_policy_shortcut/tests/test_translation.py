@@ -94,6 +94,29 @@ def test_batches_are_told_in_our_words():
         translation.observations(batch, NAMES, shapes, {"images_top"}, n_obs_steps=3)
 
 
+@pytest.mark.parametrize("wrong", [200.0, -1.0, torch.nan])
+def test_pictures_in_other_units_are_refused(wrong):
+    names, pictures = {"observation.images.top": "images_top"}, torch.full((2, 3, 4, 5), 0.5)
+    pictures[1, 0, 2, 2] = wrong
+    with pytest.raises(
+        InputError, match=r"images.top holds numbers from .*, and LeRobot's pictures are floats"
+    ):
+        translation.observations(
+            {"observation.images.top": pictures},
+            names,
+            {"images_top": (4, 5, 3)},
+            {"images_top"},
+            n_obs_steps=1,
+        )
+
+
+def test_pictures_of_other_whole_numbers_keep_their_pixels():
+    names, pixels = {"observation.images.top": "images_top"}, torch.arange(120).reshape(2, 3, 4, 5)
+    given = {"observation.images.top": pixels}
+    found = translation.observations(given, names, {"images_top": (3, 4, 5)}, {"images_top"}, n_obs_steps=1)
+    assert torch.equal(found["images_top"][:, 0], pixels.to(torch.uint8))
+
+
 @pytest.mark.parametrize("shape", [(4, 5, 3), (3, 4, 5)])
 @pytest.mark.parametrize("kind", ["0..1", "bytes"])
 def test_pictures_keep_their_pixels_wherever_the_policy_has_its_channels(shape, kind):
