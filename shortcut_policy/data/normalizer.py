@@ -67,6 +67,8 @@ class Normalizer(Float32Buffers):
         self._known_finite = False
         self._far = {name: FAR[field.normalize] for name, field in fields.items() if field.normalize in FAR}
         self._noise = {name: field.min_range for name, field in fields.items()}
+        #: Elements of which no range is known.
+        self._unscaled = {name: list(field.unscaled) for name, field in fields.items()}
         self._said: set[tuple[str, int]] = set()
         self._bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for name, field in fields.items():
@@ -105,8 +107,9 @@ class Normalizer(Float32Buffers):
     def is_near(self, name: str, x: Tensor) -> bool:
         """Whether all of x (..., *shape), in environment units, is finite and about where the data were.
 
-        See `FAR`, and `MOVED` of an element that was constant. An element of which `say_far` has spoken is
-        near whatever its value: it is not looked for again.
+        See `FAR`, and `MOVED` of an element that was constant. An element that is ``unscaled`` is near
+        whatever its value, as nothing says where the data were, and so is one of which `say_far` has spoken:
+        it is not looked for again.
         """
         if name not in self._far:
             return not x.is_floating_point() or bool(x.isfinite().all())
@@ -123,6 +126,8 @@ class Normalizer(Float32Buffers):
         known = torch.zeros(scale.numel(), dtype=torch.bool)
         known[[element for of, element in self._said if of == name]] = True
         known, most = known.to(scale.device).reshape(scale.shape), torch.finfo(scale.dtype).max
+        if self._unscaled[name]:
+            known[..., self._unscaled[name]] = True
         return (offset - reach).masked_fill(known, -most), (offset + reach).masked_fill(known, most)
 
     def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:

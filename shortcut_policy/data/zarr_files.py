@@ -15,6 +15,8 @@ from shortcut_policy.errors import InputError, first_line
 
 #: Where episodes end.
 ENDS = "meta/episode_ends"
+#: What every zip begins with; the list of what is in it stands at its end.
+ZIP = b"PK\x03\x04"
 LAYOUT = "a demonstration store is a zarr group with data/<key> arrays and meta/episode_ends"
 #: Files of metadata of format 2 and 3.
 ARRAY_2, GROUP_2, NODE_3 = ".zarray", ".zgroup", "zarr.json"
@@ -41,6 +43,10 @@ def open_store(path: str) -> zarr.Group:
         raise InputError(
             f"{path} does not exist; give the path of a zarr directory or .zip of demonstrations"
         )
+    with open(path, "rb") as file:
+        begins = file.read(len(ZIP))
+    if begins == ZIP:
+        raise InputError(f"{path} is a zip without its end: it was cut short; copy or download it again")
     raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")
 
 

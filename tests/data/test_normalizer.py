@@ -188,6 +188,16 @@ def test_what_is_not_scaled_by_data_is_always_near(normalize: str) -> None:
     assert fit(ROWS, normalize).is_near("x", torch.full((1, 3), 1e6))
 
 
+def test_elements_that_are_not_scaled_are_near_whatever_their_value(capsys) -> None:
+    statistics = RunningStatistics()
+    statistics.update(ROWS)
+    normalizer = Normalizer({"x": Field("x", (3,), unscaled=(1,))}, {"x": statistics})
+    assert normalizer.is_near("x", torch.from_numpy(ROWS))
+    normalizer.say_far({"x": torch.tensor([5.0, 1e6, 0.02])})
+    assert not capsys.readouterr().err
+    assert not normalizer.is_near("x", torch.tensor([5.0, torch.nan, 0.02]))
+
+
 def test_what_is_near_follows_the_numbers_that_are_loaded(capsys) -> None:
     normalizer, x = fit(ROWS), torch.from_numpy(ROWS)
     assert normalizer.is_near("x", x) and not normalizer.is_near("x", 1000 + x)

@@ -420,6 +420,12 @@ def test_human_pusht_data_loads() -> None:
     assert source.shapes["keypoint"] == (9, 2)
 
 
+def test_a_zip_that_was_cut_short_is_told_from_other_files(tmp_path: Path) -> None:
+    path = as_zip(write(tmp_path / "a.zarr"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(path, "a zip without its end: it was cut short; copy or download it again")
+
+
 def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     path = as_zip(write(tmp_path / "a.zarr"))
     with zipfile.ZipFile(path, "a") as archive:
