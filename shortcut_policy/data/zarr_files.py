@@ -43,8 +43,8 @@ def open_store(path: str) -> zarr.Group:
         raise InputError(
             f"{path} does not exist; give the path of a zarr directory or .zip of demonstrations"
         )
-    with open(path, "rb") as file:
-        begins = file.read(len(ZIP))
+    with open(path, "rb") as opened:
+        begins = opened.read(len(ZIP))
     if begins == ZIP:
         raise InputError(f"{path} is a zip without its end: it was cut short; copy or download it again")
     raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")

@@ -150,7 +150,9 @@ def test_a_file_is_no_run_folder(compose_config: Compose, tmp_path: Path):
             run(compose_config(f"output={output}"))
 
 
-@pytest.mark.parametrize(("setting", "reason"), [("mode=online", "(API |api_)key"), ("name=2024", "valid string")])
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("mode=online", "(API |api_)key"), ("name=2024", "valid string")]
+)
 def test_what_weights_and_biases_refuses_is_told_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, reason: str
 ):
