@@ -18,7 +18,7 @@ from shortcut_policy.data.conversion import Conversion, say_changes
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, SourceOfFrames, frame_file
 from shortcut_policy.data.memory import Kind, kind_of, local_processes, needed_bytes, trim_memory
-from shortcut_policy.data.normalizer import Normalizer, RunningStatistics, nearly_constant
+from shortcut_policy.data.normalizer import Normalizer, RunningStatistics, say_nearly_constant
 from shortcut_policy.data.source import (
     EpisodeSource,
     Field,
@@ -165,8 +165,9 @@ class DemonstrationDataset(data.Dataset[Batch]):
         for field in self.fields.values():
             field.check(source)
         tasks = None if per_task is None else tasks_of_episodes(source, per_task)
+        long_enough = np.diff(source.episode_ends, prepend=0) >= (1 if pad_short_episodes else self._fewest)
         self.train_episodes, self.val_episodes = split_episodes(
-            len(source.episode_ends), numbers.val_fraction, numbers.max_train_episodes, numbers.seed, tasks
+            long_enough, numbers.val_fraction, numbers.max_train_episodes, numbers.seed, tasks
         )
         marked = None if only is None else marked_rows(source, only)
         self.train = self._windows(self.train_episodes, marked)
@@ -242,7 +243,9 @@ class DemonstrationDataset(data.Dataset[Batch]):
             for lo, hi in self._used():
                 for rows in pieces(lo, hi, row_bytes(self.source, field.key), STATISTICS_BYTES):
                     statistics[name].update(self._rows(name, rows.start, rows.stop))
-        self._say_nearly_constant(statistics)
+        for name, field in self.fields.items():
+            where = f"{name} (key '{field.key}' of {self.source.path})"
+            say_nearly_constant(field, statistics[name], where, needed=name == ACTION)
         return Normalizer(self.fields, statistics)
 
     def action_range(self) -> tuple[np.ndarray, np.ndarray]:
@@ -274,28 +277,6 @@ class DemonstrationDataset(data.Dataset[Batch]):
         """First row of each training episode that has a window, and the row after its last."""
         found: list[list[int]] = torch.unique(self.train[:, 1:], dim=0).tolist()
         return found
-
-    def _say_nearly_constant(self, statistics: Mapping[str, RunningStatistics]) -> None:
-        """On stderr, which elements hold noise alone.
-
-        Raises:
-            InputError: All elements of the action that vary do, so that nothing would be learned.
-        """
-        for name, field in self.fields.items():
-            elements = nearly_constant(field, statistics[name])
-            if not elements:
-                continue
-            at, low, high = elements[0]
-            where = f"{name} (key '{field.key}' of {self.source.path})"
-            more = f" and {len(elements) - 1} more elements" if len(elements) > 1 else ""
-            found = (
-                f"{where}: element {list(at)}{more} varies by {high - low:.2g} only, {low:.6g} to "
-                f"{high:.6g}, no more than min_range={field.min_range:g}"
-            )
-            moving = statistics[name].max - statistics[name].min > field.min_range
-            if name == ACTION and not moving.any():
-                raise InputError(f"{found}, and so do all of them: give the field a min_range below that")
-            print(f"{found}, and counts as constant; to learn from it, give its field less", file=sys.stderr)
 
     def _windows(self, episodes: np.ndarray, marked: np.ndarray | None = None) -> Tensor:
         before, after = self.n_obs_steps - 1, self.n_action_steps - 1

@@ -219,8 +219,34 @@ def nearly_constant(
 def _varies(field: Field, statistics: RunningStatistics) -> np.ndarray:
     """Which elements hold information: what float32 cannot hold next to the value itself is rounding."""
     largest = np.maximum(abs(statistics.min), abs(statistics.max))
-    found: np.ndarray = statistics.max - statistics.min > np.maximum(ROUNDING * largest, field.min_range)
+    least = np.maximum(np.maximum(ROUNDING * largest, field.min_range), np.finfo(np.float32).tiny)
+    found: np.ndarray = statistics.max - statistics.min > least
     return found
+
+
+def say_nearly_constant(field: Field, statistics: RunningStatistics, where: str, needed: bool) -> None:
+    """On stderr, which elements of a field count as constant, why, and what to do.
+
+    Args:
+        where: The field and its key, for the sentence.
+        needed: Whether nothing can be learned if all elements that vary are like that.
+
+    Raises:
+        InputError: It is so.
+    """
+    elements = nearly_constant(field, statistics)
+    if not elements:
+        return
+    at, low, high = elements[0]
+    more = f" and {len(elements) - 1} more elements" if len(elements) > 1 else ""
+    found = f"{where}: element {list(at)}{more} varies by {high - low:.2g} only, {low:.6g} to {high:.6g}, "
+    if high - low > field.min_range:
+        found, advice = f"{found}which float32 hardly holds", "take a constant off in the data"
+    else:
+        found, advice = f"{found}no more than min_range={field.min_range:g}", "give its field less"
+    if needed and not _varies(field, statistics).any():
+        raise InputError(f"{found}, and so do all of them: {advice}")
+    print(f"{found}, and counts as constant; to learn from it, {advice}", file=sys.stderr)
 
 
 def _scale_and_offset(field: Field, statistics: RunningStatistics | None) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ def tasks_of_episodes(source: EpisodeSource, key: str) -> np.ndarray:
 
 
 def split_episodes(
-    n_episodes: int,
+    long_enough: np.ndarray,
     val_fraction: float,
     max_train_episodes: int | None,
     seed: int,
@@ -117,22 +117,26 @@ def split_episodes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the validation episodes, then at most ``max_train_episodes`` of the others for training.
 
-    Any ``val_fraction`` above 0 holds out at least one episode and leaves at least one for training. With
-    ``tasks``, (E,) see `tasks_of_episodes`, ``max_train_episodes`` are of each task.
+    Any ``val_fraction`` above 0 holds out at least one episode and leaves at least one for training.
+
+    Args:
+        long_enough: (E,) bool, the episodes that have a window. Others are no use in either part: they stay
+            among those for training, and neither number counts them.
+        tasks: (E,), see `tasks_of_episodes`; ``max_train_episodes`` are of each.
 
     Returns:
         Two (E,) bool masks: training and validation.
     """
-    val = np.zeros(n_episodes, bool)
-    if val_fraction > 0:
-        n_val = min(max(1, round(n_episodes * val_fraction)), n_episodes - 1)
-        val[np.random.default_rng(seed).choice(n_episodes, size=n_val, replace=False)] = True
+    usable, val = np.flatnonzero(long_enough), np.zeros(len(long_enough), bool)
+    if val_fraction > 0 and len(usable):
+        n_val = min(max(1, round(len(usable) * val_fraction)), len(usable) - 1)
+        val[np.random.default_rng(seed).choice(usable, size=n_val, replace=False)] = True
     train = ~val
     if max_train_episodes is None:
         return train, val
-    random, numbers = np.random.default_rng(seed), np.zeros(n_episodes) if tasks is None else tasks
+    random, numbers = np.random.default_rng(seed), np.zeros(len(train)) if tasks is None else tasks
     for task in np.unique(numbers):
-        candidates = np.flatnonzero(train & (numbers == task))
+        candidates = np.flatnonzero(train & long_enough & (numbers == task))
         if len(candidates) > max_train_episodes:
             train[candidates] = False
             train[candidates[random.choice(len(candidates), size=max_train_episodes, replace=False)]] = True

@@ -53,6 +53,7 @@ class EpisodeWriter:
         overwrite: Delete the store that is there instead of appending to it.
         attributes: Anything that JSON can hold, kept as the store's attributes.
         groups: Whether keys may have slashes: the arrays lie in groups then.
+        finite: Whether NaN and Inf are refused, with which no key can be trained.
 
     Attributes:
         n_episodes: Whole episodes in the store.
@@ -70,8 +71,9 @@ class EpisodeWriter:
         overwrite: bool = False,
         attributes: Mapping[str, Any] | None = None,
         groups: bool = False,
+        finite: bool = True,
     ) -> None:
-        self.path, self._groups = expand(path), groups
+        self.path, self._groups, self._finite = expand(path), groups, finite
         if zarr_format not in (2, 3):
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
@@ -90,7 +92,7 @@ class EpisodeWriter:
 
         Raises:
             InputError: Other keys, shapes or types than in the episodes before; different lengths; no step;
-                NaN, Inf or something that is not a number. Nothing is written then.
+                NaN or Inf, see ``finite``, or something that is not a number. Nothing is written then.
         """
         with self._in_place(), zarr.config.set(WRITE_ALL_CHUNKS):
             arrays = self._checked(episode)
@@ -291,7 +293,7 @@ class EpisodeWriter:
             raise InputError(f"{where}: give a mapping of keys to arrays, not {type(episode).__name__}")
         for key in episode:
             _check_key(where, key, self._groups)
-        arrays = {key: _numbers(where, key, values) for key, values in episode.items()}
+        arrays = {key: _numbers(where, key, values, self._finite) for key, values in episode.items()}
         lengths = {key: len(values) for key, values in arrays.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             listed = ", ".join(f"{key} {n}" for key, n in lengths.items()) or "no keys"
@@ -319,7 +321,7 @@ def _check_key(where: str, key: str, groups: bool) -> None:
         raise InputError(f"{where}: '{key}' cannot be a key; use letters, digits and underscores")
 
 
-def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
+def _numbers(where: str, key: str, values: ArrayLike, only_finite: bool) -> np.ndarray:
     try:
         array = np.ascontiguousarray(values)
     except ValueError as error:
@@ -329,7 +331,7 @@ def _numbers(where: str, key: str, values: ArrayLike) -> np.ndarray:
             f"{where}: '{key}' must be an array of numbers with one row per step, not {values!r:.60}"
         )
     finite = np.isfinite(array)
-    if not finite.all():
+    if only_finite and not finite.all():
         step = int(np.argwhere(~finite)[0][0])
         raise InputError(
             f"{where}: '{key}' holds NaN or Inf at step {step} of {len(array)}; repair or drop the episode"

@@ -93,7 +93,8 @@ def write_zarr(recording: Recording, output: Path) -> None:
                 "datasets": {recording.keys[place]: place for place in recording.columns},
             }
         arrays |= {f"{name}/{place}": value for place, value in large.items()}
-    with EpisodeWriter(output, attributes=attributes, groups=True) as writer:
+    # What a key holds is checked when it is trained; one that nobody trains may hold NaN.
+    with EpisodeWriter(output, attributes=attributes, groups=True, finite=False) as writer:
         for number, (_, rows) in enumerate(recording.episodes()):
             episode = {recording.keys[place]: values for place, values in rows.items()}
             episode |= {key: derive(number) for key, derive in recording.derived.items()}

@@ -12,9 +12,10 @@ import pytest
 import zarr
 
 from shortcut_policy.commands import cli
-from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
+from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field, RobomimicSource, ZarrSource
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
+from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.errors import InputError
 from tests.conftest import TINY
 from tests.data.test_convert import in_hdf5, in_zarr, same
@@ -155,6 +156,24 @@ def test_arrays_of_no_numbers_are_kept_or_listed(tmp_path, options) -> None:
     convert(tmp_path / "a.zarr", tmp_path / "a.lerobot", lossy)
     found = json.loads((tmp_path / "a.lerobot/meta/info.json").read_text())["features"]
     assert "observation.hand" in found and "observation.object" not in found
+
+
+def test_what_is_not_a_number_is_kept_and_refused_where_it_is_trained(tmp_path, options) -> None:
+    """A sensor that was not there in some steps, and that nobody trains."""
+    with RobomimicWriter(
+        tmp_path / "a.hdf5", {"env_args": json.dumps({"env_name": "Mine", "env_kwargs": {}})}
+    ) as writer:
+        for length in LENGTHS:
+            touch = np.where(np.arange(length)[:, None] == 1, np.nan, np.ones((length, 2)))
+            writer.add_episode({"actions": np.ones((length, 2)), "obs/touch": touch})
+    store = convert(tmp_path / "a.hdf5", tmp_path / "a.zarr")
+    assert np.isnan(ZarrSource(store).read("touch", 0, 3)[1]).all()
+    assert same(in_hdf5(convert(store, tmp_path / "again.hdf5")), in_hdf5(tmp_path / "a.hdf5"))
+    sizes = {"horizon": 2, "n_obs_steps": 1, "n_action_steps": 1}
+    with pytest.raises(InputError, match=r"key 'touch' of .* is not a finite number"):
+        DemonstrationDataset(
+            ZarrSource(store), {"touch": Field("touch", (2,))}, Field("actions", (2,)), **sizes
+        )
 
 
 def test_chunks_that_zarr_left_out_are_converted_where_the_store_says_so(tmp_path, options) -> None:

@@ -347,7 +347,7 @@ def test_elements_that_hardly_vary_are_named(tmp_path: Path, capsys: pytest.Capt
 def test_an_action_in_units_that_are_too_large_is_refused(tmp_path: Path) -> None:
     source = store(tmp_path, action=1e-6 * arrays()["action"])
     with pytest.raises(
-        InputError, match=r"action \(key 'action'.*and so do all of them: give the field a min"
+        InputError, match=r"action \(key 'action'.*and so do all of them: give its field less"
     ):
         DemonstrationDataset(source, OBS, ACTION, **SIZES).fit_normalizer()
     fine = Field("action", (2,), min_range=1e-9)

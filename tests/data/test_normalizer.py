@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortcut_policy.data import Field, Normalizer
-from shortcut_policy.data.normalizer import RunningStatistics, nearly_constant
+from shortcut_policy.data.normalizer import RunningStatistics, nearly_constant, say_nearly_constant
 from shortcut_policy.errors import InputError
 
 ROWS = np.random.default_rng(0).normal([5.0, -300.0, 0.02], [2.0, 40.0, 1e-3], (500, 3)).astype(np.float32)
@@ -165,6 +165,27 @@ def test_what_counts_as_noise_is_the_fields_to_say() -> None:
     assert fine.to_spec()["min_range"] == 0 and "min_range" not in Field("x", (1,)).to_spec()
     with pytest.raises(InputError, match="min_range of field 'x'=-1 must be a number from 0 on"):
         Field("x", (1,), min_range=-1)
+
+
+def test_without_a_least_range_no_scale_is_infinite() -> None:
+    statistics = RunningStatistics()
+    statistics.update(np.array([[0.0], [1e-40]]))
+    field = Field("x", (1,), min_range=0)
+    normalizer = Normalizer({"x": field}, {"x": statistics})
+    assert torch.equal(normalizer.normalize("x", torch.tensor([[1e-40]])), torch.zeros(1, 1))
+    assert nearly_constant(field, statistics) == [((0,), 0.0, 1e-40)]
+
+
+def test_why_an_element_counts_as_constant_and_what_helps(capsys) -> None:
+    statistics, field = RunningStatistics(), Field("time", (1,))
+    statistics.update(np.array([[1.8e9], [1.8e9 + 20]]))
+    say_nearly_constant(field, statistics, "time of a.zarr", needed=False)
+    said = capsys.readouterr().err
+    assert "time of a.zarr: element [0] varies by 20 only" in said
+    assert "which float32 hardly holds, and counts as constant" in said
+    assert "to learn from it, take a constant off in the data" in said
+    with pytest.raises(InputError, match="and so do all of them: take a constant off in the data"):
+        say_nearly_constant(field, statistics, "action", needed=True)
 
 
 @pytest.mark.parametrize(("normalize", "reach"), [("limits", 3), ("gaussian", 10)])

@@ -72,27 +72,38 @@ def test_mask_keeps_the_rows_of_the_chosen_episodes() -> None:
     [(206, 0.02, 4), (206, 0.0, 0), (206, 1e-6, 1), (10, 0.99, 9), (1, 0.5, 0), (2, 0.5, 1)],
 )
 def test_size_of_the_split(episodes: int, fraction: float, n_val: int) -> None:
-    train, val = split_episodes(episodes, fraction, None, seed=42)
+    train, val = split_episodes(np.ones(episodes, bool), fraction, None, seed=42)
     assert val.sum() == n_val
     np.testing.assert_array_equal(train, ~val)
 
 
 def test_split_depends_on_the_seed_alone() -> None:
-    train, val = split_episodes(50, 0.2, 20, seed=1)
-    again = split_episodes(50, 0.2, 20, seed=1)
+    train, val = split_episodes(np.ones(50, bool), 0.2, 20, seed=1)
+    again = split_episodes(np.ones(50, bool), 0.2, 20, seed=1)
     np.testing.assert_array_equal([train, val], again)
-    other_train, other_val = split_episodes(50, 0.2, 20, seed=2)
+    other_train, other_val = split_episodes(np.ones(50, bool), 0.2, 20, seed=2)
     assert (val != other_val).any()
     assert (train != other_train).any()
 
 
 def test_training_episodes_are_limited_after_the_split() -> None:
-    _, val_of_all = split_episodes(50, 0.2, None, seed=3)
-    train, val = split_episodes(50, 0.2, 7, seed=3)
+    _, val_of_all = split_episodes(np.ones(50, bool), 0.2, None, seed=3)
+    train, val = split_episodes(np.ones(50, bool), 0.2, 7, seed=3)
     np.testing.assert_array_equal(val, val_of_all)
     assert train.sum() == 7
     assert not (train & val).any()
-    assert split_episodes(50, 0.2, 1000, seed=3)[0].sum() == 40
+    assert split_episodes(np.ones(50, bool), 0.2, 1000, seed=3)[0].sum() == 40
+
+
+def test_episodes_without_a_window_take_no_place_in_the_split() -> None:
+    long_enough = np.array([False] * 9 + [True, True])
+    for seed in range(20):
+        train, val = split_episodes(long_enough, 0.2, None, seed=seed)
+        assert val.sum() == 1 and (train & long_enough).sum() == 1 and not (val & ~long_enough).any()
+        limited, _ = split_episodes(long_enough, 0.0, 1, seed=seed)
+        assert (limited & long_enough).sum() == 1
+    assert not split_episodes(long_enough[:10], 0.2, None, seed=0)[1].any()
+    assert not split_episodes(np.zeros(3, bool), 0.2, None, seed=0)[1].any()
 
 
 @given(settings(), st.data())
@@ -109,14 +120,14 @@ def test_marked_rows_choose_windows_by_the_step_behind_the_padding(
 
 def test_a_number_of_each_task_is_drawn_where_tasks_are_told():
     tasks = np.array([0] * 20 + [1] * 10 + [2] * 3)
-    train, val = split_episodes(33, 0.1, 4, seed=0, tasks=tasks)
+    train, val = split_episodes(np.ones(33, bool), 0.1, 4, seed=0, tasks=tasks)
     left = np.bincount(tasks[~val], minlength=3)
     assert np.bincount(tasks[train], minlength=3).tolist() == [4, 4, min(4, left[2])]
     assert not (train & val).any()
-    again = split_episodes(33, 0.1, 4, seed=0, tasks=tasks)[0]
-    other = split_episodes(33, 0.1, 4, seed=1, tasks=tasks)[0]
+    again = split_episodes(np.ones(33, bool), 0.1, 4, seed=0, tasks=tasks)[0]
+    other = split_episodes(np.ones(33, bool), 0.1, 4, seed=1, tasks=tasks)[0]
     assert np.array_equal(train, again) and not np.array_equal(train, other)
-    assert np.array_equal(val, split_episodes(33, 0.1, None, seed=0)[1])
+    assert np.array_equal(val, split_episodes(np.ones(33, bool), 0.1, None, seed=0)[1])
 
 
 def test_episodes_of_a_task_are_those_with_its_values(tmp_path: Path):
