@@ -154,8 +154,8 @@ def converted(source: Path, output: Path, *overrides: str) -> Path:
 
 
 def test_a_conversion_that_stops_leaves_nothing(file, tmp_path):
-    change(file, put("data/demo_2/states", (3, 2), np.nan))
-    with pytest.raises(InputError, match=r"demo_2 of .*can\.hdf5 cannot be converted: .* holds NaN"):
+    change(file, put("data/demo_2/actions", (3, 2), np.nan))
+    with pytest.raises(InputError, match=r"action 3 of demo_2 of .*can\.hdf5 is not a finite number"):
         converted(file, tmp_path / "can.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["can.hdf5"]
 
