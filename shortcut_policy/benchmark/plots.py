@@ -26,6 +26,8 @@ LABEL_OFFSETS = ((0, 11), (0, -12), (12, -4), (-12, 0))
 LABEL_ROOM = (13, 11)
 #: Tasks whose names stand at their points, from which difference on, and how far apart points of a place lie.
 TASKS_NAMED, APART_NAMED, SEED_APART = 8, 0.15, 0.013
+#: Shares of an axis: width of a letter of a task's name, its distance from the point, height of a line.
+LETTER, BESIDE, LINE = 0.02, 0.03, 0.04
 
 
 def plot_steps(rows: ResultRows, path: Path) -> None:
@@ -179,7 +181,8 @@ def plot_losses(
 
 
 def _line_name(row: Mapping[str, Any]) -> str:
-    return f"{row['name']}, {count_of(row['steps'], 'step')}, {row['latency_ms_p50']:.3g} ms"
+    milliseconds = float(f"{row['latency_ms_p50']:.3g}")
+    return f"{row['name']}, {count_of(row['steps'], 'step')}, {milliseconds:,g} ms"
 
 
 def _points_of_tasks(axes: Axes, ups: Mapping[str, Any], rights: Mapping[str, Any]) -> None:
@@ -196,23 +199,33 @@ def _points_of_tasks(axes: Axes, ups: Mapping[str, Any], rights: Mapping[str, An
     shown = exact + SEED_APART * np.sqrt(around)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
     axes.plot([0, 1], [0, 1], color="#888888", linewidth=1.0, zorder=1)
     axes.scatter(shown[:, 0], shown[:, 1], s=26, color=COLOURS[0], edgecolor="white", linewidth=0.6, zorder=2)
-    apart = exact[:, 1] - exact[:, 0]
-    for number in np.argsort(-abs(apart), kind="stable")[:TASKS_NAMED]:
-        if abs(apart[number]) >= APART_NAMED:
-            above = apart[number] > 0  # names stand on the side that is away from the diagonal
-            axes.annotate(
-                names[number],
-                shown[number],
-                fontsize=8,
-                xytext=(-6 if above else 6, 0),
-                textcoords="offset points",
-                ha="right" if above else "left",
-                va="center",
-            )
+    _name_apart(axes, names, exact)
     for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
         limits(-0.08, 1.08)
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_aspect("equal")
+
+
+def _name_apart(axes: Axes, names: Sequence[str], places: np.ndarray) -> None:
+    """Write the names of the tasks furthest from the diagonal, of one place once, where there is room."""
+    apart = abs(places[:, 1] - places[:, 0])
+    of_place: dict[tuple[float, ...], list[str]] = {}
+    for number in np.argsort(-apart, kind="stable"):
+        if apart[number] >= APART_NAMED:
+            of_place.setdefault(tuple(np.round(places[number], 6)), []).append(names[number])
+    taken = [(x, x, y) for x, y in np.unique(np.round(places, 6), axis=0)]
+    for (x, y), here in list(of_place.items())[:TASKS_NAMED]:
+        name = here[0] if len(here) == 1 else f"{here[0]} and {len(here) - 1} more"
+        room = LETTER * len(name)
+        for side, low in ((1, x + BESIDE), (-1, x - BESIDE - room)):
+            free = all(
+                abs(y - height) > LINE or right < low or left > low + room for left, right, height in taken
+            )
+            if free and low > -LINE and low + room < 1 + LINE:
+                at, align = (x + side * BESIDE, y), "left" if side > 0 else "right"
+                axes.annotate(name, at, fontsize=8, ha=align, va="center")
+                taken.append((low, low + room, y))
+                break
 
 
 def _steps_beside_points(axes: Axes, rows: ResultRows, y: str = "score") -> None:
