@@ -33,6 +33,13 @@ def open_store(path: str) -> zarr.Group:
             return zarr.open_group(
                 ZipStore(path, mode="r"), mode="r", path=_root_in_zip(path), use_consolidated=False
             )
+        if Path(path).is_file():
+            with open(path, "rb") as opened:
+                begins = opened.read(len(ZIP))
+            if begins == ZIP:
+                raise InputError(
+                    f"{path} is a zip without its end: it was cut short; copy or download it again"
+                )
     except InputError:
         raise
     except Exception as error:  # zarr raises many kinds
@@ -43,10 +50,6 @@ def open_store(path: str) -> zarr.Group:
         raise InputError(
             f"{path} does not exist; give the path of a zarr directory or .zip of demonstrations"
         )
-    with open(path, "rb") as opened:
-        begins = opened.read(len(ZIP))
-    if begins == ZIP:
-        raise InputError(f"{path} is a zip without its end: it was cut short; copy or download it again")
     raise InputError(f"{path} is neither a zarr directory nor a zip of one; {LAYOUT}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
-from shortcut_policy.data import EpisodeWriter, Field, ZarrSource, bundled
+from shortcut_policy.data import EpisodeWriter, Field, ZarrSource, bundled, zarr_files
 from shortcut_policy.data.zarr_source import _codec_sentence
 from shortcut_policy.errors import InputError
 
@@ -424,6 +424,15 @@ def test_a_zip_that_was_cut_short_is_told_from_other_files(tmp_path: Path) -> No
     path = as_zip(write(tmp_path / "a.zarr"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused(path, "a zip without its end: it was cut short; copy or download it again")
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.zip").write_bytes(b"some bytes")
+    monkeypatch.setattr(zarr_files, "open", refuse, raising=False)
+    refused(tmp_path / "a.zip", "is not a zarr store ([Errno 13] Permission denied)")
 
 
 def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
