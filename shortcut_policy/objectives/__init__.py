@@ -1,5 +1,6 @@
 """Objectives: how to make a regression target for one and the same step map."""
 
+from shortcut_policy.objectives.anchored_shortcut import AnchoredShortcut
 from shortcut_policy.objectives.base import (
     Draws,
     LossContext,
@@ -22,6 +23,7 @@ from shortcut_policy.objectives.step_map import StepMap
 
 __all__ = [
     "MIP",
+    "AnchoredShortcut",
     "ConsistencyDistillation",
     "ConsistencyTraining",
     "Diffusion",

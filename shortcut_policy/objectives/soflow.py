@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
+    Draws,
     LossContext,
     Metrics,
     draw_times,
@@ -79,9 +80,17 @@ class SoFlow(AverageVelocity):
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Weighted error of the average velocity of each row, (B,)."""
+        x_t, t, d, target = self.rows(net, x_1, cond, context)
+        errors = l2(net(x_t, t, d, cond), target)
+        return self.weighted(errors, d, context.progress), self.metrics(errors, context.draws)
+
+    def rows(
+        self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the network is asked, and its target: x_t (B, ...), t (B,), d (B,) and velocities (B, ...)."""
         draws, rows = context.draws, len(x_1)
         x_0 = draws.normal_like(x_1)
-        n = draws.local(round(rows * draws.world * self.consistency_share))
+        n = self.steps_in(rows, draws)
         flow, one, other = (
             draw_times(draws, rows, logit if self.times == "logit_normal" else None)
             for logit in (FLOW_LOGIT, START_LOGIT, END_LOGIT)
@@ -89,18 +98,28 @@ class SoFlow(AverageVelocity):
         start, end = torch.minimum(one, other)[:n].clamp(max=1 - SHORTEST), torch.maximum(one, other)[:n]
         t = torch.cat([start, flow[n:]])
         d = F.pad((end - start).clamp(min=SHORTEST), (0, rows - n))
-
         part = self.part(context.progress)
         x_t, target = interpolate(x_0, x_1, t), x_1 - x_0
         if n:
             target[:n] = consistency_target(net, x_t[:n], t[:n], d[:n], part * d[:n], target[:n], cond[:n])
-        errors = l2(net(x_t, t, d, cond), target)
-        parts = {"error_consistency": errors[:n], "error_flow": errors[n:]}
-        metrics = {name: group.detach().mean() for name, group in parts.items() if len(group)}
+        return x_t, t, d, target
+
+    def weighted(self, errors: Tensor, d: Tensor, progress: float) -> Tensor:
+        """The loss of rows with these errors, (B,), of steps of these sizes, (B,)."""
         # A target differs from the network's answer by about r times what the velocity does.
-        scale = torch.where(d > 0, part, 1.0)
+        scale = torch.where(d > 0, self.part(progress), 1.0)
         weights = (errors.detach() / scale**2 + WEIGHT_OFFSET) ** -self.adaptive_power
-        return weights * errors / scale, metrics
+        return weights * errors / scale
+
+    def metrics(self, errors: Tensor, draws: Draws) -> Metrics:
+        """Mean errors of steps and of flow rows, (), for the errors of all rows of a batch, (B,)."""
+        n = self.steps_in(len(errors), draws)
+        parts = {"error_consistency": errors[:n], "error_flow": errors[n:]}
+        return {name: group.detach().mean() for name, group in parts.items() if len(group)}
+
+    def steps_in(self, rows: int, draws: Draws) -> int:
+        """How many of a batch's rows are steps of d > 0: the first ones."""
+        return draws.local(round(rows * draws.world * self.consistency_share))
 
     def part(self, progress: float) -> float:
         """r at this point of the training."""

@@ -44,7 +44,7 @@ class TrainerConfig:
         matrix_rate: Muon's learning rate, as a multiple of that.
         encoder_rate: Learning rates of the encoder's parameters, as a multiple of the others': 0.1 suits
             pretrained weights.
-        warmup_steps: Updates of the warm-up.
+        warmup_steps: Updates of the warm-up; None for a fourteenth of the run, 500 at most, see `warmup`.
         betas: Of AdamW, two.
         weight_decay: Of both.
         max_grad_norm: Gradients are scaled down to this norm; inf leaves them as they are.
@@ -85,7 +85,7 @@ class TrainerConfig:
     learning_rate: Positive = 1e-3
     matrix_rate: Positive = 2.0
     encoder_rate: Positive = 1.0
-    warmup_steps: Index = 500
+    warmup_steps: Index | None = None
     cooldown: Annotated[float, Gt(0), Lt(1)] | None = None
     betas: tuple[Part, Part] = (0.95, 0.999)
     weight_decay: NotNegative = 1e-6
@@ -112,6 +112,11 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "trainer.")
+
+    @property
+    def warmup(self) -> int:
+        """Updates of the warm-up: a fixed number would be a third of a run of a quarter of the length."""
+        return min(500, self.max_steps // 14) if self.warmup_steps is None else self.warmup_steps
 
 
 @dataclass(frozen=True)

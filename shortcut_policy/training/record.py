@@ -51,9 +51,9 @@ def recorded(
         wandb: Record at Weights & Biases; none if None.
     """
     write_config(output, document)
-    if config.warmup_steps >= config.max_steps:
+    if config.warmup >= config.max_steps:
         print(
-            f"the learning rate rises for trainer.warmup_steps={config.warmup_steps} updates, and the "
+            f"the learning rate rises for trainer.warmup_steps={config.warmup} updates, and the "
             f"training ends at trainer.max_steps={config.max_steps}, before its peak: for more than a try, "
             "warm up for a tenth of the updates or less",
             file=sys.stderr,

@@ -313,7 +313,7 @@ class Trainer:
         """Warm-up and decay over the current phase, each as long as its share of the run."""
         config = self.config
         start, end = [*self.phase_starts, config.max_steps][self.phase : self.phase + 2]
-        warmup = round(config.warmup_steps * (end - start) / config.max_steps)
+        warmup = round(config.warmup * (end - start) / config.max_steps)
         return [
             make_schedule(optimizer, warmup, end - start, self.recorded_on, config.cooldown)
             for optimizer in self.optimizers

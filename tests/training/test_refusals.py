@@ -41,7 +41,7 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
         ("trainer.keep_last=1.5", "trainer.keep_last=1.5 must be a whole number"),
         ("trainer.keep_best=-1", "trainer.keep_best=-1 must be a whole number from 0 on"),
         ("trainer.keep_every=abc", "trainer.keep_every=abc must be a whole number from 0 on, or null"),
-        ("trainer.warmup_steps=null", "trainer.warmup_steps=None must be a whole number"),
+        ("trainer.warmup_steps=-1", "trainer.warmup_steps=-1 must be a whole number from 0 on, or null"),
         ("trainer.validation_windows=0", "trainer.validation_windows=0 must be a whole number from 1 on"),
         ("trainer.precision=fp8", "trainer.precision=fp8 must be auto, bf16 or fp32"),
         ("trainer.compile=no", "trainer.compile=no must be true or false"),

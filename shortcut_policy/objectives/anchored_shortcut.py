@@ -1,0 +1,106 @@
+"""Shortcut models whose steps are anchored on data before they are made consistent with each other."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from shortcut_policy.errors import InputError
+from shortcut_policy.objectives.base import LossContext, Metrics
+from shortcut_policy.objectives.paths import interpolate
+from shortcut_policy.objectives.shortcut import Shortcut
+from shortcut_policy.objectives.soflow import SoFlow
+from shortcut_policy.objectives.step_map import StepMap
+from shortcut_policy.settings import check_number
+
+
+class AnchoredShortcut(Shortcut):
+    """Every batch learns the flow and steps of all sizes from data, and in the last part of a run large steps too.
+
+    The rows of the batch are `SoFlow`'s: flow matching, and steps of random sizes whose targets begin with the
+    velocity of the row's own data point (Luo, Yuan, Liu 2026, equation 11). From ``bootstrap_from`` on, rows
+    of self-consistency are added, as in `Shortcut` (Frans et al. 2025, equation 5): a large step has the
+    target that four smaller ones of the averaged network make.
+
+    So large steps need no flow that has settled first. Steps of every size are known from data when
+    self-consistency begins, and it has only to take from the large ones what their long way from the data has
+    left. What it adds to the loss is a fixed part of the loss of the data (``consistency_share``), however
+    well these are fitted: in a short training it cannot outweigh them, and in a long one it does not fade,
+    where its errors fall faster than those of the flow, which have a floor.
+
+    Args:
+        anchors: What the rows of the batch learn. Its ``consistency_share`` is the part of these rows that
+            are steps.
+        bootstrap_every: k; for one row of the batch in k, one of self-consistency is added.
+        max_steps: M, a power of two: the most steps that can be sampled.
+        level_weights: Shares of the sizes d = 1, 1/2, ... among the rows of self-consistency.
+        target_steps: Smaller steps that a target is made of, a power of two.
+        bootstrap_from: Part of the training, in [0, 1), before which there is no self-consistency.
+        consistency_share: What self-consistency adds to the loss of a batch, as a part of the loss of the
+            other rows.
+        target_weights: Make its targets with the averaged weights (``ema``) or the current ones (``online``).
+    """
+
+    def __init__(
+        self,
+        anchors: SoFlow | None = None,
+        bootstrap_every: float = 1,
+        max_steps: int = 128,
+        level_weights: Sequence[float] = (2, 1),
+        target_steps: int = 4,
+        bootstrap_from: float = 0.6,
+        consistency_share: float = 0.15,
+        target_weights: Literal["ema", "online"] = "ema",
+    ) -> None:
+        if not isinstance(anchors, SoFlow | None):
+            raise InputError(
+                f"objective.anchors={anchors} must be a mapping with _target_, "
+                "shortcut_policy.objectives.SoFlow"
+            )
+        check_number("objective.consistency_share", consistency_share, lambda share: share > 0, "above 0")
+        super().__init__(
+            bootstrap_every=bootstrap_every,
+            bootstrap_rows="added",
+            max_steps=max_steps,
+            level_weights=level_weights,
+            target_steps=target_steps,
+            bootstrap_from=bootstrap_from,
+            consistency_share=consistency_share,
+            target_weights=target_weights,
+        )
+        self.anchors = anchors or SoFlow()
+        self.consistency_weight = math.inf  # the share decides
+        self.loss_changes = sorted({*self.anchors.loss_changes, *self.loss_changes})
+        # The anchors train steps of every size: none is left out, and targets are made of small ones as they
+        # are. Samples take the flow for steps that are smaller still.
+        self.smallest_step, self.untrained = self.smallest_step / target_steps, set()
+
+    def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
+        """Of each row of the batch, (B,), with the self-consistency that was added to the first ones."""
+        draws, rows = context.draws, len(x_1)
+        anchored = self.anchors.rows(net, x_1, cond, context)
+        started = context.progress >= self.bootstrap_from
+        d = self.draw_step_sizes(
+            draws.stratified(rows, round(rows * draws.world / self.bootstrap_every) if started else 0)
+        )
+        n = len(d)
+        x_0, u = draws.normal_like(x_1)[:n], draws.uniform(rows)[:n]
+        start = d * torch.floor(u / d)
+        x, target = interpolate(x_0, x_1[:n], start), x_0
+        if n:
+            averaged = self.target_weights == "ema"
+            teacher, teacher_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
+            target = self.bootstrap_target(teacher, x, start, d, teacher_cond[:n])
+        # One pass for all rows.
+        x_t, t, sizes, target = map(torch.cat, zip((x, start, d, target), anchored, strict=True))
+        errors = self.error(net(x_t, t, sizes, torch.cat([cond[:n], cond])), target)
+        losses = self.anchors.weighted(errors[n:], anchored[2], context.progress)
+        metrics = self.anchors.metrics(errors[n:], draws)
+        if n:
+            weight = self._weight(errors[:n], losses, draws.world)
+            losses = losses + F.pad(weight * errors[:n], (0, rows - n))
+            metrics["loss_consistency"] = errors[:n].detach().mean()
+        return losses, metrics
