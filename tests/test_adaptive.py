@@ -16,6 +16,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import FlowMatching, Shortcut
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
+from shortcut_policy.recipes import recipe
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, evaluate
 from shortcut_policy.rollout.play import rollout
@@ -131,7 +132,7 @@ def test_settings_that_make_no_sense_are_refused(arguments, named):
 
 
 def test_a_gap_needs_both_of_its_samples(policy: Policy):
-    objective = {**policy.spec["objective"], "level_weights": [0, 1, 1], "target_steps": 2}
+    objective = recipe("objective", "shortcut", level_weights=[0, 1, 1], target_steps=2)
     other = Policy.from_spec(policy.spec | {"objective": objective})
     with pytest.raises(InputError, match="steps=1 cannot be sampled"):
         other.act(observations(policy, 1), "auto")

@@ -176,7 +176,7 @@ def test_what_its_user_says_of_a_policy_stays(dataset, config, tmp_path: Path):
     trainer = Trainer(policy, dataset, config, tmp_path, cpu=True)
     assert policy.normalizer.fitted
     found = trainer.ema_model.metadata
-    assert (found["method"], found["remark"], found["objective"]) == ("mine", [1, 2], "shortcut")
+    assert (found["method"], found["remark"], found["objective"]) == ("mine", [1, 2], "anchored_shortcut")
 
 
 @pytest.mark.parametrize(

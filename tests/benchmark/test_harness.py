@@ -23,6 +23,7 @@ from shortcut_policy.commands import benchmark, cli, train
 from shortcut_policy.commands.rollout import run as roll_out
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
+from shortcut_policy.recipes import recipe
 from shortcut_policy.rollout.evaluate import EvaluationProtocol
 from tests.conftest import TINY, with_objective
 
@@ -50,7 +51,8 @@ def runs(untrained_policy, tmp_path_factory):
     """A shortcut run with two checkpoints and a log, and a diffusion checkpoint of its own."""
     folder = tmp_path_factory.mktemp("runs")
     for step in (10, 20):
-        save_copy(untrained_policy, folder / f"shortcut/checkpoints/step_{step:08d}", train_steps=step)
+        checkpoint = folder / f"shortcut/checkpoints/step_{step:08d}"
+        save_copy(untrained_policy, checkpoint, recipe("objective", "shortcut"), train_steps=step)
     records = [{"kind": kind, "step": s, "loss": 1 / s} for s in (10, 20) for kind in ("train", "validation")]
     (folder / "shortcut/log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     diffusion = {"_target_": "shortcut_policy.objectives.Diffusion"}

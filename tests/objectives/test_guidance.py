@@ -16,6 +16,7 @@ from shortcut_policy.objectives import FlowMatching, Shortcut
 from shortcut_policy.objectives.guidance import Guidance
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
+from shortcut_policy.recipes import recipe
 from tests.step_maps import Affine, Counting, context
 
 RANGE = (1.0, 3.0)
@@ -142,7 +143,7 @@ def policy(tiny_policy: Policy) -> Policy:
     """Untrained, with a range of scales."""
     guidance = {"_target_": "shortcut_policy.objectives.guidance.Guidance", "scale": [1.0, 3.0]}
     torch.manual_seed(0)
-    objective = {**tiny_policy.spec["objective"], "guidance": guidance}
+    objective = recipe("objective", "shortcut", guidance=guidance)
     guided = Policy.from_spec({**tiny_policy.spec, "objective": objective})
     guided.metadata = {**tiny_policy.metadata, "train_steps": 0}
     guided.normalizer.load_state_dict(tiny_policy.normalizer.state_dict())

@@ -300,7 +300,7 @@ def test_a_diffusion_cannot_begin_from_velocities(flow, compose_config, tiny_dat
 @pytest.mark.parametrize("source", ["flow", "diffusion"])
 def test_refuses_velocities_of_another_path(source, request, compose_config, tiny_dataset):
     cosine = "objective.path._target_=shortcut_policy.objectives.paths.Cosine"
-    config = compose_config(f"init_from={request.getfixturevalue(source)}", cosine)
+    config = compose_config("objective=shortcut", f"init_from={request.getfixturevalue(source)}", cosine)
     with pytest.raises(InputError, match=r"velocities of the path Straight, not of objective.path=Cosine"):
         make_model(read_training(config), tiny_dataset)
 

@@ -71,7 +71,7 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
             "backbone.embedding_dim=abc",
             "ConditionalUnet1D cannot be built with down_dims=[16, 32], kernel_size=3",
         ),
-        ("objective.consistency_weight=abc", "objective.consistency_weight=abc must be above 0"),
+        ("objective.consistency_share=abc", "objective.consistency_share=abc must be above 0"),
         ("seed=1.5", "seed=1.5 must be a whole number"),
         ("seed=null", "seed=None must be a whole number"),
         ("resume=no", "resume=no must be true or false"),
@@ -95,7 +95,7 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
         ),
         ("~task.source", "task lacks the setting 'source'"),
         ("+trainer.lr=1", "trainer has no setting 'lr': it has max_steps, batch_size,"),
-        ("+objective.foo=1", "Shortcut has no setting 'foo': it has bootstrap_every,"),
+        ("+objective.foo=1", "Shortcut has no setting 'foo': it has anchors, bootstrap_every,"),
         ("+task.action.foo=1", "Field has no setting 'foo': it has key,"),
         ("~task.action.key", "Field lacks the setting 'key'"),
         ("obs_noise=abc", "obs_noise=abc must be above 0"),
@@ -130,7 +130,7 @@ def test_second_training_in_a_folder_is_refused(compose_config: Compose, tmp_pat
     ("overrides", "sentence"),
     [
         (["task.env=null"], r"rollout_every=5 needs an environment"),
-        (["trainer.rollout_steps=[3]"], r"trainer.rollout_steps=\[3\] holds no step count that Shortcut can"),
+        (["trainer.rollout_steps=[3]"], r"trainer.rollout_steps=\[3\] holds no step count that AnchoredShortcut can"),
         (["trainer.rollout_steps=[]"], r"trainer.rollout_steps=\[\] holds no step count"),
     ],
 )
