@@ -385,7 +385,7 @@ def test_the_range_of_the_actions(tmp_path: Path, low: float, high: float) -> No
     demonstrations = DemonstrationDataset(
         store(tmp_path, action=actions), OBS, ACTION, **SIZES, val_fraction=0
     )
-    found = demonstrations.action_range()
+    found = demonstrations.value_range("action")
     np.testing.assert_allclose(found, (actions.min(0), actions.max(0)), rtol=1e-6)
 
 
