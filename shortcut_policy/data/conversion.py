@@ -39,7 +39,13 @@ class Conversion:
         self._is_float = source.dtypes[field.key].kind == "f"
         is_bool = source.dtypes[field.key].kind == "b"
         #: Largest value of a pixel as it is stored.
-        self.top = 1 if self.is_image and (is_bool or (self._is_float and self._in_0_to_1())) else 255
+        self.top = 255
+        #: Whether whole numbers, as of a mask, that say nothing of their range are all 0 and 1.
+        self.hardly_bright = False
+        if self.is_image and is_bool:
+            self.top = 1
+        elif self.is_image and self._in_0_to_1():
+            self.top, self.hardly_bright = (1, False) if self._is_float else (255, True)
 
     @property
     def changes(self) -> str:
@@ -129,6 +135,12 @@ class Conversion:
 
 def say_changes(conversion: Conversion) -> None:
     """Say on stderr how images are changed while they are loaded, if they are."""
+    key, path = conversion.field.key, conversion.source.path
     if conversion.changes:
-        key, path = conversion.field.key, conversion.source.path
         print(f"images of key '{key}' of {path}: {conversion.changes} while they are loaded", file=sys.stderr)
+    if conversion.hardly_bright:
+        print(
+            f"images of key '{key}' of {path} hold whole numbers up to 1, and are nearly black in 0..255: if "
+            "they are masks, store them as booleans, or give the field normalize=identity",
+            file=sys.stderr,
+        )
