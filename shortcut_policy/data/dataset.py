@@ -15,7 +15,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from torch.utils import data
 
-from shortcut_policy.data.conversion import Conversion, say_changes
+from shortcut_policy.data.conversion import Conversion, check_rows, say_changes
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, SourceOfFrames, frame_file
 from shortcut_policy.data.memory import Kind, kind_of, local_processes, needed_bytes, trim_memory
@@ -167,6 +167,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.device = torch.device("cpu")
         for field in self.fields.values():
             field.check(source)
+        if len(source.episode_ends) == 0 or (np.diff(source.episode_ends, prepend=0) < 0).any():
+            raise InputError(f"the episode_ends of {source.path} must increase: {source.episode_ends!r:.80}")
         tasks = None if per_task is None else tasks_of_episodes(source, per_task)
         long_enough = np.diff(source.episode_ends, prepend=0) >= (1 if pad_short_episodes else self._fewest)
         self.train_episodes, self.val_episodes = split_episodes(
@@ -337,6 +339,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
             for part in self._parts(key, 0):
                 for tensor, values in zip(tensors, self._converted(key, part, converts), strict=True):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
+            for convert in converts:
+                convert.say_rounded()
 
     def _frame_file(self, convert: Conversion, count: int, needed: int, folder: Path) -> FrameFile:
         field, source = convert.field, self.source
@@ -359,6 +363,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         def blocks(done: int) -> Iterator[np.ndarray]:
             for part in self._parts(field.key, done):
                 yield from self._converted(field.key, part, [convert])
+            convert.say_rounded()
 
         return frame_file(rows, source, convert.made_of, blocks, folder)
 
@@ -372,7 +377,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
 
     def _converted(self, key: str, part: range, converts: Sequence[Conversion]) -> list[np.ndarray]:
         """Values of some rows; what is stored of them is freed at once, before the next are read."""
-        block = self.source.read(key, part.start, part.stop)
+        block = check_rows(self.source, key, part, self.source.read(key, part.start, part.stop))
         return [convert(block, part.start) for convert in converts]
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
