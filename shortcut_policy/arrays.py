@@ -50,10 +50,27 @@ def as_array(name: str, value: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         shown = " ".join(repr(array).split())
         raise InputError(f"{name} must be real numbers, not {array.dtype}: {shown:.60}")
-    if np.ma.is_masked(value):
-        raise InputError(f"{name} has numbers that are masked, for which nothing can stand: fill them in")
+    _check_unmasked(name, value)
     if array.dtype.itemsize > 8 or not array.dtype.isnative:
         small = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
         array = array.astype(small)
     # Views that go backwards: a picture whose channels or rows were turned around with [..., ::-1].
     return array.copy() if any(stride < 0 for stride in array.strides) else array
+
+
+def copied(name: str, value: Any) -> np.ndarray:
+    """A copy as an array of whatever kind, numbers or not.
+
+    Raises:
+        InputError: It is no array, or some of it is masked.
+    """
+    _check_unmasked(name, value)
+    try:
+        return np.array(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} is no array ({error})") from error
+
+
+def _check_unmasked(name: str, value: Any) -> None:
+    if np.ma.is_masked(value):
+        raise InputError(f"{name} has numbers that are masked, for which nothing can stand: fill them in")
