@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.adaptive import Steps, check_steps
+from shortcut_policy.arrays import as_numbers
 from shortcut_policy.data.normalizer import Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
@@ -63,8 +64,12 @@ class Episode:
             self.history.popleft()
 
     def stacked(self) -> dict[str, Tensor]:
-        """The history as a batch of one row, name -> (1, n_obs_steps, *shape)."""
-        return {name: torch.stack([obs[name] for obs in self.history])[None] for name in self.history[0]}
+        """The history as a batch of one row, name -> (1, n_obs_steps, *shape), where its newest step is."""
+        newest = self.history[-1]
+        return {
+            name: torch.stack([obs[name].to(newest[name].device) for obs in self.history])[None]
+            for name in newest
+        }
 
     def noise(self) -> torch.Generator | list[torch.Generator]:
         """The source of the noise of the next chunk."""
@@ -189,7 +194,9 @@ class StepwiseControl(ABC):
         """
         check_names(self.obs_shapes, obs)
         device = self.device
-        tensors = {name: as_numbers(name, obs[name]).to(device) for name in self.obs_shapes}
+        tensors = {
+            name: as_numbers(f"observation '{name}'", obs[name]).to(device) for name in self.obs_shapes
+        }
         for name, shape in self.obs_shapes.items():
             expected = (self.n_obs_steps, *shape)
             if tuple(tensors[name].shape[1:]) != expected:
@@ -216,7 +223,7 @@ class StepwiseControl(ABC):
     def _one_step(self, obs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Copies of the observations of one step, checked."""
         check_names(self.obs_shapes, obs)
-        copies = {name: as_numbers(name, obs[name]).detach().clone() for name in self.obs_shapes}
+        copies = {name: as_numbers(f"observation '{name}'", obs[name]).clone() for name in self.obs_shapes}
         for name, shape in self.obs_shapes.items():
             if tuple(copies[name].shape) != tuple(shape):
                 raise InputError(
@@ -228,38 +235,6 @@ class StepwiseControl(ABC):
             if not copies[name].isfinite().all():
                 raise InputError(f"observation {name} holds NaN or infinity, on which no action can rest")
         return copies
-
-
-def as_numbers(name: str, value: Any) -> Tensor:
-    """An observation as a tensor; an array of a type and order that torch has shares its memory.
-
-    Raises:
-        InputError: It is no array of real numbers.
-    """
-    if not isinstance(value, Tensor):
-        return torch.as_tensor(as_array(name, value))
-    if value.is_complex():
-        raise InputError(f"observation '{name}' must be real numbers, not {value.dtype}")
-    return value
-
-
-def as_array(name: str, value: Any) -> np.ndarray:
-    """An observation that is no tensor as an array that torch takes: a copy of it, where it does not.
-
-    Raises:
-        InputError: It is no array of real numbers.
-    """
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"observation '{name}' is no array ({error})") from error
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"observation '{name}' must be real numbers, not {array.dtype}: {array!r:.60}")
-    if array.dtype.itemsize > 8 or not array.dtype.isnative:
-        small = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-        array = array.astype(small)
-    # Views that go backwards: a picture whose channels or rows were turned around with [..., ::-1].
-    return array.copy() if any(stride < 0 for stride in array.strides) else array
 
 
 def as_pixels(name: str, picture: Tensor) -> Tensor:

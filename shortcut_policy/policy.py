@@ -43,8 +43,9 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         obs_noise: Standard deviation of what is added to each number of the normalised observations, but to
             no picture, while training, so that a small set of demonstrations is not learned by heart (Bishop
             1995); None adds nothing.
-        obs_clamp: Normalised observations, but no pictures, are kept within this size, in training and at
-            play: a sensor that fails cannot carry the network far away from what it knows. None for any size.
+        obs_clamp: Observations that are scaled by data (``limits`` and ``gaussian``, without ``unscaled``
+            elements) are kept within this size, normalised, in training and at play: a sensor that fails
+            cannot carry the network far away from what it knows. None for any size.
         prefix_steps: K, the most actions that `act` takes as a ``prefix``; training gives 0 to K of them.
 
     Raises:
@@ -268,6 +269,8 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         steps = check_steps(self.objective, steps)
         tensors = self.check_histories(obs)
         given = self.prefix.check(prefix, len(next(iter(tensors.values()))), self.device)
+        if given is not None and not self.normalizer.is_near(ACTION, given):
+            self.normalizer.say_far({ACTION: given}, of="prefix")
         if self.runtime is not None:
             return self.run_compiled(tensors, steps, generator, guidance, given)
         if given is not None:
@@ -345,8 +348,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         found = {name: self.normalizer.normalize(name, obs[name]) for name in self.obs_shapes}
         if self.obs_clamp is None:
             return found
-        size = self.obs_clamp
-        return {name: x if name in self.cameras else x.clamp(-size, size) for name, x in found.items()}
+        return {name: self.normalizer.clamped(name, x, self.obs_clamp) for name, x in found.items()}
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""

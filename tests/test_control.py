@@ -248,6 +248,57 @@ def test_arrays_that_torch_does_not_take_are_those_that_it_takes(policy: Policy,
     assert np.isfinite(policy.select_action({name: x[0, 0] for name, x in odd.items()})).all()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: torch.tensor(x).to_sparse(),
+        lambda x: [torch.tensor(row) for row in x],
+    ],
+    ids=["gradient", "sparse", "list of tensors"],
+)
+def test_tensors_of_any_kind_are_the_numbers_in_them(policy: Policy, kind):
+    obs = batch_of(next(observations()), next(observations()))
+    expected = policy.act(obs, generator=torch.Generator().manual_seed(0))
+    found = policy.act({name: kind(x) for name, x in obs.items()}, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found, expected) and not found.requires_grad
+    policy.reset(seed=0)
+    first = policy.select_action({name: x[0, 0] for name, x in obs.items()})
+    policy.reset(seed=0, episode=0)
+    second = {name: x[0, 0] if isinstance(kind(x), list) else kind(x[0, 0]) for name, x in obs.items()}
+    np.testing.assert_array_equal(policy.select_action(second), first)
+
+
+def test_floats_of_8_bits_are_the_numbers_that_they_stand_for(policy: Policy):
+    obs = batch_of(next(observations()), next(observations()))
+    eighth = {name: torch.tensor(x / 2).to(torch.float8_e4m3fn) for name, x in obs.items()}
+    expected = policy.act({name: x.float() for name, x in eighth.items()}, generator=noise())
+    assert torch.equal(policy.act(eighth, generator=noise()), expected)
+    policy.reset()
+    assert np.isfinite(policy.select_action({name: x[0, 0] for name, x in eighth.items()})).all()
+
+
+def noise() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_numbers_that_are_not_there_are_one_sentence(policy: Policy):
+    """NumPy and torch would put something in their place, or fail."""
+    obs = batch_of(next(observations()), next(observations()))
+    for kind, sentence in (
+        (lambda x: np.ma.masked_greater(x, 200), "observation 'keypoint' has numbers that are masked"),
+        (lambda x: torch.tensor(x, device="meta"), "observation 'keypoint' is a tensor on the device 'meta'"),
+        (lambda x: torch.nested.nested_tensor([torch.tensor(x[0])]), "'keypoint' is a tensor of tensors"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            policy.act({name: kind(x) for name, x in obs.items()})
+    kept = {name: np.ma.masked_greater(x, 1e9) for name, x in obs.items()}
+    assert torch.equal(policy.act(kept, generator=noise()), policy.act(obs, generator=noise()))
+    for kind in (lambda x: np.ma.masked_greater(x, 200), lambda x: torch.tensor(x, device="meta")):
+        with pytest.raises(InputError, match="observation 'keypoint' "):
+            policy.select_action({name: kind(x[0, 0]) for name, x in obs.items()})
+
+
 def test_batches_of_different_sizes_and_of_no_row_are_one_sentence(policy: Policy):
     obs = batch_of(next(observations()), next(observations()))
     with pytest.raises(InputError, match=r"have 2 \(keypoint\), 1 \(agent_pos\) rows: give all the same"):

@@ -10,6 +10,8 @@ from shortcut_policy.errors import InputError
 
 #: Episodes from which one frame is looked at to tell images in 0..1 from images in 0..255.
 SAMPLED_EPISODES = 64
+#: Part of the range of an element by which float32 may change it without a word.
+ROUGH = 1e-2
 #: Pixels that are converted at a time: they stay in the cache of a core from one operation to the next.
 PIXELS = 2**17
 
@@ -38,8 +40,16 @@ class Conversion:
         self._axes = None if order is None or order == tuple(range(len(stored))) else order
         self._is_float = source.dtypes[field.key].kind == "f"
         is_bool = source.dtypes[field.key].kind == "b"
+        #: Smallest and largest value of each element so far, as stored and in float32.
+        self._low, self._high = np.array(np.inf), np.array(-np.inf)
         #: Largest value of a pixel as it is stored.
-        self.top = 1 if self.is_image and (is_bool or (self._is_float and self._in_0_to_1())) else 255
+        self.top = 255
+        #: Whether whole numbers, as of a mask, that say nothing of their range are all 0 and 1.
+        self.hardly_bright = False
+        if self.is_image and is_bool:
+            self.top = 1
+        elif self.is_image and self._in_0_to_1():
+            self.top, self.hardly_bright = (1, False) if self._is_float else (255, True)
 
     @property
     def changes(self) -> str:
@@ -71,12 +81,35 @@ class Conversion:
             values = values.transpose(0, *(axis + 1 for axis in self._axes))
         if self.is_image:
             return self._bytes(values, start)
-        values = np.ascontiguousarray(values, dtype=np.float32)
+        exact, values = values, np.ascontiguousarray(values, dtype=np.float32)
         bad = ~np.isfinite(values)
         if bad.any():
             where = self._where(start + int(np.argwhere(bad)[0][0]))
             raise InputError(f"{where} is not a finite number; drop or repair that episode")
+        if exact.dtype.itemsize > 2 and exact.dtype != np.float32 and len(exact):
+            low, high = (
+                np.stack([extreme(x, axis=0) for x in (exact, values)]) for extreme in (np.min, np.max)
+            )
+            self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         return values
+
+    def say_rounded(self) -> None:
+        """On stderr, which elements of all rows so far vary, and hardly as float32: times, large counters."""
+        if np.ndim(self._low) == 0:  # nothing that could be rounded was seen
+            return
+        exact, kept = self._high - self._low
+        lost = (exact > self.field.min_range) & (abs(kept - exact) > ROUGH * exact)
+        if self.field.normalize != "identity":
+            lost &= kept == 0  # of others that are scaled, `say_nearly_constant` speaks
+        found = [tuple(map(int, at)) for at in np.argwhere(lost)]
+        if found:
+            at, more = found[0], f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            print(
+                f"key '{self.field.key}' of {self.source.path}: element {list(at)}{more} lies in "
+                f"{self._low[0][at]:.12g} to {self._high[0][at]:.12g}, {exact[at]:.3g} apart, of which "
+                f"float32, in which it is learned, keeps {kept[at]:.3g}: take a constant off in the data",
+                file=sys.stderr,
+            )
 
     def _in_0_to_1(self) -> bool:
         episodes = len(self.source.episode_ends)
@@ -127,8 +160,32 @@ class Conversion:
         return f"key '{self.field.key}' of {self.source.path}, row {row} (episode {episode}, step {step})"
 
 
+def check_rows(source: EpisodeSource, key: str, part: range, rows: np.ndarray) -> np.ndarray:
+    """Rows that a source gave; what NumPy would stretch or leave out without a word is refused.
+
+    Raises:
+        InputError: They are not as many, or of another shape, no real numbers, or masked.
+    """
+    shape = (len(part), *source.shapes[key])
+    where = f"rows {part.start} to {part.stop} of key '{key}' of {source.path}"
+    if rows.shape != shape or rows.dtype.kind not in "biuf":
+        raise InputError(
+            f"{where} are {rows.dtype} of shape {list(rows.shape)}, and the source says "
+            f"{source.dtypes[key]} of {list(shape)}: correct its read, shapes or episode_ends"
+        )
+    if np.ma.is_masked(rows):
+        raise InputError(f"{where} hold numbers that are masked, for which nothing can stand: fill them in")
+    return rows
+
+
 def say_changes(conversion: Conversion) -> None:
     """Say on stderr how images are changed while they are loaded, if they are."""
+    key, path = conversion.field.key, conversion.source.path
     if conversion.changes:
-        key, path = conversion.field.key, conversion.source.path
         print(f"images of key '{key}' of {path}: {conversion.changes} while they are loaded", file=sys.stderr)
+    if conversion.hardly_bright:
+        print(
+            f"images of key '{key}' of {path} hold whole numbers up to 1, and are nearly black in 0..255: if "
+            "they are masks, store them as booleans, or give the field normalize=identity",
+            file=sys.stderr,
+        )

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, SupportsIndex, TypedDict
 
@@ -14,15 +15,17 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from torch.utils import data
 
-from shortcut_policy.data.conversion import Conversion, say_changes
+from shortcut_policy.data.conversion import Conversion, check_rows, say_changes
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, SourceOfFrames, frame_file
 from shortcut_policy.data.memory import Kind, kind_of, local_processes, needed_bytes, trim_memory
 from shortcut_policy.data.normalizer import Normalizer, RunningStatistics, say_nearly_constant
+from shortcut_policy.data.outliers import RowSample, outlying, say_outliers
 from shortcut_policy.data.source import (
     EpisodeSource,
     Field,
     expand,
+    find_row,
     pieces,
     row_bytes,
     speaks_for_read,
@@ -164,6 +167,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
         self.device = torch.device("cpu")
         for field in self.fields.values():
             field.check(source)
+        if len(source.episode_ends) == 0 or (np.diff(source.episode_ends, prepend=0) < 0).any():
+            raise InputError(f"the episode_ends of {source.path} must increase: {source.episode_ends!r:.80}")
         tasks = None if per_task is None else tasks_of_episodes(source, per_task)
         long_enough = np.diff(source.episode_ends, prepend=0) >= (1 if pad_short_episodes else self._fewest)
         self.train_episodes, self.val_episodes = split_episodes(
@@ -237,23 +242,32 @@ class DemonstrationDataset(data.Dataset[Batch]):
     def fit_normalizer(self) -> Normalizer:
         """Statistics of the training episodes that have a window, all of their steps."""
         statistics = {name: RunningStatistics() for name in self.fields}
+        count = sum(hi - lo for lo, hi in self._used())
         for name, field in self.fields.items():
             if field.normalize in ("identity", "image"):
                 continue
-            for lo, hi in self._used():
-                for rows in pieces(lo, hi, row_bytes(self.source, field.key), STATISTICS_BYTES):
-                    statistics[name].update(self._rows(name, rows.start, rows.stop))
-        for name, field in self.fields.items():
+            sample = RowSample(count, field)
+            for _, rows in self._blocks(name):
+                statistics[name].update(rows)
+                sample.update(rows)
             where = f"{name} (key '{field.key}' of {self.source.path})"
             say_nearly_constant(field, statistics[name], where, needed=name == ACTION)
+            odd = outlying(field, statistics[name], sample, constant=name == ACTION)
+            say_outliers(odd, where, self._blocks(name), partial(find_row, self.source))
         return Normalizer(self.fields, statistics)
 
-    def action_range(self) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest and largest value of each element of the trained actions, two of (A,), in their units."""
-        found = RunningStatistics()
+    def _blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Number of the first row, and rows, of all that `_used` tells."""
         for lo, hi in self._used():
-            found.update(self._rows(ACTION, lo, hi))
-        return found.min, found.max
+            for rows in pieces(lo, hi, row_bytes(self.source, self.fields[name].key), STATISTICS_BYTES):
+                yield rows.start, self._rows(name, rows.start, rows.stop)
+
+    def value_range(self, name: str) -> np.ndarray:
+        """Smallest and largest value of each element of a field in what is trained on, (2, *shape)."""
+        found = RunningStatistics()
+        for _, rows in self._blocks(name):
+            found.update(rows)
+        return np.stack([found.min, found.max])
 
     @property
     def in_memory(self) -> bool:
@@ -325,6 +339,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
             for part in self._parts(key, 0):
                 for tensor, values in zip(tensors, self._converted(key, part, converts), strict=True):
                     tensor[part.start : part.stop] = torch.from_numpy(values)
+            for convert in converts:
+                convert.say_rounded()
 
     def _frame_file(self, convert: Conversion, count: int, needed: int, folder: Path) -> FrameFile:
         field, source = convert.field, self.source
@@ -347,6 +363,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         def blocks(done: int) -> Iterator[np.ndarray]:
             for part in self._parts(field.key, done):
                 yield from self._converted(field.key, part, [convert])
+            convert.say_rounded()
 
         return frame_file(rows, source, convert.made_of, blocks, folder)
 
@@ -360,7 +377,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
 
     def _converted(self, key: str, part: range, converts: Sequence[Conversion]) -> list[np.ndarray]:
         """Values of some rows; what is stored of them is freed at once, before the next are read."""
-        block = self.source.read(key, part.start, part.stop)
+        block = check_rows(self.source, key, part, self.source.read(key, part.start, part.stop))
         return [convert(block, part.start) for convert in converts]
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:

@@ -39,6 +39,8 @@ EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 #: Names that LeRobot gives to what other formats call otherwise.
 NAMES = {path: feature for feature, path in PATHS.items()}
 IMAGES = "images."
+#: Before the names of arrays of other formats that LeRobot gives to columns of its own.
+RECORDED = "recorded."
 RGB = 3
 #: LeRobot's tables have no more axes.
 MOST_AXES = 4
@@ -97,7 +99,7 @@ class _Feature:
     def described(self, fps: float) -> dict[str, Any]:
         """The feature in ``meta/info.json``."""
         if self.kind == "numbers":
-            return {"dtype": str(self.dtype), "shape": list(self.shape), "names": None}
+            return {"dtype": self.dtype.name, "shape": list(self.shape), "names": None}
         about: dict[str, Any] = {
             "dtype": self.kind,
             "shape": list(self.shape),
@@ -193,7 +195,7 @@ def _features(recording: Recording, settings: LeRobotSettings) -> list[_Feature]
         is_image = (
             dtype == np.uint8 and len(shape) == 3 and path.startswith(OBS) and (last or shape[0] == RGB)
         )
-        if path in (TASK, TIMESTAMP):
+        if path in _own_columns(recording):
             continue  # columns that every dataset has
         if is_image:
             size = shape if last else (*shape[1:], RGB)
@@ -204,10 +206,17 @@ def _features(recording: Recording, settings: LeRobotSettings) -> list[_Feature]
     return features
 
 
+def _own_columns(recording: Recording) -> set[str]:
+    """Arrays that are columns of every dataset, and mean there what they meant before: of another dataset."""
+    return {TASK, TIMESTAMP} & recording.columns.keys() if recording.rest.get(FORMAT) else set()
+
+
 def _name(path: str, is_image: bool) -> str:
     """LeRobot's name of an array; slashes are not allowed in it."""
     if not path.startswith(OBS):
-        return NAMES.get(path, path.replace("/", "."))
+        name = NAMES.get(path, path.replace("/", "."))
+        # A dataset has columns of these names itself, with times and tasks of its own.
+        return f"{RECORDED}{name}" if name in DEFAULTS else name
     bare = path.removeprefix(OBS).replace("/", ".")
     return OBSERVATION + (IMAGES if is_image and not bare.startswith(IMAGES) else "") + bare
 
@@ -224,7 +233,7 @@ def _told(recording: Recording, settings: LeRobotSettings) -> _Told:
             f"{recording.source.path} does not say how many steps a second it has, which a LeRobot dataset "
             "needs: give fps=<number>"
         )
-    made = [one for one in (TASK, TIMESTAMP) if one not in recording.columns]
+    made = [one for one in (TASK, TIMESTAMP) if one not in _own_columns(recording)]
     tasks = {int(number): task for number, task in own.get("/@tasks", {}).items()}
     if TASK in made or not tasks:
         tasks = {0: settings.task or name}
@@ -238,11 +247,11 @@ def _counters(
     length = len(arrays[ACTIONS])
     steps = np.arange(length)
     columns = {
-        TIMESTAMP: arrays.get(TIMESTAMP, times(length, told.fps)),
+        TIMESTAMP: times(length, told.fps) if TIMESTAMP in told.made else arrays[TIMESTAMP],
         "frame_index": steps,
         "episode_index": np.full(length, episode),
         "index": first + steps,
-        TASK: arrays.get(TASK, np.zeros(length)) if TASK not in told.made else np.zeros(length),
+        TASK: np.zeros(length) if TASK in told.made else arrays[TASK],
     }
     return {name: values.astype(DEFAULTS[name]).reshape(length, 1) for name, values in columns.items()}
 

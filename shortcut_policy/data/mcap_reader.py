@@ -5,6 +5,7 @@ pictures that an episode needs. So no more is held than the numbers of a file an
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from annotated_types import Ge, Gt
 
 from shortcut_policy.data.resample import SECOND, Rule, Track, in_order, latest, resample, ticks
 from shortcut_policy.data.ros_values import IMAGES, holds_quaternion, numbers, parse_path, picture, stamp_of
-from shortcut_policy.data.source import expand
+from shortcut_policy.data.source import MIN_RANGE, expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import Count, check_fields
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Stamp = Literal["header", "log"]
 #: What a file begins and ends with, 8 bytes each, and its last record, of 29: a shorter one is none.
 LEAST_BYTES = 45
+#: Part of the range of an element by which float32 may be off without a word.
+LOST = 1e-2
 #: Messages of a topic without a picture.
 NOTHING = np.empty((0, 0))
 
@@ -107,6 +110,8 @@ class _Key:
     order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     #: What the numbers are called, where messages say it, as those of joints do.
     names: list[str] | None = None
+    #: Whether it was said that float32 does not hold the numbers.
+    rounded: bool = False
 
 
 def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterator[dict[str, np.ndarray]]:
@@ -330,8 +335,19 @@ def _track(key: str, record: _Key, recording: Recording, start: int, stop: int) 
 
 
 def _numbers(track: Track, record: _Key, chosen: np.ndarray, times: np.ndarray) -> np.ndarray:
-    values = np.stack([record.values[number] for number in chosen])
-    return resample(track, values, times).astype(np.float32)
+    values = resample(track, np.stack([record.values[number] for number in chosen]), times)
+    stored = values.astype(np.float32)
+    lost, reach = abs(stored - values).max(axis=0), np.ptp(values, axis=0)
+    odd = np.flatnonzero((reach > MIN_RANGE) & (lost > LOST * reach))
+    if len(odd) and not record.rounded:
+        record.rounded, element = True, int(odd[0])
+        print(
+            f"{track.name}: element [{element}] lies in {values[:, element].min():.12g} to "
+            f"{values[:, element].max():.12g}, which the store's float32 holds to {lost[element]:.2g} only: "
+            "times and counters that began long ago cannot be learned from; take smaller numbers",
+            file=sys.stderr,
+        )
+    return stored
 
 
 def _pictures(

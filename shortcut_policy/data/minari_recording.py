@@ -221,4 +221,4 @@ def _box(recording: Recording, path: str) -> dict[str, Any]:
         return {"type": "MultiBinary", "n": list(shape) or 1}
     low, high = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     bounds = {"low": np.full(shape, low, dtype).tolist(), "high": np.full(shape, high, dtype).tolist()}
-    return {"type": "Box", "dtype": str(dtype), "shape": list(shape), **bounds}
+    return {"type": "Box", "dtype": dtype.name, "shape": list(shape), **bounds}

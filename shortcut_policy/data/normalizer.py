@@ -104,6 +104,18 @@ class Normalizer(Float32Buffers):
         scale, offset = self._affine(name)
         return y * scale + offset
 
+    def clamped(self, name: str, y: Tensor, size: float) -> Tensor:
+        """Network units within ``size``, (..., *shape) as it came; what the data do not scale is left alone.
+
+        Pictures, ``identity`` and ``unscaled`` are in units of their own: nothing says what is much of them.
+        """
+        if name not in self._far:
+            return y
+        kept = y.clamp(-size, size)
+        for element in self._unscaled[name]:
+            kept[..., element] = y[..., element]
+        return kept
+
     def is_near(self, name: str, x: Tensor) -> bool:
         """Whether all of x (..., *shape), in environment units, is finite and about where the data were.
 
@@ -130,10 +142,14 @@ class Normalizer(Float32Buffers):
             known[..., self._unscaled[name]] = True
         return (offset - reach).masked_fill(known, -most), (offset + reach).masked_fill(known, most)
 
-    def say_far(self, values: Mapping[str, Tensor], clamp: float | None = None) -> None:
+    def say_far(
+        self, values: Mapping[str, Tensor], clamp: float | None = None, of: str = "observation"
+    ) -> None:
         """Say on stderr, once an element, which of these values are not near, name -> (..., *shape).
 
-        ``clamp``: what limits the size of the numbers that the network gets, if something does.
+        Args:
+            clamp: What limits the size of the numbers that the network gets, if something does.
+            of: What the values are, for the sentence.
         """
         advice = "; obs_clamp limits what it gets" if clamp is None else f" (obs_clamp={clamp:g})"
         for name in [name for name in values if name in self._far]:
@@ -158,7 +174,7 @@ class Normalizer(Float32Buffers):
                         "not see it move; check the sensor, or train on data in which it moves"
                     )
                 print(
-                    f"observation '{name}', element {index}, is {value:.6g}, and {what} (said once)",
+                    f"{of} '{name}', element {index}, is {value:.6g}, and {what} (said once)",
                     file=sys.stderr,
                 )
             self._bounds.pop(name, None)

@@ -91,7 +91,7 @@ class RobomimicSource:
             self.keys = tuple(sorted(self._paths))
             first = {key: data[self.demos[0]][path] for key, path in self._paths.items()}
             self.shapes = {key: tuple(array.shape[1:]) for key, array in first.items()}
-            self.dtypes: dict[str, np.dtype] = {key: array.dtype for key, array in first.items()}
+            self.dtypes: dict[str, np.dtype] = {key: self._types[path] for key, path in self._paths.items()}
             self._object_state: ObjectState | None = None
             if objects == "repaired" and OBJECT in self.keys:
                 try:
@@ -165,8 +165,11 @@ class RobomimicSource:
                     f"{', '.join(sorted(masks)) or 'none'}"
                 )
             lost = sorted(set(masks[filter_key]) - set(there))
-            if lost or not masks[filter_key]:
-                what = f"lists {lost[0]}, which is not there" if lost else "lists no demonstration"
+            twice = sorted({name for name in masks[filter_key] if masks[filter_key].count(name) > 1})
+            if lost or twice or not masks[filter_key]:
+                what = "lists no demonstration"
+                if lost or twice:
+                    what = f"lists {lost[0]}, which is not there" if lost else f"lists {twice[0]} twice"
                 raise InputError(f"the filter key '{filter_key}' of {self.path} {what}; choose another one")
             there = masks[filter_key]
         return sorted(there, key=lambda name: int(name.removeprefix("demo_")))
@@ -199,14 +202,19 @@ class RobomimicSource:
     def _common_arrays(self, lengths: list[int]) -> dict[str, str]:
         """Key -> dataset for all that every demonstration holds; fills ``lacking``."""
         shapes: dict[str, tuple[int, ...]] = {}
+        #: Path -> type that holds the values of all demonstrations.
+        self._types: dict[str, np.dtype] = {}
         holders: dict[str, set[str]] = {}
         unusable: dict[str, str] = {}
         for name, length in zip(self.demos, lengths, strict=True):
             for path, array in datasets(self._data()[name]).items():
                 holders.setdefault(path, set()).add(name)
                 wanted = (length, *shapes.setdefault(path, (array.shape or ())[1:]))
-                if path not in unusable and (reason := self._objection(array, wanted)):
+                known = self._types.setdefault(path, array.dtype.newbyteorder("="))
+                if path not in unusable and (reason := self._objection(array, wanted, known)):
                     unusable[path] = f"{path} in {name} of {self.path} {reason}"
+                elif array.dtype != known and path not in unusable:
+                    self._types[path] = np.result_type(known, array.dtype)
         if ACTIONS in unusable:
             raise InputError(unusable[ACTIONS])
         missing = {
@@ -219,8 +227,8 @@ class RobomimicSource:
         bare = {path: path.removeprefix("obs/") for path in common}
         return {path if name in common else name: path for path, name in bare.items()}
 
-    def _objection(self, array: Any, wanted: tuple[int, ...]) -> str | None:
-        """What speaks against a dataset, or nothing."""
+    def _objection(self, array: Any, wanted: tuple[int, ...], known: np.dtype) -> str | None:
+        """What speaks against a dataset, or nothing; ``known`` is the type that others have."""
         if array.shape != wanted:
             shape = list(array.shape or ())
             return (
@@ -229,6 +237,14 @@ class RobomimicSource:
             )
         if (large := too_large(wanted[1:], array.dtype)) is not None:
             return large
+        kinds = {array.dtype.kind, known.kind}
+        # Of pictures the type says in which range they are: bytes in 0..255, floats mostly in 0..1.
+        one = kinds <= set("biuf") and len(wanted) < 4 if len(kinds) > 1 else kinds <= set("biufSU")
+        if array.dtype != known and not one:
+            return (
+                f"is {array.dtype}, and {known} in demonstrations before; convert that demonstration if a "
+                "task uses this"
+            )
         lost = missing_filter(array)
         if lost is not None:
             return (
@@ -298,7 +314,8 @@ class RobomimicSource:
                 break
             rows = slice(max(start - begin, 0), stop - begin)
             try:
-                pieces.append(self._data()[self.demos[e]][self._paths[key]][rows])
+                stored = self._data()[self.demos[e]][self._paths[key]][rows]
+                pieces.append(stored.astype(self._types[self._paths[key]], copy=False))
             except Exception as error:  # h5py raises many kinds
                 raise InputError(
                     f"{key} in {self.demos[e]} of {self.path} cannot be read ({error}); the file is damaged: "

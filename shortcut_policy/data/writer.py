@@ -322,10 +322,16 @@ def _check_key(where: str, key: str, groups: bool) -> None:
 
 
 def _numbers(where: str, key: str, values: ArrayLike, only_finite: bool) -> np.ndarray:
+    if np.ma.is_masked(values):
+        raise InputError(
+            f"{where}: '{key}' has numbers that are masked, for which nothing can stand: fill them in"
+        )
     try:
         array = np.ascontiguousarray(values)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # tensors raise the last two
         raise InputError(f"{where}: '{key}' is not an array ({error})") from error
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise InputError(f"{where}: '{key}' is {array.dtype}, which no store holds; give float64")
     if array.dtype.kind not in "biuf" or np.ndim(values) == 0:
         raise InputError(
             f"{where}: '{key}' must be an array of numbers with one row per step, not {values!r:.60}"

@@ -12,6 +12,8 @@ from shortcut_policy.errors import InputError
 
 #: Of the range that all tasks have together: what varies less in a task holds nothing for it.
 _SMALLEST = 1e-3
+#: What varies less than this is scaled as if it varied by so much.
+_FLOOR = 1e-2
 
 
 @runtime_checkable
@@ -23,17 +25,33 @@ class FittedEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class ClampedEncoder(Protocol):
+    """An encoder that scales observations once more: a limit to their size must follow that.
+
+    Attributes:
+        clamp: Largest size of the numbers that it has scaled; None for any. See ``obs_clamp`` of `Policy`.
+    """
+
+    clamp: float | None
+
+
 class PerTaskEncoder(LowDimEncoder):
     """Scale each number to [-1, 1] over the demonstrations of the task at hand; then as `LowDimEncoder`.
 
     The normaliser scales over the demonstrations of all tasks: where the objects of one task lie within a
-    centimetre, and those of all within a metre, the network sees little of where they are. A number that is
-    constant in a task becomes 0 there.
+    centimetre, and those of all within a metre, the network sees little of where they are. A number that
+    varies in a task by less than a hundredth of its range over all tasks is scaled by 100, so that a little
+    more of it at play does not become very much; by less than a thousandth, it counts as constant there and
+    becomes 0.
 
     Args:
         obs_shapes: See `LowDimEncoder`; ``task`` is one of them, (K,), 1 for the task and 0 for the others.
         n_obs_steps: As well.
         task: The observation that tells the task, with ``normalize: identity``.
+
+    Attributes:
+        clamp: See `ClampedEncoder`.
 
     Raises:
         InputError: No observation is called so, or it is no row of numbers.
@@ -43,6 +61,7 @@ class PerTaskEncoder(LowDimEncoder):
         self, obs_shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int, task: str = "task"
     ) -> None:
         super().__init__(obs_shapes, n_obs_steps)
+        self.clamp: float | None = None
         if task not in obs_shapes or len(obs_shapes[task]) != 1:
             raise InputError(
                 f"encoder.task={task} must be the name of an observation with one number a task; there are "
@@ -70,7 +89,7 @@ class PerTaskEncoder(LowDimEncoder):
             seen = low[name].isfinite()
             half, middle = (high[name] - low[name]) / 2, (high[name] + low[name]) / 2
             varies = half > _SMALLEST
-            inverse = torch.where(varies, 1 / half, 0.0)
+            inverse = torch.where(varies, 1 / half.clamp(min=_FLOOR), 0.0)
             self.get_buffer(f"{name}_middle").copy_(torch.where(seen, middle, 0.0))
             self.get_buffer(f"{name}_inverse").copy_(torch.where(seen, inverse, 1.0))
 
@@ -83,4 +102,6 @@ class PerTaskEncoder(LowDimEncoder):
             for name, value in obs.items()
             if name != self._task
         }
+        if self.clamp is not None:
+            scaled = {name: value.clamp(-self.clamp, self.clamp) for name, value in scaled.items()}
         return super().forward({name: scaled.get(name, value) for name, value in obs.items()})

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from shortcut_policy.arrays import as_numbers
 from shortcut_policy.encoders.crops import RowDraws
 from shortcut_policy.errors import InputError
 
@@ -79,10 +80,7 @@ class CommittedPrefix:
         """
         if prefix is None:
             return None
-        try:
-            actions = torch.as_tensor(prefix, dtype=torch.float32, device=device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"prefix is no array of numbers ({error})") from error
+        actions = as_numbers("prefix", prefix).to(device, torch.float32)
         if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != (rows, self._action_dim):
             raise InputError(
                 f"prefix has shape {tuple(actions.shape)}, expected ({rows}, k, {self._action_dim}): batch, "

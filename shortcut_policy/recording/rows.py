@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from shortcut_policy.arrays import copied
 from shortcut_policy.data.robomimic_writer import attributes_of
 from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.recorder import frames_a_second
@@ -67,7 +68,7 @@ class PlainRows:
         """See `Rows`."""
         seen = {name: obs[name] for name in self._names}
         seen |= {"state": info["state"]} if "state" in info else {}
-        return {name: np.array(value, np.float32) for name, value in seen.items()}
+        return {name: copied(f"'{name}'", value).astype(np.float32) for name, value in seen.items()}
 
     def after(self, action: np.ndarray, reward: float, success: bool) -> dict[str, Any]:
         """See `Rows`."""

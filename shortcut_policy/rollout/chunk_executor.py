@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from shortcut_policy.arrays import copied
 from shortcut_policy.errors import DeadlineError, InputError
 from shortcut_policy.rollout.chunk_joins import Joining, Plan, join
 from shortcut_policy.rollout.workers import Background, make_pool
@@ -186,7 +187,7 @@ class ChunkExecutor:
         names = obs if self._names is None else self._names
         if missing := sorted(set(names) - set(obs)):
             raise InputError(f"an observation has {', '.join(sorted(obs))}, and lacks {', '.join(missing)}")
-        copies = {name: np.array(obs[name]) for name in names}
+        copies = {name: copied(f"observation '{name}'", obs[name]) for name in names}
         if self._history:
             before, known = self._history[-1]
             if not time > before:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
+from shortcut_policy.arrays import copied
 from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.rollout.motion import Motion
 
@@ -166,14 +167,30 @@ class Observed(gymnasium.Wrapper):
         return self._copied(obs), info
 
     def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """With an action (A,) in the shape that the environment declares."""
-        obs, *rest = self.env.step(action.reshape(self.env.action_space.shape or action.shape))
+        """With an action (A,) in the shape that the environment declares; whole numbers, if it is of such."""
+        space = self.env.action_space
+        if space.dtype is not None and space.dtype.kind in "iu":
+            action = np.rint(action)  # an environment of whole numbers cuts off what follows them
+        obs, *rest = self.env.step(action.reshape(space.shape or action.shape))
         return self._copied(obs), *rest
 
     def _copied(self, obs: Any) -> Any:
         if not isinstance(self.observation_space, spaces.Dict):
             return obs
-        return {name: np.array(obs[name]) for name in self.observation_space}
+        return {name: self._held(name, obs[name]) for name in self.observation_space}
+
+    def _held(self, name: str, value: Any) -> np.ndarray:
+        """A copy of an observation, if the type that its space declares, in which it is stacked, holds it."""
+        assert isinstance(self.observation_space, spaces.Dict)
+        found, declared = copied(f"observation '{name}'", value), self.observation_space[name].dtype
+        if found.dtype.kind in "iu" and declared is not None and declared.kind in "iu":
+            limits = np.iinfo(declared)
+            if found.size and (int(found.min()) < limits.min or int(found.max()) > limits.max):
+                raise InputError(
+                    f"observation '{name}' of {self.env.unwrapped} holds {found.min()} to {found.max()}, and "
+                    f"its space is of {declared}, from {limits.min} to {limits.max}: correct the space"
+                )
+        return found
 
 
 class ActionChunkEpisode(gymnasium.Wrapper):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shortcut_policy.adaptive import Sample, Steps
 from shortcut_policy.control import check_finite
+from shortcut_policy.encoders.per_task import ClampedEncoder
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import Generators
@@ -90,6 +91,8 @@ class Compiled(Model):
                 "in the policy that the graph is made of, and compile or export that"
             )
         self._obs_clamp = size
+        if isinstance(self.encoder, ClampedEncoder):
+            self.encoder.clamp = size
         if self.spec:
             self.spec = {**self.spec, "obs_clamp": size}
 

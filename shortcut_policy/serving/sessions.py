@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from shortcut_policy.adaptive import Steps, check_steps
-from shortcut_policy.control import as_array, as_pixels, check_names
+from shortcut_policy.arrays import as_array
+from shortcut_policy.control import as_pixels, check_names
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.protocol import REQUEST, Options
@@ -154,7 +155,7 @@ def _checked(policy: Policy, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     checked, lengths = {}, set()
     for name, shape in policy.obs_shapes.items():
         # NumPy's checks: small as the arrays are, torch's take several times as long.
-        value = as_array(name, _numbers(name, obs[name]))
+        value = as_array(f"observation '{name}'", _numbers(name, obs[name]))
         found, history = value.shape, (policy.n_obs_steps, *shape)
         if found not in (tuple(shape), history):
             raise InputError(

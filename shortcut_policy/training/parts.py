@@ -1,15 +1,20 @@
 """What a training configuration stands for: the data, and the model that the training begins with."""
 
+import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
 from shortcut_policy.data.fields import ACTION, SIZES
+from shortcut_policy.data.normalizer import FAR
 from shortcut_policy.encoders.per_task import FittedEncoder
 from shortcut_policy.encoders.weights import load_weights
 from shortcut_policy.errors import InputError
@@ -71,9 +76,12 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
     elif config.teacher is not None:
         taught = taught_by(spec, config.teacher, trust)
         model = initialise(taught, config.task.name, config.teacher, option="teacher", trust=trust)
+        _say_far(model, dataset)
     else:
         model = initialise(spec, config.task.name, str(config.init_from), trust=trust)
+        _say_far(model, dataset)
     _check_bounded(model, dataset)
+    _say_clamped(model, dataset)
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
     task = {"name": config.task.name, "env": config.task.env}
     described = describe(model, dataset, config.trainer, config.seed, config.cpu, config.name, task)
@@ -152,7 +160,8 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
         )
     if isinstance(model, Policy) and isinstance(dataset, DemonstrationDataset):
         _check_fits(model, dataset)
-    if not model.normalizer.fitted:
+    fitted = model.normalizer.fitted
+    if not fitted:
         _fit(model, dataset)
     _check_bounded(model, dataset)
     known = model.metadata
@@ -162,6 +171,9 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
         known["init_from"] = {"checkpoint": None, **origin}
     elif "train_nfe_per_step" in known:
         return
+    if fitted:
+        _say_far(model, dataset)
+    _say_clamped(model, dataset)
     described = describe(model, dataset, trainer, seed, cpu)
     task = {key: value for key, value in known.get("task", {}).items() if value is not None}
     model.metadata = described | known | {"task": described["task"] | task}
@@ -184,10 +196,7 @@ def _check_bounded(model: Model, dataset: LearnedFrom) -> None:
     """
     if not model.objective.bounded or not isinstance(dataset, DemonstrationDataset):
         return
-    reached = [
-        model.normalizer.normalize(ACTION, torch.from_numpy(x)).abs().cpu() for x in dataset.action_range()
-    ]
-    largest = torch.stack(reached).amax(0)
+    largest = _reached(model, dataset, ACTION).abs().amax(0)
     if largest.max() > 1 + BOUND_ROUNDING:
         element = int(largest.argmax())
         raise InputError(
@@ -195,6 +204,43 @@ def _check_bounded(model: Model, dataset: LearnedFrom) -> None:
             f"reaches {largest[element]:.3g} as the network sees it: give the action's field "
             "normalize=limits, or objective.clip_sample=false"
         )
+
+
+def _say_far(model: Model, dataset: LearnedFrom) -> None:
+    """On stderr, which training data lie far from those that the normaliser was made of: other units?"""
+    if not isinstance(dataset, DemonstrationDataset):
+        return
+    for name, field in dataset.fields.items():
+        if field.normalize in FAR:
+            ends = torch.from_numpy(dataset.value_range(name)).float().to(model.device)
+            model.normalizer.say_far({name: ends}, of="in the training data")
+
+
+def _say_clamped(model: Model, dataset: LearnedFrom) -> None:
+    """On stderr, which training data ``obs_clamp`` changes: it is there for what they do not hold."""
+    if not isinstance(model, Policy) or not isinstance(dataset, DemonstrationDataset):
+        return
+    size = model.obs_clamp
+    for name, field in dataset.fields.items():
+        if size is None or name == ACTION or field.normalize not in FAR:
+            continue
+        y = _reached(model, dataset, name)
+        beyond = (y - model.normalizer.clamped(name, y, size)).abs().amax(0)
+        if beyond.max() > BOUND_ROUNDING:
+            index = [int(i) for i in np.unravel_index(int(beyond.argmax()), field.shape)]
+            reached = size + beyond.max().item()
+            print(
+                f"obs_clamp={size:g} cuts training data: element {index} of '{name}' "
+                f"(normalize={field.normalize}) reaches {reached:.3g}; to leave them as they are, give "
+                f"obs_clamp={math.ceil(10 * reached) / 10:g}",
+                file=sys.stderr,
+            )
+
+
+def _reached(model: Model, dataset: DemonstrationDataset, name: str) -> Tensor:
+    """The ends of each element of a field as the network sees them, (2, *shape)."""
+    ends = torch.from_numpy(dataset.value_range(name)).float().to(model.device)
+    return model.normalizer.normalize(name, ends).cpu()
 
 
 def _check_fits(policy: Policy, dataset: DemonstrationDataset) -> None:

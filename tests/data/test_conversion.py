@@ -110,3 +110,17 @@ def test_few_frames_are_looked_at_to_tell_the_range() -> None:
     source = OwnSource({"cam": IMAGES / 255}, ENDS)
     assert Conversion(source, Field("cam", HWC, normalize="image")).top == 1
     assert source.reads == [("cam", row, row + 1) for row in (5, 17, 32)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_masks_of_whole_numbers_are_said_to_be_nearly_black(dtype: type, capsys) -> None:
+    mask = (IMAGES > 100).astype(dtype)
+    np.testing.assert_array_equal(load(mask), mask)
+    assert (
+        "images of key 'cam' of own hold whole numbers up to 1, and are nearly black"
+        in capsys.readouterr().err
+    )
+    mask[5, 0, 0] = 2
+    load(mask)
+    load(np.zeros_like(mask))
+    assert not capsys.readouterr().err

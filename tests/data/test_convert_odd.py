@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,37 @@ def test_a_note_that_somebody_changed_is_refused(tmp_path, options, name, change
     file.write_text(json.dumps(values))
     with pytest.raises(InputError, match=rf"which a conversion wrote, {sentence}.*onvert again, or remove"):
         convert(dataset, tmp_path / "b.zarr")
+
+
+#: What LeRobot gives to columns of its own, and what numbers are like in files of others.
+ODD = {
+    "timestamp": 1.75e9 + np.arange(ROWS) / 10,
+    "task_index": np.arange(ROWS) // LENGTHS[0] + 3,
+    "index": np.arange(ROWS) * 1.5,
+    "obs/turned": np.arange(2.0 * ROWS).reshape(ROWS, 2).astype(">f4"),
+    "obs/ticks": (2**60 + np.arange(ROWS)).astype(">i8"),
+    "obs/far": np.uint64(2**63 + 1) + np.arange(ROWS, dtype=np.uint64),
+}
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.lerobot", "a-v0"])
+def test_arrays_of_any_name_and_byte_order_come_back_with_their_values(tmp_path, options, name) -> None:
+    source = tmp_path / "a.hdf5"
+    with h5py.File(source, "w") as file:
+        file.create_group("data").attrs["env_args"] = json.dumps({"env_name": "Mine", "type": 1})
+        for number, stop in enumerate(np.cumsum(LENGTHS)):
+            rows = slice(stop - LENGTHS[number], stop)
+            demo = file.create_group(f"data/demo_{number}")
+            demo.attrs["num_samples"] = LENGTHS[number]
+            for key, values in {"actions": np.zeros((ROWS, 2)), **ODD}.items():
+                demo[key] = values[rows]
+    lossy = replace(options, lossy=True)
+    back = convert(convert(source, tmp_path / name, lossy), tmp_path / "back.hdf5", lossy)
+    found = RobomimicSource(back)
+    for key, values in ODD.items():
+        rows = found.read(key.removeprefix("obs/"), 0, ROWS)
+        np.testing.assert_array_equal(rows, values, err_msg=key)
+        assert rows.dtype == values.dtype.newbyteorder("=")
+    if name == "a.lerobot":
+        info = json.loads((tmp_path / name / "meta/info.json").read_text())
+        assert info["features"]["observation.turned"]["dtype"] == "float32"

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field, ZarrSource
 from shortcut_policy.errors import InputError
+from tests.data.own_source import OwnSource
 
 LENGTHS = (30, 9, 41, 25)
 ROWS = sum(LENGTHS)
@@ -385,7 +386,7 @@ def test_the_range_of_the_actions(tmp_path: Path, low: float, high: float) -> No
     demonstrations = DemonstrationDataset(
         store(tmp_path, action=actions), OBS, ACTION, **SIZES, val_fraction=0
     )
-    found = demonstrations.action_range()
+    found = demonstrations.value_range("action")
     np.testing.assert_allclose(found, (actions.min(0), actions.max(0)), rtol=1e-6)
 
 
@@ -412,3 +413,81 @@ def test_marks_that_choose_nothing_are_refused(tmp_path: Path, marks: int, only:
     source = store(tmp_path, intervention=np.full(ROWS, marks, np.uint8))
     with pytest.raises(InputError, match=message):
         dataset(source, only=only)
+
+
+@IN_MEMORY
+@pytest.mark.parametrize(
+    ("times", "normalize", "sentence"),
+    [
+        (
+            1.75e9 + 0.5 * np.arange(ROWS),
+            "limits",
+            "1750000000 to 1750000052, 52 apart, of which float32, in wh",
+        ),
+        (
+            17 * 10**17 + 10**7 * np.arange(ROWS),
+            "gaussian",
+            "float32, in which it is learned, keeps 0: take a",
+        ),
+        (
+            1.75e9 + 3.0 * np.arange(ROWS),
+            "identity",
+            "312 apart, of which float32, in which it is learned",
+        ),
+        (2**24 + np.arange(ROWS) % 2, "limits", "16777216 to 16777217, 1 apart"),
+        (100 + 1e-4 * np.arange(ROWS), "limits", None),
+        (2**30 + 2**20 * np.arange(ROWS), "limits", None),
+        (np.full(ROWS, 1.75e9 + 0.3), "limits", None),
+    ],
+)
+def test_numbers_that_float32_makes_one_are_said(
+    tmp_path: Path, capsys, times: np.ndarray, normalize: str, sentence: str | None, memory_limit_mb: float
+) -> None:
+    """Seconds since 1970 are 64 or 128 s apart in float32: what was time in the data is a constant."""
+    assert ROWS == 105
+    rows = np.stack([np.zeros(ROWS), times], axis=1).astype(times.dtype)
+    source = store(tmp_path, state=rows)
+    obs = {"clock": Field("state", (2,), normalize=normalize)}
+    dataset(source, obs=obs, memory_limit_mb=memory_limit_mb, cache=tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "of which float32" in line]
+    assert len(said) == (sentence is not None)
+    if sentence is not None:
+        assert (
+            said[0].startswith(f"key 'state' of {source.path}: element [1] lies in ") and sentence in said[0]
+        )
+
+
+class Reads(OwnSource):
+    """A source whose rows are not what it says."""
+
+    def __init__(self, change) -> None:
+        super().__init__({"x": np.arange(40.0)[:, None] * [1, 2], "action": np.zeros((40, 2))}, [20, 40])
+        self._change = change
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        rows = super().read(key, start, stop)
+        return self._change(rows) if key == "x" else rows
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: rows[:1], r"are float64 of shape \[1, 2\], and the source says float64 of \[40, 2\]"),
+        (lambda rows: rows[:, :1], r"are float64 of shape \[40, 1\]"),
+        (lambda rows: rows[:-1], r"are float64 of shape \[39, 2\]"),
+        (lambda rows: rows + 1j, "are complex128 of"),
+        (lambda rows: np.ma.masked_greater(rows, 30), "hold numbers that are masked"),
+    ],
+    ids=["one row", "one column", "a row too few", "complex", "masked"],
+)
+def test_rows_that_numpy_would_stretch_or_cut_are_refused(change, sentence: str) -> None:
+    with pytest.raises(InputError, match=f"rows 0 to 40 of key 'x' of own {sentence}"):
+        dataset(Reads(change), obs={"x": Field("x", (2,))}, val_fraction=0)
+
+
+@pytest.mark.parametrize("ends", [[40, 20], []])
+def test_ends_that_do_not_increase_are_refused(ends: list[int]) -> None:
+    source = Reads(lambda rows: rows)
+    source.episode_ends = np.array(ends, np.int64)
+    with pytest.raises(InputError, match="the episode_ends of own must increase"):
+        dataset(source, obs={"x": Field("x", (2,))}, val_fraction=0)

@@ -454,3 +454,15 @@ def test_exponents_without_a_dot_are_numbers_in_the_recording(tmp_path: Path) ->
     settings.write_text("rate: 1e-\nkeys: {state: {topic: /joints, field: data}}\n")
     with pytest.raises(InputError, match="rate=1e- must be a number above 0"):
         read_recording(str(settings))
+
+
+def test_numbers_that_float32_does_not_hold_are_said_to_be_rounded(tmp_path: Path, capsys) -> None:
+    """Seconds of the year 2025 are kept to 64 s: what comes of them never changes."""
+    ticking = [joints(i / 20, 1.75e9 + i / 20, i) for i in range(41)]
+    keys = {"state": {"topic": "/joints", "field": "position[0:2]"}}
+    (episode,) = episodes(write(tmp_path / "a.mcap", ticking), keys)
+    assert np.ptp(episode["state"][:, 0]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("key 'state' (/joints): element [0] lies in 1750000000 to 1750000002, which the")
+    episodes(write(tmp_path / "b.mcap", [joints(i / 20, 100 + i / 1000, 0.1) for i in range(41)]), keys)
+    assert not capsys.readouterr().err

@@ -252,3 +252,21 @@ def test_an_element_that_was_constant_and_moves_is_said_once(capsys) -> None:
     moved = normalizer.to("cpu", torch.float64)
     assert moved.is_near("x", x.double()), "also where the numbers have moved"
     assert torch.equal(moved.normalize("x", x.double())[:, :2], torch.zeros(4, 2, dtype=torch.float64))
+
+
+def test_what_the_data_do_not_scale_is_not_clamped() -> None:
+    """Raw metres and a rotation's numbers are in units of their own."""
+    y = torch.tensor([[[5.0, -7.0, 0.3]]])
+    statistics = RunningStatistics()
+    statistics.update(ROWS)
+    for normalize, unscaled, expected in (
+        ("limits", (), [1.5, -1.5, 0.3]),
+        ("gaussian", (1,), [1.5, -7.0, 0.3]),
+        ("identity", (), [5.0, -7.0, 0.3]),
+    ):
+        field = Field("x", (3,), normalize=normalize, unscaled=unscaled)
+        found = Normalizer({"x": field}, {"x": statistics}).clamped("x", y, 1.5)
+        assert found.tolist() == torch.tensor([[expected]]).tolist()
+    assert y[0, 0, 0] == 5, "what was given is left as it is"
+    picture = Field("x", (3,), normalize="image")
+    assert torch.equal(Normalizer({"x": picture}, {}).clamped("x", y, 1.5), y)

@@ -480,3 +480,41 @@ def test_other_mistakes_get_a_sentence(file, tmp_path):
     short = change(file, lambda opened: opened["data/demo_1"].attrs.__setitem__("num_samples", 5))
     with pytest.raises(InputError, match=r"in demo_1 of .* but num_samples=5"):
         RobomimicSource(short)
+
+
+def test_a_camera_of_bytes_here_and_floats_there_is_not_taken_for_either(file):
+    """Of pictures the type says the range: floats in 0..1 would become black bytes."""
+
+    def add(opened: h5py.File) -> None:
+        for number, length in enumerate(LENGTHS):
+            frames = np.full((length, 4, 4, 3), 200, np.uint8)
+            opened[f"data/demo_{number}/obs/cam"] = frames if number == 0 else frames / 255
+
+    source = RobomimicSource(change(file, add))
+    assert "cam" not in source.keys
+    with pytest.raises(
+        InputError, match=r"obs/cam in demo_1 of .* is float64, and uint8 in demonstrations b"
+    ):
+        source.read("cam", 0, 1)
+
+
+def test_numbers_of_several_types_get_one_that_holds_all(file):
+    values = [np.arange(length) + offset for length, offset in zip(LENGTHS, (0, 0.5, 2**40), strict=True)]
+
+    def add(opened: h5py.File) -> None:
+        for number, dtype in enumerate((">f4", np.float64, np.int64)):
+            opened[f"data/demo_{number}/obs/ticks"] = values[number].astype(dtype)
+
+    source = RobomimicSource(change(file, add))
+    assert source.dtypes["ticks"] == np.float64
+    for e, expected in enumerate(values):
+        rows = source.read("ticks", int(source.episode_ends[e]) - LENGTHS[e], int(source.episode_ends[e]))
+        assert rows.dtype == np.float64 and rows.tolist() == expected.tolist()
+
+
+def test_a_mask_that_lists_a_demonstration_twice_is_refused(file):
+    def edit(opened: h5py.File) -> None:
+        opened["mask/some"] = np.array([b"demo_1", b"demo_0", b"demo_1"])
+
+    with pytest.raises(InputError, match=r"the filter key 'some' of .* lists demo_1 twice; choose another"):
+        RobomimicSource(change(file, edit), filter_key="some")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from shortcut_policy.data import EpisodeWriter, RobomimicSource, ZarrSource
@@ -484,3 +485,25 @@ def test_a_robomimic_file_that_is_not_completed_is_called_so(tmp_path):
         InputError, match=r"demos.hdf5 is a recording without an episode: record at least one"
     ):
         RobomimicSource(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (np.ma.masked_greater(np.arange(3.0), 1), "'a' has numbers that are masked"),
+        pytest.param(
+            np.zeros(3, np.longdouble),
+            r"'a' is float\d+, which no store holds; give float64",
+            marks=pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="it is float64 here"),
+        ),
+        (torch.zeros(3, requires_grad=True), r"'a' is not an array \(Can't call numpy"),
+        (torch.zeros(3, dtype=torch.bfloat16), "'a' is not an array"),
+    ],
+    ids=["masked", "long double", "gradient", "bfloat16"],
+)
+def test_what_no_store_can_hold_as_it_is_is_one_sentence(tmp_path: Path, values, sentence: str) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        writer.add_episode({"a": np.ma.masked_greater(np.arange(3.0), 9)})
+        with pytest.raises(InputError, match=sentence):
+            writer.add_episode({"a": values})
+    assert ZarrSource(tmp_path / "a.zarr").read("a", 0, 9).tolist() == [0, 1, 2]

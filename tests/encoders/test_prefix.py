@@ -1,5 +1,6 @@
 """Policies that are told what is played anyway: what they learn from, what they give, what is refused."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,20 @@ def noise() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("given", [GIVEN, torch.tensor(GIVEN)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        GIVEN,
+        torch.tensor(GIVEN),
+        GIVEN[:, ::-1].copy()[:, ::-1],
+        GIVEN.astype(">f4"),
+        GIVEN.astype(np.longdouble),
+        torch.tensor(GIVEN).to_sparse(),
+        torch.tensor(GIVEN, requires_grad=True),
+        [torch.tensor(row) for row in GIVEN],
+    ],
+    ids=["array", "tensor", "backwards", "byte order", "long double", "sparse", "gradient", "list"],
+)
 def test_given_actions_come_back_and_decide_the_others(told: Policy, given):
     found = told.act(observe(told), 1, noise(), prefix=given)
     assert torch.equal(found[:, :3], torch.tensor(GIVEN, dtype=torch.float32))
@@ -64,12 +78,27 @@ def test_no_action_given_is_a_prefix_of_none(told: Policy):
         (GIVEN[..., :1], r"shape \(2, 3, 1\)"),
         (np.zeros((2, 5, 2)), "holds 5 actions, and this policy was trained with up to 4"),
         (np.full((2, 1, 2), np.nan), "NaN or infinity"),
-        ([[["far"]]], "prefix is no array of numbers"),
+        ([[["far"]]], "prefix must be real numbers, not <U3"),
+        (GIVEN + 1j, "prefix must be real numbers, not complex128"),
+        (torch.tensor(GIVEN + 1j), "prefix must be real numbers, not torch.complex128"),
+        (np.ma.masked_greater(GIVEN, 100), "prefix has numbers that are masked"),
+        (torch.tensor(GIVEN, device="meta"), "prefix is a tensor on the device 'meta'"),
     ],
 )
 def test_a_prefix_that_is_none_is_refused(told: Policy, prefix, sentence: str):
     with pytest.raises(InputError, match=sentence):
         told.act(observe(told), 1, noise(), prefix=prefix)
+
+
+def test_a_prefix_in_other_units_is_said_once(told: Policy, capsys):
+    policy = deepcopy(told)
+    policy.act(observe(policy), 1, noise(), prefix=GIVEN)
+    capsys.readouterr()
+    for _ in range(2):
+        policy.act(observe(policy), 1, noise(), prefix=1000 * GIVEN)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("prefix 'action', element [0], is 130000, and the data that the policy learned")
+    assert second.startswith("prefix 'action', element [1], is ")
 
 
 @pytest.mark.parametrize("steps", [-1, 15, "x", 1.5])

@@ -317,6 +317,13 @@ def test_what_is_stored_is_the_action_before_the_environment_changed_it(store):
     np.testing.assert_allclose(stored(store)[0]["action"], 512 * np.array(POINTS), rtol=1e-6)
 
 
+def test_masked_observations_are_not_stored_as_what_lies_under_the_mask():
+    env = More()
+    obs, info = env.reset(seed=0)
+    with pytest.raises(InputError, match="'agent_pos' has numbers that are masked"):
+        PlainRows(env).before({**obs, "agent_pos": np.ma.masked_greater(obs["agent_pos"], 0)}, info)
+
+
 def test_an_episode_may_be_kept_before_its_first_step(store):
     env = More()
     with EpisodeWriter(store) as writer:

@@ -247,6 +247,18 @@ def test_what_the_policy_does_not_look_at_may_be_of_any_kind(tiny_policy: Policy
             executor.observe({"agent_pos": np.zeros(2)}, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (np.ma.masked_greater([5.0], 1), "observation 'step' has numbers that are masked"),
+        ([[5.0], [5.0, 6.0]], "observation 'step' is no array"),
+    ],
+)
+def test_observations_that_no_copy_is_made_of_are_one_sentence(value, sentence: str):
+    with make(Counting(), background="none") as executor, pytest.raises(InputError, match=sentence):
+        executor.observe({"step": value}, 0.0)
+
+
 def test_what_inference_raises_reaches_the_loop_which_may_go_on(later: Later):
     planner = Counting()
     executor = make(planner).start()

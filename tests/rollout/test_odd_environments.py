@@ -362,3 +362,56 @@ def test_the_table_of_tasks_has_a_line_for_each(tiny_policy: Policy):
     assert table.lines[1][1].startswith("100% [") and table.lines[1][1].endswith("] / 0%")
     assert table.lines[-1][1] == "50.0%" and "on 2-3 starts" in table.caption
     assert task_table([{"name": "of one task", "steps": 1}]) is None
+
+
+class Narrow(Plain):
+    """Its observations do not fit into the type that its space declares."""
+
+    observation_space = spaces.Dict(
+        keypoint=spaces.Box(0, 255, (9, 2), np.uint8), agent_pos=spaces.Box(0, 512, (2,), np.float32)
+    )
+    largest = 300
+
+    def obs(self):
+        return {"keypoint": np.full((9, 2), self.largest, np.uint16), "agent_pos": self.place.copy()}
+
+
+def test_an_observation_that_its_space_cannot_hold_is_refused(tiny_policy: Policy):
+    """It is stacked in the type of the space, and 300 would become 44."""
+    with pytest.raises(
+        InputError, match=r"'keypoint' of <Narrow.* holds 300 to 300, and its space is of uint8"
+    ):
+        rollout(tiny_policy, Narrow, [0], steps=1)
+    episode = ActionChunkEpisode(type("Wide", (Narrow,), {"largest": 255})(), 2, 4)
+    assert (episode.reset(seed=0)[0]["keypoint"] == 255).all()
+
+
+class Masked(Plain):
+    """One of its sensors says by a mask that it sees nothing."""
+
+    def obs(self):
+        return {"keypoint": np.ma.masked_greater(np.tile(self.place, (9, 1)), 0), "agent_pos": self.place}
+
+
+def test_masked_observations_are_refused(tiny_policy: Policy):
+    with pytest.raises(InputError, match="observation 'keypoint' has numbers that are masked"):
+        rollout(tiny_policy, Masked, [0], steps=1)
+
+
+class Whole(Plain):
+    """Takes whole numbers."""
+
+    action_space = spaces.Box(0, 512, (2,), np.int64)
+    given: ClassVar[list[np.ndarray]] = []
+
+    def step(self, action):
+        self.given.append(action.copy())
+        return super().step(np.asarray(action, np.int64))
+
+
+def test_an_environment_of_whole_numbers_gets_the_nearest_ones():
+    """It would cut off what follows them."""
+    episode = ActionChunkEpisode(Whole(), 2, 4)
+    episode.reset(seed=0)
+    episode.step(np.array([[0.7, 99.2], [3.0, 1.9]], np.float32))
+    assert np.array(Whole.given).tolist() == [[1, 99], [3, 2]]

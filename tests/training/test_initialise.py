@@ -2,23 +2,27 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from shortcut_policy import load_policy
 from shortcut_policy.backbones import NoiseAsVelocity
 from shortcut_policy.commands.train import make_dataset, read_training, run
-from shortcut_policy.data import DemonstrationDataset
+from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, ZarrSource
+from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Diffusion, Draws, FlowMatching
 from shortcut_policy.objectives.step_map import expand_like
 from shortcut_policy.policy import Policy, save_policy
+from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.initialise import ORIGIN
 from shortcut_policy.training.parts import make_model
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import Compose
 
 ROWS = 32
+GAUSSIAN = "task.obs.agent_pos.normalize=gaussian"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,56 @@ def test_normaliser_is_the_checkpoints(flow, compose_config, tiny_dataset, tmp_p
     save_policy(old, tmp_path)
     policy = make_model(read_training(compose_config(f"init_from={tmp_path}")), tiny_dataset)
     assert torch.equal(policy.normalizer.action_scale, old.normalizer.action_scale)
+
+
+def in_other_units(demonstrations: Path, folder: Path, **factors: float) -> Path:
+    """The small demonstrations with some of their keys multiplied."""
+    source = ZarrSource(demonstrations)
+    with EpisodeWriter(folder / "other.zarr", attributes=source.attributes) as writer:
+        for e in range(len(source.episode_ends)):
+            rows = {key: source.read(key, *episode_rows(source, e)) for key in source.keys}
+            writer.add_episode({key: x * np.float32(factors.get(key, 1)) for key, x in rows.items()})
+    return folder / "other.zarr"
+
+
+def test_data_in_other_units_than_the_checkpoint_s_are_said(
+    compose_config, demonstrations, tiny_policy, tmp_path, capsys
+):
+    """Its normaliser stays, and the network would get numbers that it does not know."""
+    save_policy(tiny_policy, tmp_path / "saved")
+    other = in_other_units(demonstrations, tmp_path, action=1000)
+    config = read_training(compose_config(f"init_from={tmp_path / 'saved'}", f"task.source.path={other}"))
+    dataset = make_dataset(config)
+    capsys.readouterr()
+    make_model(config, dataset)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("in the training data 'action', element [0], is ") and "lie about" in first
+    assert second.startswith("in the training data 'action', element [1], is ")
+    again = load_policy(tmp_path / "saved").train()
+    again.metadata["train_steps"] = 20
+    trainer = TrainerConfig(max_steps=1, batch_size=4)
+    Trainer(again, dataset, trainer, tmp_path / "run", cpu=True)
+    assert "in the training data 'action', element [0], is " in capsys.readouterr().err
+
+
+def test_a_clamp_that_cuts_the_data_is_said(compose_config, tiny_dataset, capsys):
+    """With mean 0 and standard deviation 1 some lie beyond it, with the range in [-1, 1] none."""
+    make_model(read_training(compose_config("obs_clamp=1.5")), tiny_dataset)
+    assert capsys.readouterr().err == ""
+    config = read_training(compose_config("obs_clamp=1.5", GAUSSIAN))
+    dataset = make_dataset(config)
+    capsys.readouterr()
+    model = make_model(config, dataset)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line.startswith("obs_clamp=1.5 cuts training data: element [")
+        and "of 'agent_pos' (normalize=gaus" in line
+    )
+    enough = float(line.rpartition("obs_clamp=")[2])
+    numbers = model.normalizer.normalize("agent_pos", dataset.batch(dataset.train)["obs"]["agent_pos"])
+    assert enough - 0.1 <= numbers.abs().max() <= enough
+    make_model(read_training(compose_config(f"obs_clamp={enough}", GAUSSIAN)), dataset)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

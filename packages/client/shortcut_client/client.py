@@ -166,6 +166,9 @@ class ShortcutClient:
             raise RequestRefused(
                 f"the policy observes {', '.join(sorted(expected))}, and {', '.join(missing)} is missing"
             )
+        for name in expected:
+            if np.ma.is_masked(obs[name]):
+                raise RequestRefused(f"observation '{name}' has numbers that are masked: fill them in")
         step = {name: np.array(obs[name]) for name in expected}
         for name, value in step.items():
             if list(value.shape) != list(expected[name]["shape"]):

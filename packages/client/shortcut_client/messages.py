@@ -43,6 +43,8 @@ def _plain(value: Any) -> Any:
         return value.item()
     if not isinstance(value, np.ndarray):
         raise TypeError(f"a {type(value).__name__} cannot be sent: give NumPy arrays, numbers or lists")
+    if np.ma.is_masked(value):
+        raise TypeError("an array with masked numbers cannot be sent: fill them in")
     return {
         b"__ndarray__": True,
         b"data": value.tobytes(),

@@ -254,3 +254,14 @@ def test_addresses_are_checked(url):
 def test_a_context_of_tls_wants_an_address_of_tls():
     with pytest.raises(ClientError, match="wss://host:port"):
         ShortcutClient("ws://127.0.0.1:8000", ssl=ssl.create_default_context(), patience=0.0)
+
+
+def test_masked_numbers_are_refused_before_anything_is_sent(fake, connect):
+    server = fake()
+    client, masked = connect(server), np.ma.masked_greater([0.0, 9.0], 5)
+    for call in (client.infer, client.select_action):
+        with pytest.raises(RequestRefused, match="masked"):
+            call({"place": masked})
+    assert server.asked == []
+    client.infer({"place": np.ma.masked_greater([0.0, 9.0], 50)})
+    np.testing.assert_array_equal(server.asked[0]["place"], [0, 9])
