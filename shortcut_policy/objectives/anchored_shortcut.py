@@ -18,11 +18,11 @@ from shortcut_policy.settings import check_number
 
 
 class AnchoredShortcut(Shortcut):
-    """Every batch learns the flow and steps of all sizes from data, and in the last part of a run large steps too.
+    """The flow and steps of all sizes from data; in the last part of a run, large steps from small ones too.
 
-    The rows of the batch are `SoFlow`'s: flow matching, and steps of random sizes whose targets begin with the
-    velocity of the row's own data point (Luo, Yuan, Liu 2026, equation 11). From ``bootstrap_from`` on, rows
-    of self-consistency are added, as in `Shortcut` (Frans et al. 2025, equation 5): a large step has the
+    The rows of the batch are `SoFlow`'s: flow matching, and steps of random sizes whose targets begin with
+    the velocity of the row's own data point (Luo, Yuan, Liu 2026, equation 11). From ``bootstrap_from`` on,
+    rows of self-consistency are added, as in `Shortcut` (Frans et al. 2025, equation 5): a large step has the
     target that four smaller ones of the averaged network make.
 
     So large steps need no flow that has settled first. Steps of every size are known from data when

@@ -19,7 +19,7 @@ def test_the_rows_of_the_batch_are_soflow_s():
 @pytest.mark.parametrize("share", [0.05, 0.15, 2.0])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_self_consistency_adds_its_share_however_large_its_errors_are(share, scale):
-    """Averaged weights that are another map make errors of any size: what they add stays a part of the rest."""
+    """Averaged weights that are another map make errors of any size: what they add is a part of the rest."""
     cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
 
     def ema(x, t, d, cond):
@@ -74,9 +74,8 @@ def test_rows_and_evaluations_are_those_configured():
         objective.loss(net, x_1, cond, context(averaged, cond, progress=progress))
         assert (net.rows, net.differentiated) == (4 + 8 + added, 8 + added)
         assert averaged.rows == 4 * added
-    assert cost_phases(objective) == cost_phases(SoFlow())[:4] + [(4 / 7, 0.6), (0.6, 5 / 7)] + (
-        cost_phases(SoFlow())[5:]
-    )
+    phases = cost_phases(SoFlow())
+    assert cost_phases(objective) == [*phases[:4], (4 / 7, 0.6), (0.6, 5 / 7), *phases[5:]]
 
 
 def test_samples_take_small_steps_as_the_flow_does():
