@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
         whole = compose("train", ["task=pusht"]).trainer.max_steps
-    cells = json.loads(options.output.read_text("utf-8"))["cells"] if options.output.exists() else []
+    cells = read(options.output) if options.output.exists() else []
     for data in options.data:
         for budget in options.budgets:
             folder = options.folder / f"{data.replace('/', '_')}_{budget:g}"
@@ -94,6 +94,17 @@ def judged(data: str, budget: float, rows: Sequence[dict[str, Any]]) -> dict[str
     }
 
 
+def read(output: Path) -> list[dict[str, Any]]:
+    """The cells that `write` wrote, each with its rows."""
+    document = json.loads(output.read_text("utf-8"))
+
+    def of(cell: dict[str, Any]) -> list[dict[str, Any]]:
+        place = (cell["task"], cell["budget"])
+        return [row for row in document["rows"] if (row["task"], row["budget"]) == place]
+
+    return [cell | {"rows": of(cell)} for cell in document["cells"]]
+
+
 def write(output: Path, cells: Sequence[dict[str, Any]]) -> None:
     """The rows of all cells, and what each comes to."""
     document = {
@@ -101,7 +112,7 @@ def write(output: Path, cells: Sequence[dict[str, Any]]) -> None:
         "commit": commit(),
         "versions": library_versions(),
         "rows": [row for cell in cells for row in cell["rows"]],
-        "cells": list(cells),
+        "cells": [{key: value for key, value in cell.items() if key != "rows"} for cell in cells],
     }
     write_atomic(output, json.dumps(document, indent=2) + "\n")
     for cell in cells:
