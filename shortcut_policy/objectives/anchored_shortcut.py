@@ -47,7 +47,7 @@ class AnchoredShortcut(Shortcut):
     def __init__(
         self,
         anchors: SoFlow | None = None,
-        bootstrap_every: float = 1,
+        bootstrap_every: float = 2,
         max_steps: int = 128,
         level_weights: Sequence[float] = (2, 1),
         target_steps: int = 4,

@@ -39,6 +39,14 @@ def make(untrained_policy):
     return make
 
 
+#: SoFlow whose loss does not change over the training.
+ONE_PART = {
+    "_target_": "shortcut_policy.objectives.SoFlow",
+    "largest_part": 0.25,
+    "smallest_part": 0.25,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
@@ -47,6 +55,7 @@ def make(untrained_policy):
         ("Shortcut", {"bootstrap_every": 2}, [(2, 0, 1)]),
         ("MeanFlow", {"interval_share": 0.25}, [(1.25, 0.25, 1)]),
         ("SoFlow", {"largest_part": 0.5, "smallest_part": 0.25}, [(1.5, 0, 1), (1.5, 0, 1)]),
+        ("AnchoredShortcut", {"anchors": ONE_PART, "bootstrap_every": 2}, [(1.5, 0, 1), (4, 0, 1.5)]),
         ("MIP", {}, [(2, 0, 2)]),
         ("LiveReflow", {"reflow_every": 4, "target_steps": 8}, [(3, 0, 1)]),
         ("Reflow", {"teacher_steps": 8, "first_phase": 0.5}, [(1, 0, 1), (9, 0, 1)]),

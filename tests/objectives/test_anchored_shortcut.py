@@ -26,7 +26,9 @@ def test_self_consistency_adds_its_share_however_large_its_errors_are(share, sca
         return scale * torch.ones_like(x)
 
     def losses(bootstrap_from: float):
-        objective = AnchoredShortcut(consistency_share=share, bootstrap_from=bootstrap_from)
+        objective = AnchoredShortcut(
+            bootstrap_every=1, consistency_share=share, bootstrap_from=bootstrap_from
+        )
         return objective.loss(net, x_1, cond, context(ema, cond, progress=0.5))
 
     (with_it, metrics), (without, fewer) = losses(0.5), losses(0.9)
