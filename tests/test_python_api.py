@@ -43,7 +43,7 @@ def test_ten_lines_train_a_policy(tmp_path: Path, monkeypatch, capsys):
     assert re.fullmatch(r"\[ *\S+ +\S+ *\]\n", capsys.readouterr().out)
     metadata = load_policy("runs/reach_python").metadata
     known = {
-        "method": "shortcut",
+        "method": "anchored_shortcut",
         "backbone": "conditional_unet1d",
         "dataset": "reach.zarr",
         "train_steps": 3,
