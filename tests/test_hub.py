@@ -180,4 +180,4 @@ def test_the_environment_names_the_hub(tiny_policy: Policy, hub: Hub, tmp_path: 
             text=True,
             check=True,
         )
-        assert done.stdout.strip() == "shortcut"
+        assert done.stdout.strip() == "anchored_shortcut"

@@ -72,8 +72,9 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs += [("bootstrap_fraction", f"objective.bootstrap_every={k}") for k in (16, 2)]
     for (sweep, override), seed in product(jobs, (0, 1)):
         output = folder / sweep / f"{override.rpartition('=')[2]}_seed_{seed}"
+        what = [override] if sweep == "methods" else ["objective=shortcut", override]
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            train(compose("train", [STUDIES, *SHORT, override, f"seed={seed}", f"output={output}"]))
+            train(compose("train", [STUDIES, *SHORT, *what, f"seed={seed}", f"output={output}"]))
     return folder
 
 
