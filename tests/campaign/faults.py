@@ -41,6 +41,8 @@ ERRORS = {
     "rmdir": ("EIO",),
     "chmod": ("EIO", "EROFS"),
 }
+#: Bytes by which a file takes room.
+PAGE = 4096
 
 
 def main() -> None:
@@ -150,9 +152,10 @@ def repeated(campaign: Campaign, scenario: Scenario, work: Path, wanted: dict[st
 def places(campaign: Campaign, scenario: Scenario) -> Iterator[dict[str, Any]]:
     """A disk that is full early, in the middle and late; a folder that is read-only; one that vanishes."""
     reference, wanted, usual = campaign.reference(scenario)
-    bytes_of_result = sum(file.stat().st_size for file in reference.rglob("*") if file.is_file())
+    # Of small files each takes a page: by their bytes alone, no disk would be full late.
+    pages = sum(-(-file.stat().st_size // PAGE) for file in reference.rglob("*") if file.is_file())
     for share in (0.02, 0.4, 0.9):
-        size = max(4096, int(bytes_of_result * share) // 4096 * 4096)
+        size = PAGE * max(1, int(pages * share))
         yield on_a_disk(campaign, scenario, f"a disk of {share:.0%}", f"size={size}", "size=1g")
     yield on_a_disk(campaign, scenario, "a read-only folder", "ro", "rw")
     for share in (0.1, 0.5, 0.9):

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from shortcut_policy.checkpoint import has_reached
-from shortcut_policy.commands.cli import plain_sentence
 from shortcut_policy.commands.train import run
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, plain_sentence
 from shortcut_policy.training.config import WandbConfig
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.run_folder import only_training
@@ -130,7 +129,10 @@ def test_second_training_in_a_folder_is_refused(compose_config: Compose, tmp_pat
     ("overrides", "sentence"),
     [
         (["task.env=null"], r"rollout_every=5 needs an environment"),
-        (["trainer.rollout_steps=[3]"], r"trainer.rollout_steps=\[3\] holds no step count that AnchoredShortcut can"),
+        (
+            ["trainer.rollout_steps=[3]"],
+            r"trainer.rollout_steps=\[3\] holds no step count that AnchoredShortcut can",
+        ),
         (["trainer.rollout_steps=[]"], r"trainer.rollout_steps=\[\] holds no step count"),
     ],
 )
