@@ -10,7 +10,7 @@ the undisturbed result.
 
 Operations on files of one kind come once first, then all others, as far as the minutes go. What has been
 tried is kept in ``<place>/faults.jsonl``, and a campaign that is given again goes on behind it. In a new
-place ``behind=results/campaign/faults.json`` leaves out what is published: as many operations of each command.
+place ``behind=results/campaign/faults.json`` leaves out as many of each command as are published.
 ``places=true`` tries a full disk, a folder that cannot be written to and one that vanishes instead (as
 root, for the disk).
 """
