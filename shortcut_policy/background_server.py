@@ -22,6 +22,8 @@ class BackgroundServer(ABC):
         self._host, self._port = host, port
         #: The port, once it listens.
         self._listening: Future[int] = Future()
+        #: Set when `_run` turns to the address: what the system refuses before that is something else.
+        self._binding = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
@@ -48,6 +50,8 @@ class BackgroundServer(ABC):
         try:
             self._listening.result()
         except OSError as error:
+            if not self._binding:
+                raise
             raise InputError(
                 f"host={self._host} port={self._port} cannot be listened at "
                 f"({error.strerror or error}): give another"

@@ -1,8 +1,15 @@
 """The exceptions that people who use the library are meant to read, and silence after them."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+#: What is wrong with a file that is not named, as the system says it of a write: no room, a broken disk.
+UNUSABLE_FILE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE}
+#: Not about files.
+OTHER_ERRORS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 
 
 class InputError(ValueError):
@@ -40,6 +47,35 @@ def reading(what: object, advice: str = "it is damaged: restore it from a copy")
         raise InputError(
             f"{what} cannot be read ({type(error).__name__}: {first_line(error):.200}); {advice}"
         ) from error
+
+
+def plain_sentence(error: BaseException | None) -> str | None:
+    """The message meant for the user in the chain of causes, or about a place that cannot be written."""
+    while error is not None:
+        if isinstance(error, InputError | TrainingError):
+            return str(error)
+        if isinstance(error, OSError) and not isinstance(error, OTHER_ERRORS):
+            reason = error.strerror or first_line(error)
+            if isinstance(error.filename, str | Path) and not _our_mistake(error):
+                return f"{error.filename} cannot be used ({reason}): {_remedy(error.errno)}"
+            if error.errno in UNUSABLE_FILE:
+                return f"a file cannot be used ({reason}): {_remedy(error.errno)}"
+        error = error.__cause__
+    return None
+
+
+def _our_mistake(error: OSError) -> bool:
+    """Whether a file may be missing through a fault of the library's: its folder is there."""
+    return isinstance(error, FileNotFoundError) and Path(error.filename).parent.is_dir()
+
+
+def _remedy(number: int | None) -> str:
+    """What to do about an error of the system."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, or give another path, and give the command again"
+    if number in (errno.EIO, errno.ESTALE):
+        return "look after its disk, or give another path, and give the command again"
+    return "give another path"
 
 
 def first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from shortcut_policy.errors import InputError, TrainingError, first_line
+from shortcut_policy.errors import InputError, first_line, plain_sentence
 from shortcut_policy.locks import FileLock
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.settings import flatten
@@ -329,10 +329,7 @@ def last_line(log: Path) -> str:
 
 def _sentence(error: BaseException) -> str:
     """What an error says in a sentence; of one that nobody expected, the rest goes to stderr."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError | TrainingError):
-            return str(cause)
-        cause = cause.__cause__
+    if (sentence := plain_sentence(error)) is not None:
+        return sentence
     traceback.print_exception(error)
     return f"{type(error).__name__}: {first_line(error)}"

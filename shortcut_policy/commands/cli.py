@@ -5,7 +5,6 @@ the input ends in one sentence on stderr and exit status 2, never in a traceback
 alone: the others run, and the exit status says afterwards that one failed.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -19,13 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from shortcut_policy.errors import InputError, TrainingError, first_line
+from shortcut_policy.errors import first_line, plain_sentence
 from shortcut_policy.paths import CONFIG_DIR
-
-#: What is wrong with a file that is not named, as the system says it of a write: no room, a broken disk.
-UNUSABLE_FILE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE}
-#: Not about files.
-OTHER_ERRORS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 
 
 def command(
@@ -120,35 +114,6 @@ def _sweep_job() -> str | None:
     if settings.mode != RunMode.MULTIRUN or not settings.launcher._target_.endswith(".BasicLauncher"):
         return None
     return " ".join(settings.overrides.task)
-
-
-def plain_sentence(error: BaseException | None) -> str | None:
-    """The message meant for the user in the chain of causes, or about a place that cannot be written."""
-    while error is not None:
-        if isinstance(error, InputError | TrainingError):
-            return str(error)
-        if isinstance(error, OSError) and not isinstance(error, OTHER_ERRORS):
-            reason = error.strerror or first_line(error)
-            if isinstance(error.filename, str | Path) and not _our_mistake(error):
-                return f"{error.filename} cannot be used ({reason}): {_remedy(error.errno)}"
-            if error.errno in UNUSABLE_FILE:
-                return f"a file cannot be used ({reason}): {_remedy(error.errno)}"
-        error = error.__cause__
-    return None
-
-
-def _our_mistake(error: OSError) -> bool:
-    """Whether a file may be missing through a fault of the library's: its folder is there."""
-    return isinstance(error, FileNotFoundError) and Path(error.filename).parent.is_dir()
-
-
-def _remedy(number: int | None) -> str:
-    """What to do about an error of the system."""
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "make room, or give another path, and give the command again"
-    if number in (errno.EIO, errno.ESTALE):
-        return "look after its disk, or give another path, and give the command again"
-    return "give another path"
 
 
 @command("train")

@@ -1,5 +1,6 @@
 """A demonstration store as a file of the viewer Rerun, https://rerun.io."""
 
+import errno
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,8 @@ from shortcut_policy.paths import atomic_path
 #: The timeline of all episodes: each begins at step 0.
 TIMELINE = "step"
 FRAME_QUALITY = 90
+#: How a whole file ends, but for the last four bytes.
+END = b"RRF2FOOT"
 
 
 def write_recording(
@@ -33,6 +36,7 @@ def write_recording(
 
     Raises:
         InputError: Rerun is not installed.
+        OSError: The file could not be written to its end.
     """
     rerun = _import_rerun()
     rows = [episode_rows(source, episode) for episode in episodes]
@@ -50,6 +54,19 @@ def write_recording(
                     recording.set_time(TIMELINE, sequence=row - start)
                     recording.log(f"{entity}/{name}/picture", _picture(rerun, see(row, row + 1)[0]))
         recording.disconnect()  # writes what is left
+        _check_end(part, path)
+
+
+def _check_end(part: Path, path: Path) -> None:
+    """Make sure that a file was written to its end: on a full disk rerun-sdk 0.41 says so in its log alone.
+
+    Raises:
+        OSError: It was not.
+    """
+    with part.open("rb") as file:
+        file.seek(max(0, part.stat().st_size - len(END) - 4))
+        if not file.read().startswith(END):
+            raise OSError(errno.EIO, "Rerun has not written it to its end, see above", str(path))
 
 
 def _import_rerun() -> Any:

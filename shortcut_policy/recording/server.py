@@ -157,6 +157,7 @@ class RecordingServer(BackgroundServer):
             logger=logging.getLogger(f"{__name__}.websockets"),
         )
         try:
+            self._binding = True
             async with listening as server:
                 self._listening.set_result(next(iter(server.sockets)).getsockname()[1])
                 playing = asyncio.create_task(self._play(session))

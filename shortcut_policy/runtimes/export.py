@@ -27,7 +27,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
 from shortcut_policy.locks import writer_lock
-from shortcut_policy.paths import atomic_path_alone, write_atomic
+from shortcut_policy.paths import atomic_path_alone, named, write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
 from shortcut_policy.runtimes.formats import FORMATS, Call, Format, Programs, find_format
@@ -115,7 +115,7 @@ def write_export(
     folder, found = Path(folder), find_format(format, FORMATS)
     _check_place(folder)
     started = time.perf_counter()
-    with writer_lock(folder), _beside(folder) as temporary:
+    with named(folder), writer_lock(folder), _beside(folder) as temporary:
         runtime, parity = _make(
             policy, temporary, found, format, steps, precision, guidance, observations, tolerance
         )

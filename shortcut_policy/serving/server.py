@@ -156,6 +156,7 @@ class PolicyServer(BackgroundServer):
         )
         try:
             await self._batcher.start()
+            self._binding = True
             async with listening as server:
                 self._listening.set_result(next(iter(server.sockets)).getsockname()[1])
                 await self._ended.wait()

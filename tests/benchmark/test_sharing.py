@@ -63,6 +63,19 @@ def test_a_failure_is_told_once_and_tried_again_by_the_next_command(tmp_path: Pa
         assert later.do(PART, made) is Outcome.DONE
 
 
+def test_a_disk_that_fails_is_a_sentence_as_on_the_command_line(tmp_path: Path, capsys):
+    def full() -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device", "bench/cells/a/episodes.part.jsonl")
+
+    with Session(tmp_path, SETTINGS) as one:
+        assert one.do(PART, full) is Outcome.FAILED
+        sentence = one.state(PART).sentence
+    assert sentence.startswith(
+        "bench/cells/a/episodes.part.jsonl cannot be used (No space left on device): make"
+    )
+    assert capsys.readouterr().err == f"failed: a, 1 step: {sentence}\n"
+
+
 def test_a_worker_that_is_lost_costs_its_part_alone_unless_the_part_costs_them_all(tmp_path: Path):
     def lost() -> bool:
         print("opening the simulator")

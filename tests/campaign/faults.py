@@ -9,7 +9,8 @@ half-written may lie under its final name; and given again, with nothing in its 
 the undisturbed result.
 
 Operations on files of one kind come once first, then all others, as far as the minutes go. What has been
-tried is kept in ``<place>/faults.jsonl``, and a campaign that is given again goes on behind it.
+tried is kept in ``<place>/faults.jsonl``, and a campaign that is given again goes on behind it. In a new
+place ``behind=results/campaign/faults.json`` leaves out as many of each command as are published.
 ``places=true`` tries a full disk, a folder that cannot be written to and one that vanishes instead (as
 root, for the disk).
 """
@@ -41,6 +42,8 @@ ERRORS = {
     "rmdir": ("EIO",),
     "chmod": ("EIO", "EROFS"),
 }
+#: Bytes by which a file takes room.
+PAGE = 4096
 
 
 def main() -> None:
@@ -59,13 +62,24 @@ def main() -> None:
         return
     lines = results.read_text().splitlines() if results.exists() else []
     done = {(one["scenario"], one["at"]) for one in map(json.loads, lines)}
+    left_out = published(Path(settings["behind"])) if "behind" in settings else {}
     for scenario, at in in_order(campaign, scenarios(names)):
-        if (scenario.name, at) in done:
+        left_out[scenario.name] = left_out.get(scenario.name, 0) - 1
+        if left_out[scenario.name] >= 0 or (scenario.name, at) in done:
             continue
         if time.monotonic() > end:
             break
         note(results, attempt(campaign, scenario, at))
     campaign.launcher.close()
+
+
+def published(file: Path) -> dict[str, int]:
+    """Operations of each command that were tried in its largest batch: each batch begins with the first."""
+    tried: dict[str, int] = {}
+    for batch in json.loads(file.read_text("utf-8"))["batches"].values():
+        for name, counts in batch["commands"].items():
+            tried[name] = max(tried.get(name, 0), counts["tried"])
+    return tried
 
 
 def note(file: Path, record: dict[str, Any]) -> None:
@@ -150,9 +164,10 @@ def repeated(campaign: Campaign, scenario: Scenario, work: Path, wanted: dict[st
 def places(campaign: Campaign, scenario: Scenario) -> Iterator[dict[str, Any]]:
     """A disk that is full early, in the middle and late; a folder that is read-only; one that vanishes."""
     reference, wanted, usual = campaign.reference(scenario)
-    bytes_of_result = sum(file.stat().st_size for file in reference.rglob("*") if file.is_file())
+    # Of small files each takes a page: by their bytes alone, no disk would be full late.
+    pages = sum(-(-file.stat().st_size // PAGE) for file in reference.rglob("*") if file.is_file())
     for share in (0.02, 0.4, 0.9):
-        size = max(4096, int(bytes_of_result * share) // 4096 * 4096)
+        size = PAGE * max(1, int(pages * share))
         yield on_a_disk(campaign, scenario, f"a disk of {share:.0%}", f"size={size}", "size=1g")
     yield on_a_disk(campaign, scenario, "a read-only folder", "ro", "rw")
     for share in (0.1, 0.5, 0.9):

@@ -152,6 +152,8 @@ def _import_everything() -> None:
         "h5py",
         "pyarrow.parquet",
         "mcap_ros2.reader",
+        "websockets.asyncio.server",
+        "websockets.sync.client",
         "hydra._internal.core_plugins.basic_launcher",
         "hydra._internal.core_plugins.basic_sweeper",
         "pydantic",

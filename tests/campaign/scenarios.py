@@ -1,11 +1,16 @@
 """The commands of the campaign: what they are given, what they leave, and how two results are compared."""
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -223,6 +228,9 @@ SCENARIOS = [
         whole_files(),
     ),
     Scenario("record", "record", "demos.zarr", "", whole_store("demos.zarr")),
+    Scenario(
+        "teleop", "teleop_played", "task=pusht output=demos.zarr size=64", "", whole_store("demos.zarr")
+    ),
     Scenario("record to HDF5", "record_arms", "demos.hdf5", "", whole_files(r"\.parts/")),
     Scenario("view", "view", "store={inputs}/images.zarr output=shown", "", whole_files(r"\.part\.")),
     Scenario(
@@ -291,7 +299,7 @@ def _content(file: Path) -> str:
             with np.load(io.BytesIO(data)) as arrays:
                 data = b"".join(arrays[name].tobytes() for name in sorted(arrays))
         elif file.suffix == ".rrd":
-            data = b"a recording of Rerun" if len(data) > 1000 else data  # holds times
+            data = b"a recording of Rerun" if data[-12:-4] == b"RRF2FOOT" else data  # holds times
         elif file.name in ("report.html", "compute.md", "results.md", "compute.json") or (
             file.suffix in (".png", ".svg") and "bench" in str(file)
         ):
@@ -353,7 +361,7 @@ def in_one_sentence(command: Callable[[], None]) -> Callable[[], None]:
     """Errors as the command line says them."""
 
     def run() -> None:
-        from shortcut_policy.commands.cli import plain_sentence
+        from shortcut_policy.errors import plain_sentence
 
         try:
             command()
@@ -404,6 +412,49 @@ def _record(task: str, wanted: int) -> None:
                 session.undo()
     finally:
         writer.close()
+
+
+def teleop_played() -> None:
+    """The command that serves the page, with a person who plays through the page's socket."""
+    from shortcut_policy.commands import cli
+
+    sys.argv += ["port=0", "rate=1000", "size=64"]
+    # A daemon: a command that fails before it listens does not wait for the person.
+    threading.Thread(target=_person, daemon=True).start()
+    cli.teleop()
+
+
+def _person() -> None:
+    """Three episodes, of which the last is taken out again; then SIGTERM. What is there already is kept.
+
+    Each message is answered by one status, so that the steps do not depend on how fast anything is.
+    """
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    printed = Path(os.readlink("/proc/self/fd/1"))
+    while not (link := re.search(r"record at http(://\S+)", printed.read_text(errors="replace"))):
+        time.sleep(0.02)
+    with contextlib.suppress(ConnectionClosed), connect("ws" + link[1].replace("/?", "/socket?")) as socket:
+
+        def status() -> dict[str, Any]:
+            while not isinstance(message := socket.recv(), str):  # a picture
+                pass
+            return json.loads(message)
+
+        def answered(message: dict[str, Any]) -> dict[str, Any]:
+            socket.send(json.dumps(message))
+            return status()
+
+        now = status()
+        while now["episodes"] < 3:
+            now = answered({"do": "begin"})
+            while now["step"] < 14:
+                given = [0.25 + 0.02 * now["step"], 0.5]
+                now = answered({"tick": now["tick"], "given": given, "held": False})
+            now = answered({"do": "finish"})
+        answered({"do": "undo"})
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 # What the commands are given
@@ -525,8 +576,6 @@ def _recordings(inputs: Path) -> None:
 
 
 def _checkpoint(inputs: Path) -> None:
-    import os
-
     from hydra.core.global_hydra import GlobalHydra
 
     from shortcut_policy.commands import cli

@@ -23,7 +23,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.config import RolloutConfig
 from shortcut_policy.settings import parse
 from shortcut_policy.training.config import DataConfig, TrainerConfig, TrainingConfig, WandbConfig
-from tests.campaign import fuzz_damage, fuzz_readers, summary, versions
+from tests.campaign import faults, fuzz_damage, fuzz_readers, summary, versions
 from tests.campaign.fuzz_targets import TARGETS
 
 KINDS = (
@@ -126,6 +126,14 @@ def test_a_report_of_the_tests_is_read(tmp_path: Path):
     report = versions.read_report(tmp_path / "tests.xml")
     assert (report["passed"], report["failed"], report["skipped"]) == (1, 2, 1)
     assert report["failures"][0] == {"test": "tests/a.py::two", "why": "in .../a.py: no"}
+
+
+def test_what_is_published_of_faults_is_left_out_by_the_largest_batch_of_a_command(tmp_path: Path):
+    (tmp_path / "faults.json").write_text(
+        '{"batches": {"1": {"commands": {"train": {"tried": 15}}}, "4": {"commands": {"train": {"tried": 7}, '
+        '"view": {"tried": 6}}}}}'
+    )
+    assert faults.published(tmp_path / "faults.json") == {"train": 15, "view": 6}
 
 
 def test_batches_are_added_up_and_replaced_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

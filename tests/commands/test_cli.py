@@ -9,6 +9,7 @@ import textwrap
 import pytest
 
 from shortcut_policy.commands import cli
+from shortcut_policy.errors import plain_sentence
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,12 @@ def test_what_hydra_refuses_is_one_sentence(given, sentence, give, capsys):
     ],
 )
 def test_what_the_system_says_of_a_file_is_one_sentence(error, sentence):
-    said = cli.plain_sentence(error)
+    said = plain_sentence(error)
     assert said is None if sentence is None else said.startswith(sentence)
     try:
         raise KeyError("the writer's own") from error
     except KeyError as outer:
-        assert cli.plain_sentence(outer) == said
+        assert plain_sentence(outer) == said
 
 
 def test_the_sentence_has_a_line_of_its_own_below_a_progress_bar(tmp_path):

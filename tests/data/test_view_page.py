@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import resource
 import sys
 import tracemalloc
 from io import BytesIO
@@ -153,6 +154,18 @@ def test_rerun_gets_the_same_numbers(store: Path, tmp_path: Path) -> None:
     expected = ZarrSource(store).read("action", 30, 50)
     np.testing.assert_array_equal(np.stack(batch.column(column).to_pylist()), expected)
     assert [path.name for path in tmp_path.iterdir()] == ["demos.rrd"]
+
+
+def test_a_file_of_rerun_that_a_full_disk_cuts_short_is_none(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"not written it to its end, see above: .*demos\.rrd"):
+            write(store, tmp_path, format="rerun", episodes=[1], frames=5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rerun_that_is_not_installed_is_one_sentence(

@@ -1,5 +1,6 @@
 """The page and its socket, spoken to by a client that is no browser."""
 
+import errno
 import json
 import threading
 import urllib.error
@@ -143,6 +144,16 @@ def test_an_address_in_use_is_one_sentence(server, make_session, store):
     other = RecordingServer(lambda: _Nothing(), "Push-T", PageSettings(port=port))
     with pytest.raises(InputError, match=f"port={port} cannot be listened at"):
         other.start()
+
+
+def test_a_store_that_cannot_be_made_is_not_laid_to_the_address():
+    def make():
+        raise OSError(errno.ENOSPC, "No space left on device", "mine.zarr")
+
+    server = RecordingServer(make, "Push-T", PageSettings(port=0))
+    with pytest.raises(OSError, match=r"No space left on device: 'mine\.zarr'"):
+        server.start()
+    server.stop()
 
 
 class _Nothing:

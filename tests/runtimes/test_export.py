@@ -1,5 +1,6 @@
 """Exports: what is written, what is loaded again, and what is refused."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -200,6 +201,18 @@ def test_a_folder_with_something_else_is_left_alone(policy: Policy, tmp_path: Pa
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="holds something else"):
         write_export(policy, tmp_path)
+
+
+def test_a_full_disk_names_the_export_and_leaves_nothing(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "_make", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*graph'"):
+        write_export(policy, tmp_path / "graph")
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_exports_to_one_folder_do_not_meet_and_the_killed_leave_nothing(
