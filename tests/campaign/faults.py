@@ -134,6 +134,8 @@ def judged(
     said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
     if "Traceback" in text or "Exception ignored" in text:
         wrong.append("traceback: " + " | ".join(lines[-3:])[-400:])
+    if said.startswith("error: a file cannot be used"):
+        wrong.append("the sentence names no file")
     if status is None or status < 0:
         wrong.append(f"ended with {status}")
     elif status != 0 and not said:
