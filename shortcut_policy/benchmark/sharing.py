@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 from shortcut_policy.errors import InputError, first_line, plain_sentence
 from shortcut_policy.locks import FileLock
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import named, write_atomic
 from shortcut_policy.settings import flatten
 from shortcut_policy.training.comparison import first_difference
 
@@ -96,13 +96,14 @@ class Session:
         self.name, self._locks = "", True
 
     def __enter__(self) -> Self:
-        try:
-            self._join()
-            if self.started_by is not None:
-                self._check_reach()
-        except BaseException:
-            self._stack.close()
-            raise
+        with named(self._about):  # what could not be written is tried once more when the file is closed
+            try:
+                self._join()
+                if self.started_by is not None:
+                    self._check_reach()
+            except BaseException:
+                self._stack.close()
+                raise
         return self
 
     def __exit__(
@@ -197,6 +198,10 @@ class Session:
         return self._file(part, ".log")
 
     @property
+    def _about(self) -> Path:
+        return self.folder / "session.json"
+
+    @property
     def _head(self) -> Path:
         return self.folder / "head.lock"
 
@@ -236,19 +241,20 @@ class Session:
 
     def _join(self) -> None:
         """Found a session or, if there is one with the same settings, be of it."""
-        path = self.folder / "session.json"
+        path, begins = self._about, self.started_by is None
         if self.started_by is None:
             self.folder.mkdir(parents=True, exist_ok=True)
         elif not path.is_file():
             raise self._elsewhere()
         file = self._stack.enter_context(path.open("a+", encoding="utf-8"))
         try:
-            self._begin(file)
-        except BlockingIOError:
-            pass
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody is at work
+            begins = False
         except OSError as error:
             print(f"{path} cannot be locked ({error}): start no second benchmark there", file=sys.stderr)
-            self._locks = False
+            self._locks, begins = False, True
+        if begins:
             self._found(file)
         if self._locks:
             fcntl.flock(file, fcntl.LOCK_SH)  # shared by all that are at work, and for no one to begin anew
@@ -266,12 +272,6 @@ class Session:
         if self.started_by is not None:
             # What is written down is the command that somebody gave.
             sys.argv[:] = stored["argv"]
-
-    def _begin(self, file: IO[str]) -> None:
-        """Found a session if nobody is at work; a worker does not."""
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if self.started_by is None:
-            self._found(file)
 
     def _found(self, file: IO[str]) -> None:
         file.truncate(0)

@@ -78,7 +78,7 @@ class EpisodeWriter:
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
         attributes = _plain(attributes or {})
         self._check_path()
-        self.n_episodes = self.n_steps = 0
+        self.n_episodes, self.n_steps, self._torn = 0, 0, False
         self._lock = writer_lock(self.path)
         try:
             with named(self.path), zarr.config.set(WRITE_ALL_CHUNKS):
@@ -102,7 +102,7 @@ class EpisodeWriter:
             for key, values in arrays.items():
                 self._put(f"data/{key}", self.n_steps, values)
             self._put(ENDS, self.n_episodes, np.array([self.n_steps + length], np.int64))
-        self.n_episodes, self.n_steps = self.n_episodes + 1, self.n_steps + length
+        self.n_episodes, self.n_steps, self._torn = self.n_episodes + 1, self.n_steps + length, False
 
     def remove_last(self) -> None:
         """Take the last whole episode out again. A process that dies meanwhile leaves it in, or out.
@@ -125,8 +125,10 @@ class EpisodeWriter:
             if RECORDING in self._group.attrs:
                 with self._in_place(), zarr.config.set(WRITE_ALL_CHUNKS):
                     self._drop_unfinished()
-                with named(self.path):
-                    self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
+                # After an error zarr's threads write on for a while: what they leave is for the next writer.
+                if not self._torn:
+                    with named(self.path):
+                        self._set_attributes({k: v for k, v in self._group.attrs.items() if k != RECORDING})
         finally:
             self._lock.release()
 
@@ -156,6 +158,7 @@ class EpisodeWriter:
             with named(self.path):
                 yield
         except (KeyError, OSError) as error:
+            self._torn = True
             if self._is_there():
                 raise
             raise InputError(gone) from error

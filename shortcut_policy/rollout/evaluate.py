@@ -19,7 +19,7 @@ from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.locks import writer_lock
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import named, write_atomic
 from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import command_line, commit
 from shortcut_policy.rollout.delays import Execution
@@ -165,24 +165,30 @@ def _play(
     if options.videos or options.plot:
         make_env = _recorded(policy, protocol, options, folder)
     start = time.perf_counter()
-    with (folder / "episodes.part.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
-        results = rollout(
-            policy,
-            make_env,
-            seeds,
-            steps,
-            seed=protocol.noise_seed,
-            num_envs=options.num_envs,
-            batch_size=protocol.batch_size,
-            guidance=guidance,
-            execution=execution,
-            asynchronous=options.asynchronous,
-            on_episode=lambda result: print(result.to_json(), file=lines),
-            progress=title,
-        )
+    part = folder / "episodes.part.jsonl"
+    part.write_text("")
+
+    def keep(result: EpisodeResult) -> None:
+        with named(part), part.open("a", encoding="utf-8") as lines:
+            print(result.to_json(), file=lines)
+
+    results = rollout(
+        policy,
+        make_env,
+        seeds,
+        steps,
+        seed=protocol.noise_seed,
+        num_envs=options.num_envs,
+        batch_size=protocol.batch_size,
+        guidance=guidance,
+        execution=execution,
+        asynchronous=options.asynchronous,
+        on_episode=keep,
+        progress=title,
+    )
     seconds = time.perf_counter() - start
     write_atomic(folder / "episodes.jsonl", "".join(f"{result.to_json()}\n" for result in results))
-    (folder / "episodes.part.jsonl").unlink()
+    part.unlink()
     if options.plot:
         plot_paths([folder / f"episode_{seed}.npz" for seed in seeds[:PATHS_SHOWN]], folder / "paths.png")
     summary = {

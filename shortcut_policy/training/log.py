@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shortcut_policy.errors import InputError, reading
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import named, write_atomic
 from shortcut_policy.training.config import WandbConfig
 
 
@@ -35,8 +35,9 @@ class RunLog:
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add a record of ``kind`` (train, validation, rollout); written through at once."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        with named(self.path):
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
@@ -49,7 +50,8 @@ class RunLog:
 
     def close(self) -> None:
         """End the record."""
-        self._file.close()
+        with named(self.path):  # what could not be written is tried once more
+            self._file.close()
         if self._wandb is not None:
             self._wandb.finish()
 

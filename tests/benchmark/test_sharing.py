@@ -10,6 +10,7 @@ import pytest
 from shortcut_policy.benchmark.sharing import FRESH, LOST, Outcome, Part, Session, State, Stopped
 from shortcut_policy.benchmark.workers import progress
 from shortcut_policy.errors import InputError, TrainingError
+from tests.full_disk import no_room
 
 PART = Part("cells/a/0/step_00000010/steps_001", "a, 1 step", "evaluation")
 OTHER = Part("runs/a_seed0", "training of a_seed0", "training")
@@ -74,6 +75,14 @@ def test_a_disk_that_fails_is_a_sentence_as_on_the_command_line(tmp_path: Path, 
         "bench/cells/a/episodes.part.jsonl cannot be used (No space left on device): make"
     )
     assert capsys.readouterr().err == f"failed: a, 1 step: {sentence}\n"
+
+
+def test_a_session_that_finds_no_room_names_its_file_and_blames_no_lock(tmp_path: Path, capsys):
+    with no_room(), pytest.raises(OSError, match=r"'.*/parts/session\.json'"):
+        Session(tmp_path, SETTINGS).__enter__()
+    assert "cannot be locked" not in capsys.readouterr().err
+    with Session(tmp_path, SETTINGS) as later:
+        assert later.do(PART, made) is Outcome.DONE
 
 
 def test_a_worker_that_is_lost_costs_its_part_alone_unless_the_part_costs_them_all(tmp_path: Path):

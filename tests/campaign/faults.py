@@ -97,13 +97,18 @@ def in_order(campaign: Campaign, chosen: list[Scenario]) -> Iterator[tuple[Scena
         seen: dict[str, int] = {}
         for line in kept.with_suffix(".trace").read_text().splitlines():
             number, what = line.split(" ", 1)
-            kind = re.sub(r"[0-9a-f]{8,}|\.tmp\w{6}|\d+", "#", what)
+            kind = kind_of(what)
             seen[kind] = seen.get(kind, 0) + 1
             mine = rounds.setdefault(seen[kind], [])
             mine.append((sum(one[2] is scenario for one in mine), int(number), scenario))
     for times in sorted(rounds):
         for _, number, scenario in sorted(rounds[times], key=lambda one: one[0]):
             yield scenario, number
+
+
+def kind_of(operation: str) -> str:
+    """An operation and its file, without what differs among files of one kind."""
+    return re.sub(r"[0-9a-f]{8,}|\.tmp\w{6}|\d+", "#", operation)
 
 
 def attempt(campaign: Campaign, scenario: Scenario, at: int) -> dict[str, Any]:
@@ -134,6 +139,8 @@ def judged(
     said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
     if "Traceback" in text or "Exception ignored" in text:
         wrong.append("traceback: " + " | ".join(lines[-3:])[-400:])
+    if said.startswith("error: a file cannot be used"):
+        wrong.append("the sentence names no file")
     if status is None or status < 0:
         wrong.append(f"ended with {status}")
     elif status != 0 and not said:

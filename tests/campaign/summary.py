@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
 
 from shortcut_policy.paths import write_atomic  # noqa: E402
 from shortcut_policy.provenance import commit, library_versions  # noqa: E402
+from tests.campaign.faults import kind_of  # noqa: E402
 
 RESULTS = ROOT / "results/campaign"
 
@@ -32,7 +33,7 @@ def main() -> None:
         place, batch = Path(settings["place"]), settings.get("batch", "1")
         put("kills", batch, kills(records(place.glob("kills*.jsonl"))))
         tried = faults(records(place.glob("faults*.jsonl")), records(place.glob("places*.jsonl")))
-        put("faults", batch, tried)
+        put("faults", batch, {**tried, "there": there(place.glob("reference/*.trace"))})
     parts = {name: read(name) for name in ("kills", "faults", "fuzz", "load", "versions")}
     summary: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
     if "versions" in summary:
@@ -70,6 +71,18 @@ def faults(tried: list[dict[str, Any]], places: list[dict[str, Any]]) -> dict[st
     keys = ("tried", "sentence", "tolerated", "wrong", "places", "places_wrong")
     totals = {key: sum(one[key] for one in by_command.values()) for key in keys}
     return {**totals, "commands": dict(by_command)}
+
+
+def there(traces: Iterable[Path]) -> dict[str, int]:
+    """How many operations the undisturbed commands of a place have, and of how many kinds they are."""
+    kinds = [
+        [kind_of(line.split(" ", 1)[1]) for line in file.read_text("utf-8").splitlines()] for file in traces
+    ]
+    return {
+        "commands": len(kinds),
+        "operations": sum(map(len, kinds)),
+        "kinds": sum(len(set(one)) for one in kinds),
+    }
 
 
 def records(files: Iterable[Path]) -> list[dict[str, Any]]:

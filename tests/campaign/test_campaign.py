@@ -136,6 +136,12 @@ def test_what_is_published_of_faults_is_left_out_by_the_largest_batch_of_a_comma
     assert faults.published(tmp_path / "faults.json") == {"train": 15, "view": 6}
 
 
+def test_operations_of_a_place_are_counted_with_their_kinds(tmp_path: Path):
+    (tmp_path / "a.trace").write_text("1 open /demo_0.hdf5\n2 open /demo_1.hdf5\n3 write /demo_1.hdf5\n")
+    (tmp_path / "b.trace").write_text("1 open /demo_0.hdf5\n")
+    assert summary.there(sorted(tmp_path.iterdir())) == {"commands": 2, "operations": 4, "kinds": 3}
+
+
 def test_batches_are_added_up_and_replaced_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(summary, "RESULTS", tmp_path)
 

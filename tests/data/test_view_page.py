@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import resource
 import sys
 import tracemalloc
 from io import BytesIO
@@ -21,6 +20,7 @@ from shortcut_policy.data.view import frames_of, some_episodes, spread
 from shortcut_policy.errors import InputError
 from tests.browser import browser_page, until  # noqa: F401
 from tests.data.test_view import Counting
+from tests.full_disk import no_room
 
 LENGTHS = (30, 20, 25)
 
@@ -158,13 +158,8 @@ def test_rerun_gets_the_same_numbers(store: Path, tmp_path: Path) -> None:
 
 def test_a_file_of_rerun_that_a_full_disk_cuts_short_is_none(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun-sdk is not installed")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"not written it to its end, see above: .*demos\.rrd"):
-            write(store, tmp_path, format="rerun", episodes=[1], frames=5)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with no_room(2000), pytest.raises(OSError, match=r"not written it to its end, see above: .*demos\.rrd"):
+        write(store, tmp_path, format="rerun", episodes=[1], frames=5)
     assert not list(tmp_path.iterdir())
 
 

@@ -184,6 +184,27 @@ def test_what_the_system_says_without_a_name_has_that_of_the_store(
     assert len(ZarrSource(tmp_path / "demos.zarr").episode_ends) == 2
 
 
+def test_what_zarr_writes_on_after_an_error_is_dropped_by_the_next_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads do not stop with the one that found no room."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "demos.zarr"
+    with pytest.raises(OSError, match=r"demos\.zarr"), EpisodeWriter(path) as writer:
+        monkeypatch.setattr(EpisodeWriter, "_put", full)
+        writer.add_episode(episode(0))
+    monkeypatch.undo()
+    (path / "data" / "state").mkdir(parents=True)
+    (path / "data" / "state" / ".zattrs").write_text("{}")
+    with EpisodeWriter(path) as writer:
+        writer.add_episode(episode(0))
+    check(ZarrSource(path), 1)
+    assert "recording" not in ZarrSource(path).attributes
+
+
 def test_a_closed_writer_is_closed(tmp_path: Path) -> None:
     writer = EpisodeWriter(tmp_path / "a.zarr")
     writer.add_episode(episode(0))

@@ -27,6 +27,7 @@ from shortcut_policy.rollout.evaluate import (
 )
 from shortcut_policy.rollout.latency import latencies_in_turns, measure_latency
 from shortcut_policy.rollout.play import rollout
+from tests.full_disk import no_room
 
 SEEDS = range(100000, 100053)
 SHORT = functools.partial(gymnasium.make, "shortcut_envs:shortcut_policy/PushTKeypoints-v0", max_steps=20)
@@ -239,6 +240,11 @@ def test_the_own_code_is_every_source_of_the_package(tmp_path, monkeypatch):
     provenance.code_hash.cache_clear()
     assert before != provenance.code_hash("some_package") is not None
     assert provenance.code_hash("there_is_no_such_package") is None
+
+
+def test_rows_of_episodes_that_find_no_room_name_their_file(tiny_policy, tmp_path, capsys):
+    with no_room(), pytest.raises(OSError, match=r"'.*/episodes\.part\.jsonl'"):
+        evaluate(tiny_policy, 1, tmp_path, PROTOCOL, RolloutOptions(num_envs=1))
 
 
 def test_a_crash_leaves_the_finished_episodes_readable_and_the_folder_unfinished(

@@ -12,6 +12,7 @@ from shortcut_policy.training.config import WandbConfig
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.run_folder import only_training
 from tests.conftest import Compose
+from tests.full_disk import no_room
 from tests.training.test_trainer import Subprocess
 
 
@@ -193,3 +194,12 @@ def test_samples_that_are_clipped_below_the_actions_are_refused(
         run(compose_config(*diffusion))
     assert not (tmp_path / "run/log.jsonl").exists()
     run(compose_config(*diffusion, "objective.clip_sample=false", "trainer.max_steps=2"))
+
+
+def test_a_log_that_finds_no_room_is_named(tmp_path: Path):
+    log = RunLog(tmp_path, 0, WandbConfig("disabled"), {})
+    with no_room():
+        with pytest.raises(OSError, match=r"'.*/log\.jsonl'"):
+            log.write("train", 1, {"loss": 1.0})
+        with pytest.raises(OSError, match=r"'.*/log\.jsonl'"):
+            log.close()
