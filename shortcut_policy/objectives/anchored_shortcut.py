@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import LossContext, Metrics
-from shortcut_policy.objectives.paths import interpolate
 from shortcut_policy.objectives.shortcut import Shortcut
 from shortcut_policy.objectives.soflow import SoFlow
 from shortcut_policy.objectives.step_map import StepMap
@@ -80,27 +79,22 @@ class AnchoredShortcut(Shortcut):
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Of each row of the batch, (B,), with the self-consistency that was added to the first ones."""
+        if context.progress < self.bootstrap_from:
+            return self.anchors.loss(net, x_1, cond, context)
         draws, rows = context.draws, len(x_1)
         anchored = self.anchors.rows(net, x_1, cond, context)
-        started = context.progress >= self.bootstrap_from
-        d = self.draw_step_sizes(
-            draws.stratified(rows, round(rows * draws.world / self.bootstrap_every) if started else 0)
-        )
+        d = self.draw_step_sizes(draws.stratified(rows, round(rows * draws.world / self.bootstrap_every)))
         n = len(d)
-        x_0, u = draws.normal_like(x_1)[:n], draws.uniform(rows)[:n]
-        start = d * torch.floor(u / d)
-        x, target = interpolate(x_0, x_1[:n], start), x_0
-        if n:
-            averaged = self.target_weights == "ema"
-            teacher, teacher_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
-            target = self.bootstrap_target(teacher, x, start, d, teacher_cond[:n])
+        x_0, u = draws.normal_like(x_1), draws.uniform(rows)
+        teacher, teacher_cond = self._teacher(net, cond, context)
+        x, start, target = self._large_steps(teacher, x_0[:n], x_1[:n], u[:n], d, teacher_cond)
         # One pass for all rows.
         x_t, t, sizes, target = map(torch.cat, zip((x, start, d, target), anchored, strict=True))
         errors = self.error(net(x_t, t, sizes, torch.cat([cond[:n], cond])), target)
         losses = self.anchors.weighted(errors[n:], anchored[2], context.progress)
         metrics = self.anchors.metrics(errors[n:], draws)
         if n:
-            weight = self._weight(errors[:n], losses, draws.world)
-            losses = losses + F.pad(weight * errors[:n], (0, rows - n))
             metrics["loss_consistency"] = errors[:n].detach().mean()
-        return losses, metrics
+        # Asked by every process, also by one without such a row: it sums over all.
+        weight = self._weight(errors[:n], losses, draws.world)
+        return losses + F.pad(weight * errors[:n], (0, rows - n)), metrics

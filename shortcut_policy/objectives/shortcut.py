@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import (
+    Condition,
     Generators,
     LossContext,
     Metrics,
@@ -170,13 +171,11 @@ class Shortcut(Objective):
         flow = slice(0 if added else n, None)
         z_0, v = (draws.normal_like(x_1), draws.uniform(rows)) if added else (x_0, u)
 
-        start = d * torch.floor(v[:n] / d)
         t = u[flow]
         if self.flow_times == "discrete":
             t = torch.floor(t * self.max_steps) / self.max_steps
 
-        averaged = self.target_weights == "ema"
-        teacher, teacher_cond = (context.ema, context.ema_cond) if averaged else (net, cond)
+        teacher, teacher_cond = self._teacher(net, cond, context)
         conds = cond[:n], cond[flow]
         if self.guidance is not None:
             scale = self.guidance.scales(draws.uniform(rows))[:n]
@@ -187,9 +186,7 @@ class Shortcut(Objective):
                 self.guidance.condition(conds[1], present, torch.ones_like(t)),
             )
 
-        x, target = self._clip(self.path.point(z_0[:n], x_1[:n], start)), x_0[:0]
-        if n:
-            target = self.bootstrap_target(teacher, x, start, d, teacher_cond[:n])
+        x, start, target = self._large_steps(teacher, z_0[:n], x_1[:n], v[:n], d, teacher_cond)
         x_t = torch.cat([x, self.path.point(x_0[flow], x_1[flow], t)])
         target = torch.cat([target, self.path.velocity(x_0[flow], x_1[flow], t)])
         told = torch.cat([d, torch.zeros_like(t)])
@@ -266,6 +263,24 @@ class Shortcut(Objective):
             return super().sampling_cond(cond, guidance)
         return self.guidance.sampling_cond(cond, guidance)
 
+    def _teacher(self, net: StepMap, cond: Tensor, context: LossContext) -> tuple[StepMap, Condition]:
+        """Who makes the targets of self-consistency, and the condition as it sees it."""
+        return (context.ema, context.ema_cond) if self.target_weights == "ema" else (net, cond)
+
+    def _large_steps(
+        self, teacher: StepMap, x_0: Tensor, x_1: Tensor, u: Tensor, d: Tensor, cond: Condition
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Points (n, ...), times (n,) and targets (n, ...) of steps of d (n,), which may be none.
+
+        Args:
+            u: Numbers in [0, 1), (n,), that say from which multiple of d.
+            cond: Of the batch, whose first rows these are.
+        """
+        start = d * torch.floor(u / d)
+        x = self._clip(self.path.point(x_0, x_1, start))
+        n = len(d)
+        return x, start, self.bootstrap_target(teacher, x, start, d, cond[:n]) if n else x
+
     def _weight(self, consistency: Tensor, flow: Tensor, world: int) -> Tensor | float:
         """Of the self-consistency rows of a batch, from the errors of both kinds in all processes."""
         if self.consistency_share is None:
@@ -276,8 +291,10 @@ class Shortcut(Objective):
 
             sums = reduce(sums)
         consistency_sum, flow_sum = sums
-        tiny = torch.finfo(sums.dtype).tiny
-        weight: Tensor = self.consistency_share * flow_sum / consistency_sum.clamp_min(tiny)
+        # Errors that are nothing but rounding, or none, beside the flow's have no weight without bound.
+        kind = torch.finfo(sums.dtype)
+        least = flow_sum * kind.eps + kind.tiny
+        weight: Tensor = self.consistency_share * flow_sum / torch.maximum(consistency_sum, least)
         return weight.clamp_max(self.consistency_weight)
 
     def _clip(self, x: Tensor) -> Tensor:

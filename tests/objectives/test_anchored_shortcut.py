@@ -1,10 +1,12 @@
 """Anchored shortcut models: rows anchored on data, and self-consistency that has a fixed part of the loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.objectives import AnchoredShortcut, FlowMatching, SoFlow
+from shortcut_policy.objectives import AnchoredShortcut, Draws, FlowMatching, SoFlow
 from shortcut_policy.objectives.base import cost_phases
 from tests.step_maps import CHUNKS, Affine, Counting, context, linear_flow
 
@@ -112,3 +114,28 @@ def test_samples_take_small_steps_as_the_flow_does():
 def test_settings_without_meaning_are_refused(settings, sentence):
     with pytest.raises(InputError, match=sentence):
         AnchoredShortcut(**settings)
+
+
+def test_a_map_that_agrees_with_itself_and_misses_the_data_has_a_finite_loss():
+    """As a network whose last layer begins at zero: nothing to make consistent, whatever the flow's error."""
+    cond, x_1 = torch.zeros(8, 1), torch.full((8, 2), 100.0)
+
+    def still(x, t, d, cond):
+        return torch.zeros_like(x)
+
+    losses, metrics = AnchoredShortcut(bootstrap_from=0).loss(still, x_1, cond, context(still, cond))
+    assert metrics["loss_consistency"] == 0 and losses.isfinite().all() and losses.min() > 0
+
+
+def test_every_process_takes_part_in_the_sum_that_the_weight_is_of(monkeypatch):
+    """A process without a row of self-consistency, too: the others would wait for it for ever."""
+    asked = []
+    monkeypatch.setattr("accelerate.utils.reduce", lambda sums: asked.append(sums) or sums)
+    net, cond, x_1 = Affine(), torch.zeros(1, 1), torch.randn(1, 2)
+    for rank in (0, 1):
+        shared = replace(
+            context(net, cond, progress=0.9), draws=Draws(torch.Generator().manual_seed(0), rank, world=2)
+        )
+        losses, metrics = AnchoredShortcut(bootstrap_every=2).loss(net, x_1, cond, shared)
+        assert ("loss_consistency" in metrics) == (rank == 0) and losses.isfinite().all()
+    assert len(asked) == 2
