@@ -131,7 +131,10 @@ def test_second_training_in_a_folder_is_refused(compose_config: Compose, tmp_pat
     ("overrides", "sentence"),
     [
         (["task.env=null"], r"rollout_every=5 needs an environment"),
-        (["trainer.rollout_steps=[3]"], r"rollout_steps=\[3\] holds no step count that AnchoredShortcut can"),
+        (
+            ["trainer.rollout_steps=[3]"],
+            r"trainer.rollout_steps=\[3\] holds no step count that AnchoredShortcut can",
+        ),
         (["trainer.rollout_steps=[]"], r"trainer.rollout_steps=\[\] holds no step count"),
     ],
 )
