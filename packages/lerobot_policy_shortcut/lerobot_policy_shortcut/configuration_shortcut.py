@@ -80,7 +80,7 @@ class ShortcutConfig(PreTrainedConfig):
     optimizer_betas: tuple[float, float] = TrainerConfig.betas
     optimizer_weight_decay: float = TrainerConfig.weight_decay
     grad_clip_norm: float = TrainerConfig.max_grad_norm
-    scheduler_warmup_steps: int = 500
+    scheduler_warmup_steps: int = 500  # as many as the trainer takes for 7,000 updates
     ema_power: float = TrainerConfig.ema_power
     ema_max_decay: float = TrainerConfig.ema_max_decay
 
