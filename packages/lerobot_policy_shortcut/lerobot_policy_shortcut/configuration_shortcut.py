@@ -26,7 +26,8 @@ class ShortcutConfig(PreTrainedConfig):
         n_obs_steps: Observed steps.
         horizon: Steps of an action chunk as the network predicts it.
         n_action_steps: Steps of it that are played.
-        objective: File of ``configs/objective``: ``shortcut``, ``flow_matching``, ``diffusion`` and so on.
+        objective: File of ``configs/objective``: ``anchored_shortcut``, ``flow_matching``, ``diffusion`` and
+            so on.
         objective_settings: What is to be different from that file.
         backbone: File of ``configs/backbone``: ``unet``, ``unet_small``, ``dit`` and so on.
         backbone_settings: What is to be different from that file.
@@ -47,7 +48,8 @@ class ShortcutConfig(PreTrainedConfig):
         optimizer_betas: Of AdamW.
         optimizer_weight_decay: Of both.
         grad_clip_norm: Gradients are scaled down to this norm.
-        scheduler_warmup_steps: Updates of the warm-up, before the cosine.
+        scheduler_warmup_steps: Updates of the warm-up, before the cosine; None for the trainer's rule, a
+            fourteenth of the training and 500 at most.
         ema_power: See `TrainerConfig`,
         ema_max_decay: as well.
         normalization_mapping: Nothing is scaled outside of the policy, which has its own scaling.
@@ -60,7 +62,7 @@ class ShortcutConfig(PreTrainedConfig):
     horizon: int = 16
     n_action_steps: int = 8
 
-    objective: str = "shortcut"
+    objective: str = "anchored_shortcut"
     objective_settings: dict[str, Any] = field(default_factory=dict)
     backbone: str = "unet"
     backbone_settings: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class ShortcutConfig(PreTrainedConfig):
     optimizer_betas: tuple[float, float] = TrainerConfig.betas
     optimizer_weight_decay: float = TrainerConfig.weight_decay
     grad_clip_norm: float = TrainerConfig.max_grad_norm
-    scheduler_warmup_steps: int = 500  # as many as the trainer takes for 7,000 updates
+    scheduler_warmup_steps: int | None = None
     ema_power: float = TrainerConfig.ema_power
     ema_max_decay: float = TrainerConfig.ema_max_decay
 

@@ -125,4 +125,9 @@ class ShortcutSchedulerConfig(DiffuserSchedulerConfig):
         """The schedule for so many updates."""
         if self.policy_config is not None:
             self.policy_config.training_steps, self.policy_config.begins = num_training_steps, True
-        return super().build(optimizer, num_training_steps)
+        warmup = self.num_warmup_steps
+        if warmup is None:
+            warmup = TrainerConfig(max_steps=num_training_steps).warmup
+        return DiffuserSchedulerConfig(name=self.name, num_warmup_steps=warmup).build(
+            optimizer, num_training_steps
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("lerobot")
 
@@ -25,6 +26,8 @@ from shortcut_policy import Field, Policy, load_policy, save_policy
 from shortcut_policy.data import Normalizer
 from shortcut_policy.data.normalizer import RunningStatistics
 from shortcut_policy.errors import InputError
+from shortcut_policy.objectives import AnchoredShortcut
+from shortcut_policy.paths import CONFIG_DIR
 
 TINY = {"backbone_settings": {"down_dims": [16, 32], "embedding_dim": 16}, "device": "cpu"}
 STATS = {
@@ -163,6 +166,22 @@ def test_another_training_begins_from_the_averaged_weights(tmp_path: Path):
     assert second.updates == 0 and config.training_steps == 20
     for trained, averaged in zip(second.policy.parameters(), first.averaged.parameters(), strict=True):
         assert torch.equal(trained, averaged)
+
+
+def test_objective_and_warm_up_are_those_of_our_own_training():
+    policy = make()
+    ours = yaml.safe_load((CONFIG_DIR / "train.yaml").read_text("utf-8"))["defaults"]
+    assert {"objective": policy.config.objective} in ours
+    assert type(policy.policy.objective) is AnchoredShortcut
+    for updates, warmup in ((1400, 100), (70_000, 500)):
+        scheduler = policy.config.get_scheduler_preset()
+        optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+        rates = scheduler.build(optimizer, updates).lr_lambdas[0]
+        assert (rates(0), rates(warmup // 2), rates(warmup)) == (0, 0.5, 1)
+        # What is stored says the rule, not the number: a longer training has a longer warm-up.
+        assert scheduler.num_warmup_steps is None
+    given = make(scheduler_warmup_steps=7).config.get_scheduler_preset()
+    assert given.build(optimizer, 1400).lr_lambdas[0](7) == 1
 
 
 def test_an_optimizer_goes_on_from_its_state():
