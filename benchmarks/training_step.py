@@ -121,7 +121,7 @@ def main() -> None:
             "milliseconds": medians,
             "clock": arguments.clock,
             "batch_size": flow.config.batch_size,
-            "parameters": sum(p.numel() for p in flow.policy.parameters()),
+            "parameters": sum(p.numel() for p in flow.model.parameters()),
             "device": device_name(flow.device),
             "threads": torch.get_num_threads(),
             "commit": commit(),
