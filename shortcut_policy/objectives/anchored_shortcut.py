@@ -89,10 +89,12 @@ class AnchoredShortcut(Shortcut):
         teacher, teacher_cond = self._teacher(net, cond, context)
         x, start, target = self._large_steps(teacher, x_0[:n], x_1[:n], u[:n], d, teacher_cond)
         # One pass for all rows.
-        x_t, t, sizes, target = map(torch.cat, zip((x, start, d, target), anchored, strict=True))
-        errors = self.error(net(x_t, t, sizes, torch.cat([cond[:n], cond])), target)
-        losses = self.anchors.weighted(errors[n:], anchored[2], context.progress)
-        metrics = self.anchors.metrics(errors[n:], draws)
+        added = x, start, d, target, cond[:n]
+        x_t, t, sizes, target, conds = map(torch.cat, zip(added, anchored, strict=True))
+        errors = self.error(net(x_t, t, sizes, conds), target)
+        losses = self.anchors.weighted(errors[n:], sizes[n:], context.progress)
+        losses = self.anchors.by_row(losses, rows)
+        metrics = self.anchors.metrics(errors[n:], rows, draws)
         if n:
             metrics["loss_consistency"] = errors[:n].detach().mean()
         # Asked by every process, also by one without such a row: it sums over all.

@@ -20,6 +20,7 @@ from shortcut_policy.objectives.consistency import consistency_target
 from shortcut_policy.objectives.errors import l2
 from shortcut_policy.objectives.paths import interpolate
 from shortcut_policy.objectives.step_map import StepMap
+from shortcut_policy.settings import check_choice
 
 #: Of the paper's times, for the flow rows and the two ends of an interval: mean and standard deviation of the
 #: logit. The paper counts time from the data, so that its means have the other sign.
@@ -40,19 +41,22 @@ class SoFlow(AverageVelocity):
     consistency training, which is this with ``t + d = 1`` for every row. The limit r -> 0 is `MeanFlow`.
 
     A share of the rows are such, the others are flow matching, d = 0. A row costs one evaluation with a
-    gradient, a consistency row one more without.
+    gradient, a consistency row one more without. In the paper, and by default, they are rows of the batch;
+    they can be added to it, so that the flow has all of it.
 
     The paper's settings are for images: ``consistency_share=0.25, times=logit_normal, adaptive_power=1``. On
     the two modes of ``tests/test_two_modes.py`` they leave one-step samples at a distance of 0.19 to 0.22
     from the data, those here at 0.07.
 
     Args:
-        consistency_share: Of the rows that have d > 0.
+        consistency_share: Of the rows that have d > 0, as a part of the batch.
         largest_part: r in the beginning, in (0, 1]. It is halved at equal intervals of the training (the
             paper lowers it exponentially at every update), until it is
         smallest_part: r in the end, in (0, largest_part].
         times: Distribution of the time of a flow row and of the two ends of an interval: ``uniform`` or
             ``logit_normal``, which hardly ever meets the ends of the path.
+        consistency_rows: Whether they are ``taken`` from flow matching or ``added`` to the batch: its first
+            rows once more, with other noise.
         adaptive_power: p. Rows are weighted by ``1 / (error / r**2 + 0.01) ** p``, flow rows with r = 1
             (paper, section 3.3); 0 gives equal weights.
     """
@@ -64,6 +68,7 @@ class SoFlow(AverageVelocity):
         smallest_part: float = 0.002,
         times: Literal["uniform", "logit_normal"] = "uniform",
         adaptive_power: float = 0.5,
+        consistency_rows: Literal["taken", "added"] = "taken",
     ) -> None:
         if not 0 <= consistency_share <= 1:
             raise InputError(f"objective.consistency_share={consistency_share} must be a share, from 0 to 1")
@@ -73,21 +78,28 @@ class SoFlow(AverageVelocity):
                 f"objective.largest_part={largest_part}, and that not above 1"
             )
         super().__init__(times, adaptive_power)
-        self.consistency_share = consistency_share
+        check_choice("objective.consistency_rows", consistency_rows, ("taken", "added"))
+        self.consistency_share, self.consistency_rows = consistency_share, consistency_rows
         self.largest_part, self.smallest_part = largest_part, smallest_part
         stages = 1 + ceil(log2(largest_part / smallest_part))
         self.loss_changes = [stage / stages for stage in range(1, stages)]
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
-        """Weighted error of the average velocity of each row, (B,)."""
-        x_t, t, d, target = self.rows(net, x_1, cond, context)
+        """Weighted error of the average velocity of each row, (B,); with that of the added ones."""
+        x_t, t, d, target, cond = self.rows(net, x_1, cond, context)
         errors = l2(net(x_t, t, d, cond), target)
-        return self.weighted(errors, d, context.progress), self.metrics(errors, context.draws)
+        losses = self.weighted(errors, d, context.progress)
+        return self.by_row(losses, len(x_1)), self.metrics(errors, len(x_1), context.draws)
 
     def rows(
         self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the network is asked, and its target: x_t (B, ...), t (B,), d (B,) and velocities (B, ...)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the network is asked, and its target, for the R rows of a batch of B, consistency rows first.
+
+        Returns:
+            x_t (R, ...), t (R,), d (R,), velocities (R, ...) and the condition (R, C). R is B, or more where
+            rows are added.
+        """
         draws, rows = context.draws, len(x_1)
         x_0 = draws.normal_like(x_1)
         n = self.steps_in(rows, draws)
@@ -96,13 +108,23 @@ class SoFlow(AverageVelocity):
             for logit in (FLOW_LOGIT, START_LOGIT, END_LOGIT)
         )
         start, end = torch.minimum(one, other)[:n].clamp(max=1 - SHORTEST), torch.maximum(one, other)[:n]
-        t = torch.cat([start, flow[n:]])
-        d = F.pad((end - start).clamp(min=SHORTEST), (0, rows - n))
+        if self.consistency_rows == "added":
+            x_0 = torch.cat([draws.normal_like(x_1)[:n], x_0])
+            x_1, cond = torch.cat([x_1[:n], x_1]), torch.cat([cond[:n], cond])
+        else:
+            flow = flow[n:]
+        t = torch.cat([start, flow])
+        d = F.pad((end - start).clamp(min=SHORTEST), (0, len(flow)))
         part = self.part(context.progress)
         x_t, target = interpolate(x_0, x_1, t), x_1 - x_0
         if n:
             target[:n] = consistency_target(net, x_t[:n], t[:n], d[:n], part * d[:n], target[:n], cond[:n])
-        return x_t, t, d, target
+        return x_t, t, d, target, cond
+
+    def by_row(self, losses: Tensor, rows: int) -> Tensor:
+        """Losses of all R rows as those of the batch's, (B,): what was added counts with its first rows."""
+        n = len(losses) - rows
+        return losses[n:] + F.pad(losses[:n], (0, rows - n))
 
     def weighted(self, errors: Tensor, d: Tensor, progress: float) -> Tensor:
         """The loss of rows with these errors, (B,), of steps of these sizes, (B,)."""
@@ -111,14 +133,14 @@ class SoFlow(AverageVelocity):
         weights = (errors.detach() / scale**2 + WEIGHT_OFFSET) ** -self.adaptive_power
         return weights * errors / scale
 
-    def metrics(self, errors: Tensor, draws: Draws) -> Metrics:
-        """Mean errors of steps and of flow rows, (), for the errors of all rows of a batch, (B,)."""
-        n = self.steps_in(len(errors), draws)
+    def metrics(self, errors: Tensor, rows: int, draws: Draws) -> Metrics:
+        """Mean errors of steps and of flow rows, (), for those of all R rows of a batch of so many."""
+        n = self.steps_in(rows, draws)
         parts = {"error_consistency": errors[:n], "error_flow": errors[n:]}
         return {name: group.detach().mean() for name, group in parts.items() if len(group)}
 
     def steps_in(self, rows: int, draws: Draws) -> int:
-        """How many of a batch's rows are steps of d > 0: the first ones."""
+        """How many rows are steps of d > 0, of a batch of so many: the first ones."""
         return draws.local(round(rows * draws.world * self.consistency_share))
 
     def part(self, progress: float) -> float:

@@ -47,6 +47,9 @@ ONE_PART = {
 }
 
 
+WHOLE_PART = {key: value for key, value in ONE_PART.items() if key != "_target_"}
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
@@ -55,6 +58,7 @@ ONE_PART = {
         ("Shortcut", {"bootstrap_every": 2}, [(2, 0, 1)]),
         ("MeanFlow", {"interval_share": 0.25}, [(1.25, 0.25, 1)]),
         ("SoFlow", {"largest_part": 0.5, "smallest_part": 0.25}, [(1.5, 0, 1), (1.5, 0, 1)]),
+        ("SoFlow", {**WHOLE_PART, "consistency_share": 0.25, "consistency_rows": "added"}, [(1.5, 0, 1.25)]),
         ("AnchoredShortcut", {"anchors": ONE_PART, "bootstrap_every": 2}, [(1.5, 0, 1), (4, 0, 1.5)]),
         ("MIP", {}, [(2, 0, 2)]),
         ("LiveReflow", {"reflow_every": 4, "target_steps": 8}, [(3, 0, 1)]),

@@ -82,6 +82,21 @@ def test_rows_and_evaluations_are_those_configured():
     assert cost_phases(objective) == [*phases[:4], (4 / 7, 0.6), (0.6, 5 / 7), *phases[5:]]
 
 
+def test_anchors_can_be_added_to_the_batch():
+    cond, x_1 = torch.rand(8, 1), torch.randn(8, 2)
+    anchors = SoFlow(consistency_share=0.25, consistency_rows="added")
+    objective = AnchoredShortcut(anchors, bootstrap_every=4, consistency_share=0.2)
+    for progress, added in ((0.5, 0), (0.6, 2)):
+        net, averaged = Counting(Affine()), Counting(Affine())
+        now = context(averaged, cond, progress=progress)
+        losses, metrics = objective.loss(net, x_1, cond, now)
+        assert (net.rows, net.differentiated) == (2 + 10 + added, 10 + added)
+        assert losses.shape == (8,) and losses.isfinite().all()
+        before, _ = anchors.loss(Affine(), x_1, cond, context(averaged, cond, progress=progress))
+        torch.testing.assert_close(losses.sum(), before.sum() * (1.2 if added else 1))
+        assert ("loss_consistency" in metrics) == (added > 0)
+
+
 def test_samples_take_small_steps_as_the_flow_does():
     def asked(steps: int) -> set[float]:
         sizes = set()

@@ -336,6 +336,29 @@ def test_rows_of_soflow_have_a_step_as_often_as_configured(share, intervals, tim
         torch.testing.assert_close(rest, (d * 3 / 4)[:intervals])
 
 
+@pytest.mark.parametrize(("share", "added"), [(0.25, 16), (0.0, 0), (1.0, 64)])
+def test_rows_that_are_added_leave_all_rows_to_the_flow(share, added):
+    asked: list[tuple[Tensor, ...]] = []
+
+    def net(x: Tensor, t: Tensor, d: Tensor, cond: Tensor) -> Tensor:
+        asked.append((x, t, d, cond))
+        return torch.zeros_like(x)
+
+    settings = {"largest_part": 0.25, "smallest_part": 0.25, "adaptive_power": 0.0}
+    losses, metrics = SoFlow(share, **settings, consistency_rows="added").loss(net, NOISE, COND, context(net))
+    flow, _ = SoFlow(0.0, **settings).loss(net, NOISE, COND, context(net))
+    x, _, d, cond = asked[-2]
+    assert len(x) == len(NOISE) + added
+    assert (d[:added] > 0).all() and (d[added:] == 0).all()
+    assert torch.equal(cond, torch.cat([COND[:added], COND]))
+    # The flow's rows are those of flow matching alone; what is added counts with the rows that it is of.
+    assert losses.shape == flow.shape
+    torch.testing.assert_close(losses[added:], flow[added:], rtol=0, atol=0)
+    assert (losses[:added] > flow[:added]).all()
+    assert ("error_consistency" in metrics) == (added > 0)
+    torch.testing.assert_close(metrics["error_flow"], flow.mean())
+
+
 def test_the_first_part_of_a_step_is_halved_until_it_is_the_smallest():
     objective = SoFlow(largest_part=0.1, smallest_part=0.02)
     assert [objective.part(progress) for progress in (0.0, 0.3, 0.6, 0.9)] == [0.1, 0.05, 0.025, 0.02]
@@ -366,6 +389,7 @@ def test_errors_of_soflow_count_by_the_part_of_the_step_that_they_are_of():
         {"smallest_part": 0.0},
         {"times": "log"},
         {"adaptive_power": -1},
+        {"consistency_rows": "replaced"},
     ],
 )
 def test_settings_of_soflow_without_meaning_are_refused(arguments):
