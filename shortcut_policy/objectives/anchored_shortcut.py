@@ -73,9 +73,12 @@ class AnchoredShortcut(Shortcut):
         self.anchors = anchors or SoFlow()
         self.consistency_weight = math.inf  # the share decides
         self.loss_changes = sorted({*self.anchors.loss_changes, *self.loss_changes})
-        # The anchors train steps of every size: none is left out, and targets are made of small ones as they
-        # are. Samples take the flow for steps that are smaller still.
-        self.smallest_step, self.untrained = self.smallest_step / target_steps, set()
+        # Targets are made of small steps as they are. Samples take the flow for steps that are smaller still.
+        self.smallest_step /= target_steps
+
+    def _left_out(self, level_weights: Sequence[float]) -> set[float]:
+        """None: the anchors train steps of every size."""
+        return set()
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Of each row of the batch, (B,), with the self-consistency that was added to the first ones."""

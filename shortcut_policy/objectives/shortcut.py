@@ -142,7 +142,7 @@ class Shortcut(Objective):
         self.loss_changes = [bootstrap_from] if bootstrap_from else []
         weights = weights[: int(weights.nonzero().max()) + 1].double()
         self.smallest_step = 0.5 ** (len(weights) - 1)
-        self.untrained = {0.5**level for level, weight in enumerate(weights) if not weight}
+        self.untrained = self._left_out(weights.tolist())
         for level in weights.nonzero().flatten().tolist():
             if 0.5**level / target_steps in self.untrained:
                 raise InputError(
@@ -262,6 +262,10 @@ class Shortcut(Objective):
         if self.guidance is None:
             return super().sampling_cond(cond, guidance)
         return self.guidance.sampling_cond(cond, guidance)
+
+    def _left_out(self, level_weights: Sequence[float]) -> set[float]:
+        """Step sizes, above the smallest one, that nothing trains."""
+        return {0.5**level for level, weight in enumerate(level_weights) if not weight}
 
     def _teacher(self, net: StepMap, cond: Tensor, context: LossContext) -> tuple[StepMap, Condition]:
         """Who makes the targets of self-consistency, and the condition as it sees it."""

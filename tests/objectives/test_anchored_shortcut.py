@@ -97,6 +97,15 @@ def test_anchors_can_be_added_to_the_batch():
         assert ("loss_consistency" in metrics) == (added > 0)
 
 
+def test_sizes_without_self_consistency_are_trained_by_the_anchors():
+    objective = AnchoredShortcut(level_weights=[1, 0, 1], target_steps=2, bootstrap_from=0)
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
+    losses, _ = objective.loss(net, x_1, cond, context(net, cond))
+    assert losses.isfinite().all()
+    for steps in (1, 2, 4, 8, 16):
+        objective.check_steps(steps)
+
+
 def test_samples_take_small_steps_as_the_flow_does():
     def asked(steps: int) -> set[float]:
         sizes = set()
