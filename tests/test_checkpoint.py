@@ -3,12 +3,14 @@
 import json
 import re
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.backbones import Mlp
@@ -62,6 +64,24 @@ def test_a_file_with_each_of_the_names_loads(tied: Policy, tmp_path: Path) -> No
     save_file(copies, weights(tmp_path))
     loaded = load_policy(tmp_path, trust=__name__)
     assert all(torch.equal(value, copies[name]) for name, value in loaded.state_dict().items())
+
+
+def test_what_torch_compiles_is_saved_as_what_nobody_has_compiled(tiny_policy: Policy, tmp_path: Path):
+    """Each of the two loads the other, also below the averaged weights of a training."""
+    act = partial(Policy.act, obs=observe(), steps=2)
+    expected = act(tiny_policy, generator=torch.Generator().manual_seed(0))
+    compiled = deepcopy(tiny_policy)
+    compiled.backbone = torch.compile(compiled.backbone, backend="eager")
+    save_policy(compiled, tmp_path)
+    loaded = load_policy(tmp_path)
+    assert torch.equal(act(loaded, generator=torch.Generator().manual_seed(0)), expected)
+    averaged, of_compiled = AveragedModel(deepcopy(tiny_policy)), AveragedModel(compiled)
+    for parameter in of_compiled.parameters():
+        parameter.data.zero_()
+    of_compiled.load_state_dict(averaged.state_dict())
+    assert averaged.state_dict().keys() == of_compiled.state_dict().keys()
+    found = act(of_compiled.module, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found, expected)
 
 
 def test_one_network_is_not_taken_for_another(tied: Policy, tmp_path: Path) -> None:
