@@ -105,6 +105,21 @@ def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
     return bool(value.item())
 
 
+def read_number(name: str, value: Any) -> float:
+    """A reward or score; batched simulators give arrays or tensors of one number.
+
+    Raises:
+        ValueError: It is no finite number.
+    """
+    try:
+        number = float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError) as error:  # tensors raise the last
+        raise ValueError(f"{name} {value!r:.60} must be a number") from error
+    if not np.isfinite(number):
+        raise ValueError(f"{name} {number} must be a finite number")
+    return number
+
+
 def close_environment(env: gymnasium.Env) -> None:
     """Close an environment; one that fails at that, as drawing contexts do, costs nobody what was played."""
     try:
@@ -183,6 +198,12 @@ class Observed(gymnasium.Wrapper):
         """A copy of an observation, if the type that its space declares, in which it is stacked, holds it."""
         assert isinstance(self.observation_space, spaces.Dict)
         found, declared = copied(f"observation '{name}'", value), self.observation_space[name].dtype
+        whole = declared is not None and declared.kind in "iub"
+        if found.dtype.kind == "f" and whole:
+            raise InputError(
+                f"observation '{name}' of {self.env.unwrapped} holds {found.dtype}, and its space is of "
+                f"{declared}, whole numbers, that would cut off the rest: correct the space"
+            )
         if found.dtype.kind in "iu" and declared is not None and declared.kind in "iu":
             limits = np.iinfo(declared)
             if found.size and (int(found.min()) < limits.min or int(found.max()) > limits.max):
@@ -283,9 +304,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         try:
             self._observation, reward, terminated, truncated, info = self.env.step(action)
             success = read_success(self.env, info)
-            reward, score = float(reward), float(info.get("score", reward))
-            if not np.isfinite([reward, score]).all():
-                raise ValueError(f"reward {reward} and score {score} must be finite numbers")
+            reward = read_number("reward", reward)
+            score = read_number("score", info.get("score", reward))
         except InputError:
             raise
         except Exception as error:  # of whatever kind: it is the simulator's
