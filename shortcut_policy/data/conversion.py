@@ -81,6 +81,7 @@ class Conversion:
             values = values.transpose(0, *(axis + 1 for axis in self._axes))
         if self.is_image:
             return self._bytes(values, start)
+        values = values.reshape(len(values), *self.field.shape)  # of one number, with its axis or without
         exact, values = values, np.ascontiguousarray(values, dtype=np.float32)
         bad = ~np.isfinite(values)
         if bad.any():

@@ -124,3 +124,18 @@ def test_masks_of_whole_numbers_are_said_to_be_nearly_black(dtype: type, capsys)
     load(mask)
     load(np.zeros_like(mask))
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stored", [(40,), (40, 1)])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_number_a_step_may_have_an_axis_of_its_own_or_none(stored: tuple[int, ...], shape) -> None:
+    """Grippers are stored as (N,) as often as (N, 1), and an action has one axis."""
+    numbers = np.arange(40.0).reshape(stored)
+    source = OwnSource({"gripper": numbers, "action": -numbers}, ENDS)
+    sizes = {"horizon": 1, "n_obs_steps": 1, "n_action_steps": 1, "val_fraction": 0.0}
+    fields = {"gripper": Field("gripper", shape)}
+    dataset = DemonstrationDataset(source, fields, Field("action", (1,)), **sizes)
+    batch = dataset.batch(dataset.train)
+    np.testing.assert_array_equal(batch["action"], -np.arange(40.0).reshape(40, 1, 1))
+    np.testing.assert_array_equal(batch["obs"]["gripper"], np.arange(40.0).reshape(40, 1, *shape))
+    assert dataset.fit_normalizer().normalize("action", batch["action"]).abs().max() == 1
