@@ -75,7 +75,9 @@ class Model(nn.Module, ABC):
             names[name.replace(COMPILED, "")] = names.pop(name)
         return names
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
         """Names of compiled parts as they are here, whether those of ``state_dict`` were compiled or not."""
         own = {name.replace(COMPILED, ""): name for name in super().state_dict() if COMPILED in name}
         for name in [name for name in state_dict if name.startswith(prefix)]:

@@ -44,8 +44,8 @@ class ActionReach:
         print(
             f"actions of the policy reach from {self._low[at]:.4g} to {self._high[at]:.4g} in element {at}, "
             f"and the action space of the environment from {low[at]:.4g} to {high[at]:.4g}, to which it may "
-            f"clip them: {100 * self._outside / self._played:.2g}% of them lie outside. Does it take what the "
-            "demonstrations hold, in their units?",
+            f"clip them: {100 * self._outside / self._played:.2g}% of them lie outside. Does it take what "
+            "the demonstrations hold, in their units?",
             file=sys.stderr,
         )
 
