@@ -176,6 +176,8 @@ def test_the_policy_that_was_given_is_the_trained_one(dataset, config, tmp_path:
     Trainer(policy, dataset, replace(config, max_steps=3), tmp_path, cpu=True).fit()
     assert_same_weights(policy, load_policy(tmp_path))
     assert not policy.training and policy.metadata["train_steps"] == 3
+    lengths = np.diff(dataset.source.episode_ends, prepend=0)[dataset.train_episodes]
+    assert policy.metadata["episode_steps"] == np.median(lengths)
 
 
 def test_what_its_user_says_of_a_policy_stays(dataset, config, tmp_path: Path):

@@ -130,18 +130,26 @@ def close_environment(env: gymnasium.Env) -> None:
         )
 
 
+def longest_episode(env: gymnasium.Env) -> int | None:
+    """Steps after which an environment ends an episode by itself; None if it does not say.
+
+    Args:
+        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``, or both.
+    """
+    limits = (getattr(env.unwrapped, "max_steps", None), env.spec and env.spec.max_episode_steps)
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
 class CutAfter:
     """Says when an episode is cut that nothing else ends: after `MOST_STEPS`, never if a length is known.
 
     Args:
-        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``.
+        env: See `longest_episode`.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
         self._env: Any = env.unwrapped
-        named = getattr(self._env, "max_steps", None)
-        named = named or (env.spec.max_episode_steps if env.spec is not None else None)
-        self._most = None if named else MOST_STEPS
+        self._most = MOST_STEPS if longest_episode(env) is None else None
 
     def __call__(self, length: int) -> bool:
         """Whether an episode of so many steps, which goes on, is cut; that is said on stderr."""
@@ -257,7 +265,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
         self._end_recording = getattr(env, "end_recording", None)
         #: Length of the longest episode, None if the environment does not say.
-        self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
+        self.max_steps: int | None = longest_episode(env)
         self._cut = CutAfter(env)
         self._observation: Any = None
 

@@ -97,7 +97,9 @@ def rollout(
     try:
         check_environment(policy, envs.single_observation_space, envs.single_action_space)
         reach = ActionReach(envs.single_action_space)
-        with _ProgressBar(progress, len(episode_seeds), envs.get_attr("max_steps")[0]) as bar:
+        longest = envs.get_attr("max_steps")[0]
+        _say_short(policy, longest)
+        with _ProgressBar(progress, len(episode_seeds), longest) as bar:
             for first in range(0, len(episode_seeds), num_envs):
                 seeds = [int(s) for s in episode_seeds[first : first + num_envs]]
                 play = DelayedPlay(execution, policy, seeds, seed)
@@ -132,6 +134,17 @@ def try_environment(
             raise InputError(f"{episode.unwrapped} failed in its first step: {info['error']}")
     finally:
         episode.close()
+
+
+def _say_short(policy: Policy, longest: int | None) -> None:
+    """On stderr, that most of what was demonstrated takes longer than an episode of the environment."""
+    shown = policy.metadata.get("episode_steps")
+    if longest is not None and isinstance(shown, int | float) and shown > longest:
+        print(
+            f"episodes of the environment end after {longest} steps, and half of the demonstrations took "
+            f"{shown:g} or more: what takes so long cannot succeed; give the environment more steps",
+            file=sys.stderr,
+        )
 
 
 def _say_failed(results: Sequence[EpisodeResult]) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
 from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
 from shortcut_policy.errors import InputError
@@ -461,3 +463,16 @@ def test_floats_in_a_space_of_bytes_are_named(tiny_policy: Policy):
 
     with pytest.raises(InputError, match=r"'keypoint' .* holds float32, and its space is of uint8, whole"):
         rollout(tiny_policy, Bytes, range(2))
+
+
+def test_episodes_that_end_before_demonstrations_do_are_told(tiny_policy: Policy, capsys):
+    class Limited(Plain):
+        max_steps = None
+        spec = EnvSpec("Limited-v0", max_episode_steps=LENGTH)
+
+    for steps, told in ((LENGTH, 0), (LENGTH + 1, 1)):
+        tiny_policy.metadata["episode_steps"] = float(steps)
+        for kind in (Plain, Limited):
+            rollout(tiny_policy, lambda kind=kind: TimeLimit(kind(), LENGTH), range(1))
+            said = capsys.readouterr().err
+            assert said.count("end after 12 steps, and half of the demonstrations took 13 or more") == told
