@@ -45,6 +45,19 @@ def test_floats_in_0_to_1_are_scaled_though_the_first_episode_is_black(
     assert "images of key 'cam' of own: 0..1 becomes 0..255 while they are loaded" in capsys.readouterr().err
 
 
+def test_floats_that_bytes_hardly_hold_are_named(capsys: pytest.CaptureFixture) -> None:
+    """Depth in metres would become three grey values."""
+    load((IMAGES / 100).astype(np.float32).clip(1.5))
+    said = capsys.readouterr().err
+    assert "images of key 'cam' of own hold floats up to 2.55 in some frames" in said
+    assert (
+        "become whole numbers in 0..255: if they are depth or the like, give the field normalize=lim" in said
+    )
+    load(IMAGES.astype(np.float32))
+    load((IMAGES / 100).astype(np.uint8))
+    assert not capsys.readouterr().err
+
+
 def test_masks_of_true_and_false_are_black_and_white(capsys: pytest.CaptureFixture) -> None:
     mask = IMAGES > 100
     np.testing.assert_array_equal(load(mask), 255 * mask.astype(np.uint8))
