@@ -142,7 +142,7 @@ def _say_other_actions(one: Recording, other: Recording) -> None:
     for element, columns in enumerate(zip(of_one.T, of_other.T, strict=True)):
         values = [np.unique(column) for column in columns]
         widths = [float(known[-1]) - float(known[0]) for known in values]
-        as_words = len(values[0]) == len(values[1]) == 2 and not np.array_equal(*values)
+        as_words = len(values[0]) == len(values[1]) == 2 and not np.array_equal(values[0], values[1])
         if as_words or (min(widths) > 0 and max(widths) > OTHER_UNITS * min(widths)):
             first, second = (f"{known[0]:.4g} to {known[-1]:.4g}" for known in values)
             print(
