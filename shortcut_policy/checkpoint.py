@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from safetensors.torch import save_model as write_weights
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortcut_policy.device import usable_device
@@ -89,6 +88,26 @@ def save_model(model: Model, folder: str | Path) -> None:
     with atomic_path_alone(folder / WEIGHTS) as temporary:
         write_weights(model, str(temporary))
     write_atomic(folder / DESCRIPTION, json.dumps(description, indent=2))
+
+
+def write_weights(model: Model, path: str) -> None:
+    """Each of a model's tensors once; the file's metadata name the others that are the same one.
+
+    Not ``safetensors.torch.save_model``, which refuses a weight that is a part of a larger one, such as those
+    of a recurrent network on a GPU, and of two that overlap keeps one.
+    """
+    kept: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first: dict[Any, str] = {}
+    for name, tensor in sorted(model.state_dict().items()):
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and place in first:
+            tied[name] = first[place]
+            continue
+        first[place] = name
+        alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        kept[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+    save_file(kept, path, metadata=tied or None)
 
 
 def write_description(model: Model, path: Path) -> None:

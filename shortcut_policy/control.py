@@ -1,11 +1,12 @@
 """A policy as a robot's loop wants it: one observation in, one action out."""
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
 from shortcut_policy.objectives.base import Generators, check_generators
 from shortcut_policy.settings import check_whole
+
+#: Two rates that differ by less, as a part, are the same.
+SAME_RATE = 0.01
 
 
 def chunk_generator(seed: int, episode: int, chunk: int) -> torch.Generator:
@@ -235,6 +239,26 @@ class StepwiseControl(ABC):
             if not copies[name].isfinite().all():
                 raise InputError(f"observation {name} holds NaN or infinity, on which no action can rest")
         return copies
+
+
+def agreed_rate(metadata: Mapping[str, Any], given: float | None) -> float | None:
+    """Control steps a second: as given, or else those of the data; if they differ that is said on stderr.
+
+    Args:
+        metadata: Of a policy; ``rate_hz`` is that of its data, where these said one.
+        given: By who plays it, None if it is left to the data.
+    """
+    known = metadata.get("rate_hz")
+    if not isinstance(known, Real) or given is None:
+        return given if given is not None or not isinstance(known, Real) else float(known)
+    if abs(given / float(known) - 1) > SAME_RATE:
+        print(
+            f"the policy learned from data of {known:g} steps a second, and is played at {given:g}: it moves "
+            f"{given / float(known):.3g} times as fast as it was shown, and sees its history at other "
+            "distances; act at the rate of the data, or train on data of this rate",
+            file=sys.stderr,
+        )
+    return given
 
 
 def as_pixels(name: str, picture: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from shortcut_policy.objectives import Draws, LossContext, Metrics, Objective
 from shortcut_policy.objectives.base import Generators, check_generators, normal_noise, without_gradient
 
 POLICY = "shortcut_policy.policy.Policy"
+#: What ``torch.compile(module)`` puts before the names of a module's parameters.
+COMPILED = "_orig_mod."
 
 
 class Model(nn.Module, ABC):
@@ -65,6 +67,23 @@ class Model(nn.Module, ABC):
     ) -> dict[str, float]:
         """Named errors of samples in ``steps`` steps against a batch; none unless overridden."""
         return {}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As of a module, under the names of parts that nobody has compiled: what is saved loads anywhere."""
+        names = super().state_dict(*args, **kwargs)
+        for name in [name for name in names if COMPILED in name]:
+            names[name.replace(COMPILED, "")] = names.pop(name)
+        return names
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
+        """Names of compiled parts as they are here, whether those of ``state_dict`` were compiled or not."""
+        own = {name.replace(COMPILED, ""): name for name in super().state_dict() if COMPILED in name}
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            plain = name.removeprefix(prefix).replace(COMPILED, "")
+            state_dict[prefix + own.get(plain, plain)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
 
     @property
     def device(self) -> torch.device:

@@ -3,12 +3,14 @@
 import json
 import re
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.backbones import Mlp
@@ -55,6 +57,28 @@ def test_tied_weights_are_saved_once_and_loaded_tied(tied: Policy, tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "policy.safetensors"}
 
 
+def test_weights_that_are_parts_of_a_larger_one_are_saved_each(tiny_policy: Policy, tmp_path: Path) -> None:
+    """As recurrent networks on a GPU have them, fused layers, and constants that were expanded."""
+    act = partial(Policy.act, obs=observe(), steps=2)
+    policy = deepcopy(tiny_policy)
+    biases = [module for module in policy.modules() if isinstance(module, torch.nn.Linear)]
+    large = torch.cat([module.bias.detach() for module in biases])
+    at = 0
+    for module in biases:
+        module.bias = torch.nn.Parameter(large[at : at + len(module.bias)])
+        at += len(module.bias)
+    biases[-1].bias = torch.nn.Parameter(torch.zeros(1).expand(len(biases[-1].bias)))
+    policy.register_buffer("overlaps", large[: len(biases[0].bias) - 1])
+    with pytest.raises(InputError, match="Unexpected key"):  # the one file holds all of it
+        save_policy(policy, tmp_path / "more")
+        load_policy(tmp_path / "more")
+    del policy.overlaps
+    save_policy(policy, tmp_path)
+    acts = [act(one, generator=torch.Generator().manual_seed(0)) for one in (policy, load_policy(tmp_path))]
+    assert torch.equal(*acts)
+    assert weights(tmp_path).stat().st_size < 1.1 * sum(p.nbytes for p in policy.state_dict().values())
+
+
 def test_a_file_with_each_of_the_names_loads(tied: Policy, tmp_path: Path) -> None:
     """As a policy on a GPU was saved before."""
     save_policy(tied, tmp_path)
@@ -62,6 +86,24 @@ def test_a_file_with_each_of_the_names_loads(tied: Policy, tmp_path: Path) -> No
     save_file(copies, weights(tmp_path))
     loaded = load_policy(tmp_path, trust=__name__)
     assert all(torch.equal(value, copies[name]) for name, value in loaded.state_dict().items())
+
+
+def test_what_torch_compiles_is_saved_as_what_nobody_has_compiled(tiny_policy: Policy, tmp_path: Path):
+    """Each of the two loads the other, also below the averaged weights of a training."""
+    act = partial(Policy.act, obs=observe(), steps=2)
+    expected = act(tiny_policy, generator=torch.Generator().manual_seed(0))
+    compiled = deepcopy(tiny_policy)
+    compiled.backbone = torch.compile(compiled.backbone, backend="eager")
+    save_policy(compiled, tmp_path)
+    loaded = load_policy(tmp_path)
+    assert torch.equal(act(loaded, generator=torch.Generator().manual_seed(0)), expected)
+    averaged, of_compiled = AveragedModel(deepcopy(tiny_policy)), AveragedModel(compiled)
+    for parameter in of_compiled.parameters():
+        parameter.data.zero_()
+    of_compiled.load_state_dict(averaged.state_dict())
+    assert averaged.state_dict().keys() == of_compiled.state_dict().keys()
+    found = act(of_compiled.module, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found, expected)
 
 
 def test_one_network_is_not_taken_for_another(tied: Policy, tmp_path: Path) -> None:

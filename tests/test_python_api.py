@@ -170,6 +170,16 @@ def test_a_policy_that_was_trained_says_where_it_began(trained: Path, dataset, c
     assert "remark" not in policy.metadata, "what was said of the old policy does not hold of the new one"
 
 
+def test_the_policy_that_was_given_is_the_trained_one(dataset, config, tmp_path: Path):
+    """Not the weights of the last update, which the checkpoint does not hold, with dropout on."""
+    policy = build(dataset)
+    Trainer(policy, dataset, replace(config, max_steps=3), tmp_path, cpu=True).fit()
+    assert_same_weights(policy, load_policy(tmp_path))
+    assert not policy.training and policy.metadata["train_steps"] == 3
+    lengths = np.diff(dataset.source.episode_ends, prepend=0)[dataset.train_episodes]
+    assert policy.metadata["episode_steps"] == np.median(lengths)
+
+
 def test_what_its_user_says_of_a_policy_stays(dataset, config, tmp_path: Path):
     policy = build(dataset)
     policy.metadata |= {"method": "mine", "remark": [1, 2]}

@@ -33,11 +33,11 @@ class ActSource:
 
     Attributes:
         files: The files, by number of the episode.
-        lacking: Key -> sentence, of what only some of the episodes hold.
+        lacking: Key -> sentence, of what only some of the episodes hold, or not for each step.
 
     Raises:
-        InputError: No such folder, no file in it, one that is cut short or without actions, arrays of other
-            lengths or sizes than those of the first file, or pictures as JPEG.
+        InputError: No such folder, no file in it, one that is cut short or without actions, observations of
+            other lengths or sizes than those of the first file, or pictures as JPEG.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,6 +46,7 @@ class ActSource:
             self.files = _files(Path(self.path))
             self._opened: tuple[int, Path, h5py.File] | None = None
             self._paths: dict[str, str] = {}
+            self.lacking: dict[str, str] = {}
             self.shapes: dict[str, tuple[int, ...]] = {}
             self.dtypes: dict[str, np.dtype] = {}
             holders: dict[str, int] = {}
@@ -56,13 +57,13 @@ class ActSource:
                 for name in arrays:
                     holders[name] = holders.get(name, 0) + 1
             self.episode_ends = np.cumsum(lengths, dtype=np.int64)
-            self.keys = tuple(sorted(key for key, count in holders.items() if count == len(self.files)))
-            self.lacking = {
+            self.lacking |= {
                 key: f"{self._paths[key]} is missing in {len(self.files) - count} of the {len(self.files)} "
                 f"files of {self.path}: record it there too, or take these out"
                 for key, count in holders.items()
-                if count < len(self.files)
+                if count < len(self.files) and key not in self.lacking
             }
+            self.keys = tuple(sorted(key for key in holders if key not in self.lacking))
 
     def read(self, key: str, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop`` of a key, (stop - start, *shape).
@@ -98,8 +99,14 @@ class ActSource:
                 f"{file} holds its pictures as JPEG, whose order of colours depends on the version that "
                 "recorded them: write them as arrays, as ACT's simulation does"
             )
-        arrays = {key: opened[path] for key, path in found.items()}
-        rows = len(arrays[ACTION])
+        rows = len(opened[ACTION])
+        for key, path in list(found.items()):  # of the whole episode, as a sentence or the sizes of its JPEGs
+            if not path.startswith(OBSERVATIONS) and len(opened[path]) != rows:
+                self.lacking[key] = (
+                    f"{path} of {file} has {len(opened[path])} rows, and {rows} actions: a task needs a row "
+                    "for each step"
+                )
+        arrays = {key: opened[path] for key, path in found.items() if key not in self.lacking}
         for key, array in arrays.items():
             shape = tuple(array.shape[1:])
             if (large := too_large(shape, array.dtype)) is not None:

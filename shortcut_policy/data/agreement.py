@@ -1,11 +1,14 @@
 """Whether demonstrations are of one kind: what their arrays are, and what they were recorded in."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.settings import flatten
 
 #: Attributes of any format that say which robot, environment and rate demonstrations are of.
@@ -27,8 +30,23 @@ ENVIRONMENT = {
     "robot_type",
     "robots",
 }
+#: Those of them that are the rate, in steps a second.
+RATES = ("fps", "control_freq", "control_hz", "rate")
 #: Characters of a value in a sentence.
 LONGEST = 80
+
+
+def recorded_rate(source: EpisodeSource) -> float | None:
+    """Steps a second that demonstrations were recorded at, where their source says it in some way."""
+    attributes = getattr(source, "attributes", {})
+    said: dict[str, Any] = dict(attributes() if callable(attributes) else attributes)
+    env_args = getattr(source, "env_args", None)
+    said |= {} if env_args is None else env_args.kwargs
+    recording = said.get("mcap", {})
+    said |= recording.get("recording", {}) if isinstance(recording, Mapping) else {}
+    found = (said.get(name) for name in RATES)
+    numbers = [float(rate) for rate in found if isinstance(rate, Real) and not isinstance(rate, bool)]
+    return next((rate for rate in numbers if 0 < rate < math.inf), None)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,8 @@ from shortcut_policy.errors import InputError
 SAMPLED_EPISODES = 64
 #: Part of the range of an element by which float32 may change it without a word.
 ROUGH = 1e-2
+#: Floats up to this number are hardly pixels in 0..255.
+DARK = 16.0
 #: Pixels that are converted at a time: they stay in the cache of a core from one operation to the next.
 PIXELS = 2**17
 
@@ -46,10 +48,16 @@ class Conversion:
         self.top = 255
         #: Whether whole numbers, as of a mask, that say nothing of their range are all 0 and 1.
         self.hardly_bright = False
+        #: The largest of floats of which bytes keep few values, such as depth in metres; or else None.
+        self.dark: float | None = None
         if self.is_image and is_bool:
             self.top = 1
-        elif self.is_image and self._in_0_to_1():
-            self.top, self.hardly_bright = (1, False) if self._is_float else (255, True)
+        elif self.is_image:
+            largest = self._look()
+            if 0 < largest <= 1:  # black frames alone tell nothing
+                self.top, self.hardly_bright = (1, False) if self._is_float else (255, True)
+            elif self._is_float and 1 < largest <= DARK:
+                self.dark = largest
 
     @property
     def changes(self) -> str:
@@ -81,6 +89,7 @@ class Conversion:
             values = values.transpose(0, *(axis + 1 for axis in self._axes))
         if self.is_image:
             return self._bytes(values, start)
+        values = values.reshape(len(values), *self.field.shape)  # of one number, with its axis or without
         exact, values = values, np.ascontiguousarray(values, dtype=np.float32)
         bad = ~np.isfinite(values)
         if bad.any():
@@ -111,16 +120,16 @@ class Conversion:
                 file=sys.stderr,
             )
 
-    def _in_0_to_1(self) -> bool:
-        episodes = len(self.source.episode_ends)
-        largest = 0.0
+    def _look(self) -> float:
+        """The largest number in a frame of each of some episodes, or one that tells the range already."""
+        episodes, largest = len(self.source.episode_ends), 0.0
         for e in np.unique(np.linspace(0, episodes - 1, min(episodes, SAMPLED_EPISODES)).round()):
             middle = sum(episode_rows(self.source, int(e))) // 2
             frame = self.field.take(self.source.read(self.field.key, middle, middle + 1))
             largest = max(largest, float(np.nanmax(frame, initial=0)))
-            if largest > 1:
-                return False
-        return largest > 0  # black frames alone tell nothing
+            if largest > (DARK if self._is_float else 1):
+                break
+        return largest
 
     def _bytes(self, values: np.ndarray, start: int) -> np.ndarray:
         if values.dtype == np.uint8:
@@ -142,7 +151,10 @@ class Conversion:
         outside = ~((low >= 0) & (high <= 255))  # NaN is outside too
         if outside.any():
             where = self._where(start + int(np.argmax(outside)))
-            raise InputError(f"{where} is not a pixel value in 0..255; drop or repair that episode")
+            raise InputError(
+                f"{where} is not a pixel value in 0..255; drop or repair that episode, or give the field "
+                "normalize=limits if these are no pictures, but depth or the like"
+            )
         if not self._is_float:
             return
         odd = high > 1 if self.top == 1 else (high > 0) & (high <= 1)
@@ -183,6 +195,13 @@ def say_changes(conversion: Conversion) -> None:
     key, path = conversion.field.key, conversion.source.path
     if conversion.changes:
         print(f"images of key '{key}' of {path}: {conversion.changes} while they are loaded", file=sys.stderr)
+    if conversion.dark is not None:
+        print(
+            f"images of key '{key}' of {path} hold floats up to {conversion.dark:.3g} in some frames of all "
+            "episodes, which become whole numbers in 0..255: if they are depth or the like, give the field "
+            "normalize=limits",
+            file=sys.stderr,
+        )
     if conversion.hardly_bright:
         print(
             f"images of key '{key}' of {path} hold whole numbers up to 1, and are nearly black in 0..255: if "

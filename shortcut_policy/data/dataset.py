@@ -31,6 +31,7 @@ from shortcut_policy.data.source import (
     speaks_for_read,
     whole_chunks,
 )
+from shortcut_policy.data.suspects import Turns, say_copied
 from shortcut_policy.data.windows import (
     check_sizes,
     create_windows,
@@ -243,17 +244,22 @@ class DemonstrationDataset(data.Dataset[Batch]):
         """Statistics of the training episodes that have a window, all of their steps."""
         statistics = {name: RunningStatistics() for name in self.fields}
         count = sum(hi - lo for lo, hi in self._used())
+        samples: dict[str, RowSample] = {}
+        find = partial(find_row, self.source)
         for name, field in self.fields.items():
-            if field.normalize in ("identity", "image"):
+            if field.normalize == "image":
                 continue
-            sample = RowSample(count, field)
-            for _, rows in self._blocks(name):
+            sample, turns = samples.setdefault(name, RowSample(count, field)), Turns(field)
+            for start, rows in self._blocks(name):
                 statistics[name].update(rows)
                 sample.update(rows)
+                turns.update(start, rows)
             where = f"{name} (key '{field.key}' of {self.source.path})"
             say_nearly_constant(field, statistics[name], where, needed=name == ACTION)
             odd = outlying(field, statistics[name], sample, constant=name == ACTION)
-            say_outliers(odd, where, self._blocks(name), partial(find_row, self.source))
+            say_outliers(odd, where, self._blocks(name), find)
+            turns.say(where, find)
+        say_copied(self.fields, samples, self.source.path)
         return Normalizer(self.fields, statistics)
 
     def _blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,6 +1,7 @@
 """Demonstrations of several files as those of one, in the order of the files."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.agreement import (
     ENVIRONMENT,
     differences,
@@ -29,6 +31,8 @@ WHOLE = re.compile(r"(data)?/@(?P<name>.+)")
 OF_EPISODE = {"robomimic": r"data/([^/]+)(/.*)", "minari": rf"({EPISODE}\d+)(/.*)"}
 TASKS, DESCRIBED = "/@tasks", f"/@{METADATA}"
 SUMS = {"data/@total", *(f"{DESCRIBED}.{name}" for name in ("total_episodes", "total_steps", "dataset_size"))}
+#: Ranges of an action in two files, one so many times as wide as the other, are in other units: degrees.
+OTHER_UNITS = 20.0
 #: What the writer of a Minari dataset says for itself.
 WRITTEN = ("dataset_id", "jpeg_encoding")
 
@@ -88,6 +92,7 @@ def join(parts: Sequence[Recording]) -> Recording:
     first = parts[0]
     for other in parts[1:]:
         _check_joins(first, other)
+        _say_other_actions(first, other)
     names = [f"demo_{number}" for number in range(sum(len(part.names) for part in parts))]
     rest: dict[str, dict[str, Any]] = {}
     lost = [thing for part in parts for thing in part.unheld]
@@ -124,6 +129,29 @@ def _check_joins(one: Recording, other: Recording) -> None:
                 f"and {second} in the second; join files of one robot, environment, rate and format with the "
                 "same keys"
             )
+
+
+def _say_other_actions(one: Recording, other: Recording) -> None:
+    """On stderr, the first action that two files hold in other units, or as other words for open and shut."""
+    of_one, of_other = (
+        part.rows(ACTIONS, 0, int(part.source.episode_ends[-1])).reshape(
+            int(part.source.episode_ends[-1]), -1
+        )
+        for part in (one, other)
+    )
+    for element, columns in enumerate(zip(of_one.T, of_other.T, strict=True)):
+        values = [np.unique(column) for column in columns]
+        widths = [float(known[-1]) - float(known[0]) for known in values]
+        as_words = len(values[0]) == len(values[1]) == 2 and not np.array_equal(values[0], values[1])
+        if as_words or (min(widths) > 0 and max(widths) > OTHER_UNITS * min(widths)):
+            first, second = (f"{known[0]:.4g} to {known[-1]:.4g}" for known in values)
+            print(
+                f"element {element} of the actions is {first} in {one.source.path} and {second} in "
+                f"{other.source.path}: if these are other units, or another convention of a gripper, bring "
+                "them to one, as a policy would learn both",
+                file=sys.stderr,
+            )
+            return
 
 
 def _kind(recording: Recording) -> dict[str, Any]:

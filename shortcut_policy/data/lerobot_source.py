@@ -35,6 +35,8 @@ from shortcut_policy.paths import cache_folder
 PART_BYTES, MOST_BYTES = 2**24, 2**26
 #: Two rates that differ by less are the same.
 SAME_RATE = 0.01
+#: Steps by which an episode may begin further away from where ``meta/`` says than the one before it.
+MOST_DRIFT = 0.5
 #: End of the name of the folder, beside the data set, with its decoded images.
 BESIDE = ".frames"
 #: Why images are decoded, by the kind of their feature.
@@ -219,8 +221,10 @@ class LeRobotSource:
             self._check_video(key, video)
         clips, row = [], 0
         used = dict.fromkeys(files, 0)
+        counted = {number: at for file in files for number, at in self._counted(key, videos[file]).items()}
         for episode in self._steps.episodes:
             file, second = episode.clips[key]
+            second = counted.get(episode.number, second)
             start = self._first_frame(videos[file], episode.number, episode.length, row, second)
             clips.append(_Clip(videos[file], start, start + episode.length, row))
             row += episode.length
@@ -246,6 +250,28 @@ class LeRobotSource:
                 f"{video.path} has {video.fps:.4g} frames a second, and {INFO} says fps={self.fps:g}; "
                 "correct that file or convert the dataset again"
             )
+
+    def _counted(self, key: str, video: Video) -> dict[int, float]:
+        """Episode -> second of its first frame, where their frames fill a video one after the other.
+
+        LeRobot adds up lengths that are rounded to milliseconds, so that the seconds in ``meta/`` are further
+        and further off. Empty if these agree, or if a frame may be missing: then they jump.
+        """
+        here = [episode for episode in self._steps.episodes if episode.clips[key][0] == video.path]
+        here.sort(key=lambda episode: episode.clips[key][1])
+        ends = np.cumsum([episode.length for episode in here])
+        if ends[-1] != len(video.ticks):
+            return {}
+        firsts = video.times[np.append(0, ends[:-1])]
+        off = (firsts - [episode.clips[key][1] for episode in here]) * self.fps
+        if abs(off).max() <= TOLERANCE or abs(np.diff(off, prepend=0)).max() >= MOST_DRIFT:
+            return {}
+        print(
+            f"{video.path}: its episodes begin up to {abs(off).max():.2g} steps away from where meta/ says; "
+            "frames are counted instead, as there is one for each step",
+            file=sys.stderr,
+        )
+        return {episode.number: float(first) for episode, first in zip(here, firsts, strict=True)}
 
     def _first_frame(self, video: Video, number: int, length: int, row: int, second: float) -> int:
         """Number of the frame at which an episode begins, if all of its frames are there."""

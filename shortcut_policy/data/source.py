@@ -149,9 +149,10 @@ class Field:
         """The order of the axes of a stored step in which it has ``shape``, without a look at ``columns``.
 
         Only the channels of an image, the shorter one of its first and last axis, may be elsewhere than
-        ``shape`` has them. None if there is no such order.
+        ``shape`` has them; and one number a step may be stored with an axis of its own or without. None if
+        there is no such order.
         """
-        if stored == self.shape:
+        if stored == self.shape or (self.columns is None and {stored, self.shape} == {(), (1,)}):
             return tuple(range(len(stored)))
         if self.normalize != "image" or self.columns is not None or not len(stored) == len(self.shape) == 3:
             return None

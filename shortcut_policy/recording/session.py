@@ -14,7 +14,7 @@ from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.recording.controls import Control
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import INTERVENTION, Rows
-from shortcut_policy.rollout.episode import close_environment, read_success
+from shortcut_policy.rollout.episode import close_environment, read_number, read_success
 from shortcut_policy.rollout.recorder import frames_a_second, rendered
 
 #: Environment seeds of recorded episodes lie from here on, far from those that policies are evaluated at.
@@ -135,6 +135,8 @@ class Session:
             # A copy: an environment may scale or clip what it is given, and what was asked for is stored.
             self._obs, reward, terminated, truncated, self._info = self._env.step(action.copy())
             success = read_success(self._env, self._info)
+            reward = read_number("reward", reward)
+            score = read_number("score", self._info.get("score", reward))
         except Exception as error:  # of whatever kind: it is the simulator's
             self._status.phase = "over"
             self._status.note = (
@@ -146,8 +148,8 @@ class Session:
         if self._player is not None:
             self._player.observe(self._obs)
         self._status.step += 1
-        self._status.score = max(self._status.score, float(self._info.get("score", reward)))
-        self._add(before | self._rows.after(action, float(reward), success), human)
+        self._status.score = max(self._status.score, score)
+        self._add(before | self._rows.after(action, reward, success), human)
         self._status.human = human
         if success:
             self.finish()

@@ -105,6 +105,21 @@ def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
     return bool(value.item())
 
 
+def read_number(name: str, value: Any) -> float:
+    """A reward or score; batched simulators give arrays or tensors of one number.
+
+    Raises:
+        ValueError: It is no finite number.
+    """
+    try:
+        number = float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError) as error:  # tensors raise the last
+        raise ValueError(f"{name} {value!r:.60} must be a number") from error
+    if not np.isfinite(number):
+        raise ValueError(f"{name} {number} must be a finite number")
+    return number
+
+
 def close_environment(env: gymnasium.Env) -> None:
     """Close an environment; one that fails at that, as drawing contexts do, costs nobody what was played."""
     try:
@@ -115,18 +130,26 @@ def close_environment(env: gymnasium.Env) -> None:
         )
 
 
+def longest_episode(env: gymnasium.Env) -> int | None:
+    """Steps after which an environment ends an episode by itself; None if it does not say.
+
+    Args:
+        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``, or both.
+    """
+    limits = (getattr(env.unwrapped, "max_steps", None), env.spec and env.spec.max_episode_steps)
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
 class CutAfter:
     """Says when an episode is cut that nothing else ends: after `MOST_STEPS`, never if a length is known.
 
     Args:
-        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``.
+        env: See `longest_episode`.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
         self._env: Any = env.unwrapped
-        named = getattr(self._env, "max_steps", None)
-        named = named or (env.spec.max_episode_steps if env.spec is not None else None)
-        self._most = None if named else MOST_STEPS
+        self._most = MOST_STEPS if longest_episode(env) is None else None
 
     def __call__(self, length: int) -> bool:
         """Whether an episode of so many steps, which goes on, is cut; that is said on stderr."""
@@ -183,6 +206,12 @@ class Observed(gymnasium.Wrapper):
         """A copy of an observation, if the type that its space declares, in which it is stacked, holds it."""
         assert isinstance(self.observation_space, spaces.Dict)
         found, declared = copied(f"observation '{name}'", value), self.observation_space[name].dtype
+        whole = declared is not None and declared.kind in "iub"
+        if found.dtype.kind == "f" and whole:
+            raise InputError(
+                f"observation '{name}' of {self.env.unwrapped} holds {found.dtype}, and its space is of "
+                f"{declared}, whole numbers, that would cut off the rest: correct the space"
+            )
         if found.dtype.kind in "iu" and declared is not None and declared.kind in "iu":
             limits = np.iinfo(declared)
             if found.size and (int(found.min()) < limits.min or int(found.max()) > limits.max):
@@ -236,7 +265,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
         self._end_recording = getattr(env, "end_recording", None)
         #: Length of the longest episode, None if the environment does not say.
-        self.max_steps: int | None = getattr(env.unwrapped, "max_steps", None)
+        self.max_steps: int | None = longest_episode(env)
         self._cut = CutAfter(env)
         self._observation: Any = None
 
@@ -283,9 +312,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         try:
             self._observation, reward, terminated, truncated, info = self.env.step(action)
             success = read_success(self.env, info)
-            reward, score = float(reward), float(info.get("score", reward))
-            if not np.isfinite([reward, score]).all():
-                raise ValueError(f"reward {reward} and score {score} must be finite numbers")
+            reward = read_number("reward", reward)
+            score = read_number("score", info.get("score", reward))
         except InputError:
             raise
         except Exception as error:  # of whatever kind: it is the simulator's

@@ -16,6 +16,7 @@ from shortcut_policy.adaptive import Steps
 from shortcut_policy.data.in_order import usable_cores
 from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
+from shortcut_policy.rollout.action_reach import ActionReach
 from shortcut_policy.rollout.chunk_batches import Acted, ChunkActor, check_environment
 from shortcut_policy.rollout.chunk_joins import Plan
 from shortcut_policy.rollout.delays import DelayedPlay, Execution
@@ -95,13 +96,19 @@ def rollout(
     results: list[EpisodeResult] = []
     try:
         check_environment(policy, envs.single_observation_space, envs.single_action_space)
-        with _ProgressBar(progress, len(episode_seeds), envs.get_attr("max_steps")[0]) as bar:
+        reach = ActionReach(envs.single_action_space)
+        longest = envs.get_attr("max_steps")[0]
+        _say_short(policy, longest)
+        with _ProgressBar(progress, len(episode_seeds), longest) as bar:
             for first in range(0, len(episode_seeds), num_envs):
                 seeds = [int(s) for s in episode_seeds[first : first + num_envs]]
                 play = DelayedPlay(execution, policy, seeds, seed)
-                results += _play_group(envs, actor, play, first, seeds, bar, on_episode or (lambda _: None))
+                results += _play_group(
+                    envs, actor, play, first, seeds, bar, reach, on_episode or (lambda _: None)
+                )
     finally:
         envs.close()
+    reach.say()
     _say_failed(results)
     return results
 
@@ -127,6 +134,17 @@ def try_environment(
             raise InputError(f"{episode.unwrapped} failed in its first step: {info['error']}")
     finally:
         episode.close()
+
+
+def _say_short(policy: Policy, longest: int | None) -> None:
+    """On stderr, that most of what was demonstrated takes longer than an episode of the environment."""
+    shown = policy.metadata.get("episode_steps")
+    if longest is not None and isinstance(shown, int | float) and shown > longest:
+        print(
+            f"episodes of the environment end after {longest} steps, and half of the demonstrations took "
+            f"{shown:g} or more: what takes so long cannot succeed; give the environment more steps",
+            file=sys.stderr,
+        )
 
 
 def _say_failed(results: Sequence[EpisodeResult]) -> None:
@@ -155,6 +173,7 @@ def _play_group(
     first: int,
     seeds: list[int],
     bar: "_ProgressBar",
+    reach: ActionReach,
     on_episode: Callable[[EpisodeResult], None],
 ) -> list[EpisodeResult]:
     """Play the episodes ``first``, ``first`` + 1, ..., one an environment; the last group may be smaller."""
@@ -171,6 +190,7 @@ def _play_group(
         seen = {k: v[running] for k, v in obs.items()}
         acted = actor(seen, first + running, chunk, play.prefix(running))
         plan, begins = play.next(running, acted.actions, chunk)
+        reach.see(plan.actions)
         actions = np.zeros((envs.num_envs, *plan.actions.shape[1:]), np.float32)
         actions[running] = plan.actions
         obs, _, _, _, info = envs.step(actions)

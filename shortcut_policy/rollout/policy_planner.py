@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_policy.adaptive import Steps, check_steps
-from shortcut_policy.control import chunk_generator
+from shortcut_policy.control import agreed_rate, chunk_generator
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_executor import ChunkExecutor
 
@@ -60,7 +60,8 @@ def executor_of(
 
     Args:
         policy: The policy.
-        rate_hz: Control steps in a second: the rate of the training data.
+        rate_hz: Control steps in a second: the rate of the training data. If these said another one, that is
+            told on stderr.
         steps: Sampling steps.
         seed: Of the noise.
         options: Of `ChunkExecutor`: ``joining``, ``background``, ``on_miss`` and so on.
@@ -68,4 +69,5 @@ def executor_of(
     planner = PolicyPlanner(policy, steps, seed)
     known: dict[str, Any] = {"prefix_steps": policy.prefix.steps, "n_action_steps": policy.n_action_steps}
     known["names"] = tuple(policy.obs_shapes)
+    agreed_rate(policy.metadata, rate_hz)
     return ChunkExecutor(planner, rate_hz, policy.n_obs_steps, **{**known, **options})

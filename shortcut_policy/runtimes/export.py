@@ -23,6 +23,7 @@ from shortcut_policy.checkpoint import (
     replace_folder,
     write_description,
 )
+from shortcut_policy.control import agreed_rate
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
@@ -103,7 +104,7 @@ def write_export(
         recorded: Where they come from, for the manifest.
         tolerance: Largest difference between the actions of the graph and the policy's, as a part of the
             range that the network's actions are scaled to; by default that of the precision.
-        rate_hz: Control steps a second, for the manifest.
+        rate_hz: Control steps a second, for the manifest; those of the data, if they said it, if None.
 
     Returns:
         The manifest.
@@ -288,5 +289,5 @@ def _interface(policy: Any, rate_hz: float | None) -> dict[str, Any]:
         "n_obs_steps": policy.n_obs_steps,
         "n_action_steps": policy.n_action_steps,
         "first_action": policy.n_obs_steps - 1,
-        "rate_hz": rate_hz,
+        "rate_hz": agreed_rate(policy.metadata, rate_hz),
     }

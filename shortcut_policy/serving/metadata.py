@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shortcut_policy.adaptive import DOUBLINGS, Steps
+from shortcut_policy.control import agreed_rate
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import allowed_steps
@@ -27,7 +28,7 @@ def server_metadata(
         policy: The policy.
         steps: Sampling steps of requests that name none.
         largest_steps: The most that a request may name.
-        rate: Control steps a second; a checkpoint does not know it.
+        rate: Control steps a second; those of the data if None, where the checkpoint knows them.
         units: Observation or ``action`` -> its units, in words.
 
     Raises:
@@ -49,7 +50,7 @@ def server_metadata(
         "horizon": policy.horizon,
         "n_obs_steps": policy.n_obs_steps,
         "n_action_steps": policy.n_action_steps,
-        "rate_hz": rate,
+        "rate_hz": agreed_rate(policy.metadata, rate),
         "steps": steps,
         "steps_allowed": counts + ["auto"] * policy.objective.step_conditioned,
         "request": {"key": REQUEST, "options": list(OPTIONS)},

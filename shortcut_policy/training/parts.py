@@ -13,6 +13,7 @@ from torch import Tensor
 from shortcut_policy.build import build
 from shortcut_policy.checkpoint import list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
+from shortcut_policy.data.agreement import recorded_rate
 from shortcut_policy.data.fields import ACTION, SIZES
 from shortcut_policy.data.normalizer import FAR
 from shortcut_policy.encoders.per_task import FittedEncoder
@@ -132,6 +133,7 @@ def describe(
         "task": dict(task or {"name": Path(dataset.source.path).stem, "env": None}),
         "dataset": Path(dataset.source.path).name,
         **dataset.size,
+        **_recorded(dataset),
         "batch_size": trainer.batch_size,
         "max_steps": trainer.max_steps,
         "train_nfe_per_step": evaluations_per_update(model, batch, trainer.batch_size),
@@ -141,6 +143,15 @@ def describe(
         "commit": commit(),
         "command": command_line(),
     }
+
+
+def _recorded(dataset: LearnedFrom) -> dict[str, Any]:
+    """How long the demonstrations are, in steps, and how many steps of them a second is, if they say it."""
+    if not isinstance(dataset, DemonstrationDataset):
+        return {}
+    rate, lengths = recorded_rate(dataset.source), np.diff(dataset.source.episode_ends, prepend=0)
+    steps = float(np.median(lengths[dataset.train_episodes]))
+    return {"episode_steps": steps} | ({} if rate is None else {"rate_hz": rate})
 
 
 def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: int, cpu: bool) -> None:

@@ -56,17 +56,16 @@ class Trainer:
     """Fits a model to its data: warm-up and cosine, clipping, averaged weights, checkpoints.
 
     The state after n updates is a function of the configuration and the seed: order and noise are drawn from
-    (seed, step), so a run that was stopped, however, goes on exactly as if it had not been
-    (on a device of the same kind: a GPU and a CPU draw other noise; and with the same number of threads, on
-    which the rounding of sums depends: `TrainerConfig.threads`).
+    (seed, step), so a run that was stopped, however, goes on exactly as if it had not been, on a device of
+    the same kind (a GPU and a CPU draw other noise) and with as many threads (`TrainerConfig.threads`).
 
     An objective may divide a run into phases (`Objective.teacher_phases`). Each is a training of its own, as
     in progressive distillation (Salimans and Ho 2022): the averaged model so far becomes the frozen teacher,
     and the student goes on from its weights with a new optimizer state, average, warm-up and cosine.
 
     Args:
-        model: Is trained in place. Its normaliser is fitted to the data, if nothing has fitted it, and its
-            metadata are filled; entries that are there stay (see `prepare`).
+        model: Is trained in place, and has the averaged weights after `fit`. Its normaliser is fitted to the
+            data, unless something has, and its metadata are filled; what is in them stays (see `prepare`).
         dataset: Its data.
         config: Settings of the loop.
         output: Run folder; it may hold a run only to ``resume`` it.
@@ -211,6 +210,8 @@ class Trainer:
             record = recorded(self.output, self.step, self.config, document, wandb)
             with record if main else nullcontext() as log:
                 self._train(log)
+        self.model.load_state_dict(self.ema_model.state_dict())
+        self.model.eval().metadata |= self.ema_model.metadata
         return self.ema_model
 
     def _train(self, log: RunLog | None) -> None:

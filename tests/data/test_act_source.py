@@ -61,6 +61,17 @@ def test_what_some_files_lack_is_no_key(folder: Path):
         source.read("effort", 0, 1)
 
 
+def test_what_an_episode_holds_once_blocks_nothing(folder: Path):
+    """A sentence as numbers, sizes of pictures: not all that lies in a file is of its steps."""
+    write(folder, 11, 3, words=np.zeros((1, 512), np.float32), sizes=np.zeros((2, 3)), other=np.zeros((3, 2)))
+    source = ActSource(folder)
+    assert source.keys == ("action", "images/top", "qpos")
+    assert "words of" in source.lacking["words"] and "has 1 rows, and 3 actions" in source.lacking["words"]
+    assert source.lacking.keys() == {"words", "sizes", "other"}
+    with pytest.raises(InputError, match="needs a row for each step"):
+        source.read("words", 0, 1)
+
+
 def test_what_cannot_be_used_is_told(folder: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"none has no episode_<number>\.hdf5; a dataset of ACT is a folder"):
         ActSource(tmp_path / "none")

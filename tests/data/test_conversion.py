@@ -45,6 +45,19 @@ def test_floats_in_0_to_1_are_scaled_though_the_first_episode_is_black(
     assert "images of key 'cam' of own: 0..1 becomes 0..255 while they are loaded" in capsys.readouterr().err
 
 
+def test_floats_that_bytes_hardly_hold_are_named(capsys: pytest.CaptureFixture) -> None:
+    """Depth in metres would become three grey values."""
+    load((IMAGES / 100).astype(np.float32).clip(1.5))
+    said = capsys.readouterr().err
+    assert "images of key 'cam' of own hold floats up to 2.55 in some frames" in said
+    assert (
+        "become whole numbers in 0..255: if they are depth or the like, give the field normalize=lim" in said
+    )
+    load(IMAGES.astype(np.float32))
+    load((IMAGES / 100).astype(np.uint8))
+    assert not capsys.readouterr().err
+
+
 def test_masks_of_true_and_false_are_black_and_white(capsys: pytest.CaptureFixture) -> None:
     mask = IMAGES > 100
     np.testing.assert_array_equal(load(mask), 255 * mask.astype(np.uint8))
@@ -124,3 +137,18 @@ def test_masks_of_whole_numbers_are_said_to_be_nearly_black(dtype: type, capsys)
     load(mask)
     load(np.zeros_like(mask))
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stored", [(40,), (40, 1)])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_number_a_step_may_have_an_axis_of_its_own_or_none(stored: tuple[int, ...], shape) -> None:
+    """Grippers are stored as (N,) as often as (N, 1), and an action has one axis."""
+    numbers = np.arange(40.0).reshape(stored)
+    source = OwnSource({"gripper": numbers, "action": -numbers}, ENDS)
+    sizes = {"horizon": 1, "n_obs_steps": 1, "n_action_steps": 1, "val_fraction": 0.0}
+    fields = {"gripper": Field("gripper", shape)}
+    dataset = DemonstrationDataset(source, fields, Field("action", (1,)), **sizes)
+    batch = dataset.batch(dataset.train)
+    np.testing.assert_array_equal(batch["action"], -np.arange(40.0).reshape(40, 1, 1))
+    np.testing.assert_array_equal(batch["obs"]["gripper"], np.arange(40.0).reshape(40, 1, *shape))
+    assert dataset.fit_normalizer().normalize("action", batch["action"]).abs().max() == 1

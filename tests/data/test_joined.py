@@ -207,3 +207,30 @@ def test_episodes_without_a_named_task_get_no_word_of_another(tmp_path):
     tasks.unlink()
     with pytest.raises(InputError, match="the list of tasks is there in the first and missing in the second"):
         convert(folders, tmp_path / "both.lerobot")
+
+
+@pytest.mark.parametrize(
+    ("element", "change", "said"),
+    [
+        (6, lambda x: np.sign(x), "element 6 of the actions is -1 to 1 in "),
+        (2, lambda x: np.deg2rad(x), "element 2 of the actions is -"),
+        (2, lambda x: 0.7 * x, ""),
+        (6, lambda x: x, ""),
+    ],
+)
+def test_actions_of_other_units_or_grippers_are_named(tmp_path, capsys, element, change, said):
+    a, b = write_file(tmp_path / "a.hdf5"), write_file(tmp_path / "b.hdf5")
+    for path in (a, b):
+        with h5py.File(path, "a") as file:
+            for demo in file["data"].values():
+                actions = demo["actions"][()]
+                actions[:, 6] = np.arange(len(actions)) % 2
+                if path == b:
+                    actions[:, element] = change(actions[:, element] - 0.5 * (said != "" and element == 6))
+                demo["actions"][...] = actions
+    joint = convert([b, a], tmp_path / "both.zarr")
+    err = capsys.readouterr().err
+    assert (
+        (said in err and "another convention of a gripper" in err) if said else "of the actions is" not in err
+    )
+    assert len(ZarrSource(joint).episode_ends) == 3

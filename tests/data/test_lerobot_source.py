@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from shortcut_policy.commands import cli
 from shortcut_policy.data import DemonstrationDataset, Field, LeRobotSource, lerobot_source
 from shortcut_policy.errors import InputError
 from tests.data.lerobot_folders import (
+    FPS,
     LENGTHS,
     PICTURES,
     VIDEO,
@@ -202,6 +205,33 @@ def test_more_frames_than_steps_are_left_out_and_said(tmp_path: Path, capsys: py
     replace_video(root, pictures(9, 2))
     assert len(LeRobotSource(root).read(VIDEO, 0, 21)) == 21
     assert "episode_000002.mp4: 2 frames more than its episodes have steps" in capsys.readouterr().err
+
+
+def move_starts(root: Path, steps: list[float]) -> None:
+    """Let ``meta/`` say that the episodes of a video begin so many steps later than they do."""
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    rows = parquet.read_table(path).to_pylist()
+    for row, later in zip(rows, steps, strict=True):
+        row[f"videos/{VIDEO}/from_timestamp"] += later / FPS
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize("steps", [[0, 0.3, 0.6], [0, -0.4, -0.8], [0.2, 0.2, 0.2]])
+def test_starts_that_drift_away_do_not_move_the_frames(steps: list[float], tmp_path: Path, capsys) -> None:
+    """LeRobot adds up rounded lengths of episodes."""
+    expected = LeRobotSource(write_folder(tmp_path / "exact", episodes())).read(VIDEO, 0, 21)
+    root = write_folder(tmp_path / "arm", episodes())
+    move_starts(root, steps)
+    np.testing.assert_array_equal(LeRobotSource(root).read(VIDEO, 0, 21), expected)
+    assert f"up to {max(map(abs, steps)):.2g} steps away from where meta/ says" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [[0, 1, 1], [0, 0, 0.7]])
+def test_a_start_that_jumps_may_stand_for_a_lost_frame(steps: list[float], tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "arm", episodes())
+    move_starts(root, steps)
+    with pytest.raises(InputError, match=r"ends 1 frames before episode|has no frame at"):
+        LeRobotSource(root).read(VIDEO, 0, 21)
 
 
 def test_depth_and_text_are_lacking_and_a_task_that_asks_for_them_is_told(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from shortcut_policy.recording.controls import Control, control_of
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import PlainRows, RobomimicRows
 from shortcut_policy.recording.session import FIRST_SEED, Session, check_continues
-from tests.rollout.test_odd_environments import More
+from tests.rollout.test_odd_environments import Batched, More
 
 POINTS = [[0.25 + 0.02 * step, 0.5] for step in range(12)]
 POINTER = Control("pointer", np.zeros(2), np.full(2, 512.0))
@@ -300,6 +300,17 @@ def test_an_environment_with_peculiarities_is_recorded(store):
     arrays, ends = stored(store)
     assert ends == [5] and arrays.keys() == {"agent_pos", "keypoint", "stage", "action"}
     assert len(np.unique(arrays["agent_pos"], axis=0)) == 5 and (arrays["stage"] == 1).all()
+
+
+def test_an_environment_that_gives_arrays_of_one_number_is_recorded(store):
+    env = Batched()
+    with EpisodeWriter(store) as writer:
+        session = Session(env, writer, control_of(env), PlainRows(env))
+        session.begin()
+        play(session, POINTS[:3])
+        assert (session.status["step"], session.status["score"]) == (3, 0.5)
+        session.finish()
+    assert stored(store)[1] == [3]
 
 
 def test_what_is_stored_is_the_action_before_the_environment_changed_it(store):

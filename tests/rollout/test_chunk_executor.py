@@ -348,3 +348,13 @@ def test_a_process_infers_elsewhere_and_its_errors_come_back():
         look(executor, -1)
         with pytest.raises(ValueError, match="a negative step"):
             executor.action(0.0)
+
+
+def test_another_rate_than_that_of_the_data_is_told(tiny_policy: Policy, capsys):
+    for known, told in ((None, 0), (10.0, 0), (20.0, 1)):
+        tiny_policy.metadata["rate_hz"] = known
+        executor_of(tiny_policy, 10)
+        assert (
+            capsys.readouterr().err.count("data of 20 steps a second, and is played at 10: it moves 0.5 t")
+            == told
+        )

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
 from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
 from shortcut_policy.errors import InputError
@@ -107,6 +109,24 @@ class Diverges(Plain):
         return super().step(action)
 
 
+class Batched(Plain):
+    """Gives all that is a number as an array of one number, as simulators of many robots do."""
+
+    def step(self, action):
+        obs, *numbers, info = super().step(action)
+        reward, terminated, truncated = (np.array([number]) for number in numbers)
+        return obs, reward, terminated, truncated, {name: np.array([is_so]) for name, is_so in info.items()}
+
+
+class Tensors(Plain):
+    """The same as tensors, which have a gradient where the simulator is differentiable."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        reward = torch.tensor([reward], requires_grad=True)
+        return obs, reward, torch.tensor(terminated), torch.tensor([truncated]), info
+
+
 class NotANumber(Diverges):
     def step(self, action):
         try:
@@ -115,7 +135,7 @@ class NotANumber(Diverges):
             return self.obs(), float("nan"), False, False, {"is_success": True}
 
 
-@pytest.mark.parametrize("kind", [More, Flat, Reused, NoOptions])
+@pytest.mark.parametrize("kind", [More, Flat, Reused, NoOptions, Batched, Tensors])
 def test_what_differs_from_others_in_form_plays_as_they_do(tiny_policy: Policy, kind: type[Plain]):
     expected = rollout(tiny_policy, Plain, range(3), seed=1)
     try_environment(tiny_policy, kind, steps=1)
@@ -415,3 +435,44 @@ def test_an_environment_of_whole_numbers_gets_the_nearest_ones():
     episode.reset(seed=0)
     episode.step(np.array([[0.7, 99.2], [3.0, 1.9]], np.float32))
     assert np.array(Whole.given).tolist() == [[1, 99], [3, 2]]
+
+
+class Small(Plain):
+    """Clips its actions to a space of other units than the demonstrations', in silence."""
+
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def step(self, action):
+        return super().step(np.clip(action, -1, 1))
+
+
+def test_actions_outside_of_the_action_space_are_told(tiny_policy: Policy, capsys):
+    rollout(tiny_policy, Plain, range(2))
+    assert "action space" not in capsys.readouterr().err
+    rollout(tiny_policy, Small, range(2))
+    said = capsys.readouterr().err
+    assert said.count("and the action space of the environment from -1 to 1, to which it may clip them") == 1
+    assert "in their units?" in said
+
+
+def test_floats_in_a_space_of_bytes_are_named(tiny_policy: Policy):
+    class Bytes(Plain):
+        observation_space = spaces.Dict(
+            keypoint=spaces.Box(0, 255, (9, 2), np.uint8), agent_pos=spaces.Box(0, 512, (2,), np.float32)
+        )
+
+    with pytest.raises(InputError, match=r"'keypoint' .* holds float32, and its space is of uint8, whole"):
+        rollout(tiny_policy, Bytes, range(2))
+
+
+def test_episodes_that_end_before_demonstrations_do_are_told(tiny_policy: Policy, capsys):
+    class Limited(Plain):
+        max_steps = None
+        spec = EnvSpec("Limited-v0", max_episode_steps=LENGTH)
+
+    for steps, told in ((LENGTH, 0), (LENGTH + 1, 1)):
+        tiny_policy.metadata["episode_steps"] = float(steps)
+        for kind in (Plain, Limited):
+            rollout(tiny_policy, lambda kind=kind: TimeLimit(kind(), LENGTH), range(1))
+            said = capsys.readouterr().err
+            assert said.count("end after 12 steps, and half of the demonstrations took 13 or more") == told

@@ -66,6 +66,8 @@ def test_metadata_say_what_to_send(serve, connect, tiny_policy):
     assert sizes == [tiny_policy.horizon, 2, tiny_policy.n_action_steps, 10]
     assert metadata["steps"] == 1 and metadata["steps_allowed"][:2] == [1, 2]
     json.dumps(metadata)
+    tiny_policy.metadata["rate_hz"] = 20.0
+    assert connect(serve()).metadata["rate_hz"] == 20, "the rate of the data, if nobody says another one"
 
 
 def test_answers_hold_one_array_of_the_length_of_the_chunk(serve, connect, tiny_policy):
