@@ -15,10 +15,11 @@ MOST_NUMBERS = 256
 #: A whole turn in radians and in degrees.
 TURNS = 2 * math.pi, 360.0
 #: An angle wraps around if it jumps by this part of a turn from one step to the next, and never leaves the
-#: turn by more than the other part.
+#: turn by more than the other part. What moves by parts of a turn in between as often is noise or a switch.
 JUMP, BEYOND = 0.9, 0.02
+BETWEEN = 0.25, 0.75
 #: A quaternion's length differs from 1 by rounding, and those of two steps are one rotation with two signs if
-#: the cosine between them is below the second.
+#: the cosine between them is below the second. If its size is often below that, directions are no rotations.
 UNIT, OPPOSITE = 1e-2, -0.9
 #: Values that an element takes at least if equality with another one is no chance: a gripper is open or shut.
 FEWEST_VALUES = 3
@@ -36,11 +37,14 @@ class Turns:
         self._looks = 0 < numbers <= MOST_NUMBERS
         self._low, self._high = (np.full(numbers, end) for end in (np.inf, -np.inf))
         self._jumps = {turn: np.zeros(numbers, np.int64) for turn in TURNS}
+        self._others = {turn: np.zeros(numbers, np.int64) for turn in TURNS}
+        self._whole = np.ones(numbers, bool)
+        self._smallest = np.full(numbers, np.inf)
         last = field.shape[-1] if field.shape else 0
         #: First elements of four that follow each other in one row of the last axis.
         self._fours = np.array([n for n in range(numbers - 3) if n % last <= last - 4], np.int64)
         self._unit = np.ones(len(self._fours), bool)
-        self._flips = np.zeros(len(self._fours), np.int64)
+        self._flips, self._turned = (np.zeros(len(self._fours), np.int64) for _ in range(2))
         self._first: dict[tuple[str, int], int] = {}
 
     def update(self, start: int, rows: np.ndarray) -> None:
@@ -49,18 +53,28 @@ class Turns:
             return
         values = rows.reshape(len(rows), -1).astype(np.float64)
         self._low, self._high = np.minimum(self._low, values.min(0)), np.maximum(self._high, values.max(0))
+        self._smallest = np.minimum(self._smallest, abs(values).min(0))
+        self._whole &= (values == np.rint(values)).all(axis=0)
         steps = abs(np.diff(values, axis=0))
         for turn in TURNS:
             jumps = steps > JUMP * turn
             self._jumps[turn] += jumps.sum(0)
+            self._others[turn] += ((steps > BETWEEN[0] * turn) & (steps < BETWEEN[1] * turn)).sum(0)
             self._note(f"{turn}", jumps, start)
-        if len(self._fours):
-            fours = values[:, self._fours[:, None] + np.arange(4)]
-            lengths = np.linalg.norm(fours, axis=-1)
-            self._unit &= (abs(lengths - 1) < UNIT).all(axis=0)
-            flips = (fours[1:] * fours[:-1]).sum(axis=-1) < OPPOSITE
-            self._flips += flips.sum(0)
-            self._note("flips", flips, start)
+        for number in np.flatnonzero(self._unit).tolist():  # few: one at a time needs little memory
+            self._see_four(number, values[:, self._fours[number] + np.arange(4)], start)
+
+    def _see_four(self, number: int, four: np.ndarray, start: int) -> None:
+        """Add rows of what may be a quaternion, (N, 4)."""
+        if not _unit(four[:1]) or not _unit(four):
+            self._unit[number] = False
+            return
+        cosines = (four[1:] * four[:-1]).sum(axis=1)
+        flips = cosines < OPPOSITE
+        self._flips[number] += flips.sum()
+        self._turned[number] += (abs(cosines) < -OPPOSITE).sum()
+        if flips.any():
+            self._first.setdefault(("flips", number), start + 1 + int(flips.argmax()))
 
     def say(self, where: str, find: Callable[[int], tuple[int, int]]) -> None:
         """On stderr, which elements are such angles and quaternions, and what to do.
@@ -70,7 +84,7 @@ class Turns:
             find: Row number to episode and step of it.
         """
         for turn in TURNS:
-            wraps = np.flatnonzero((self._jumps[turn] > 0) & self._within(turn)).tolist()
+            wraps = np.flatnonzero((self._jumps[turn] > self._others[turn]) & self._within(turn)).tolist()
             if wraps:
                 at, times = wraps[0], self._jumps[turn][wraps[0]]
                 print(
@@ -81,7 +95,7 @@ class Turns:
                     "beyond a turn (np.unwrap), the same way at play",
                     file=sys.stderr,
                 )
-        turned = np.flatnonzero(self._unit & (self._flips > 0)).tolist()
+        turned = np.flatnonzero(self._unit & (self._flips > self._turned) & ~self._switched()).tolist()
         if turned:
             at, times = int(self._fours[turned[0]]), self._flips[turned[0]]
             print(
@@ -103,6 +117,14 @@ class Turns:
         for low, high in ((0, turn), (-turn / 2, turn / 2)):
             inside = (self._low >= low - BEYOND * turn) & (self._high <= high + BEYOND * turn)
             found |= inside & (self._high - self._low >= JUMP * turn)
+        # Radians are no whole numbers: those count something, or are commands such as -3 and 3.
+        return found & ~self._whole if turn == TURNS[0] else found
+
+    def _switched(self) -> np.ndarray:
+        """Of which fours one number is all of it but for its sign: a gripper, beside what hardly moves."""
+        sizes = np.maximum(-self._low, self._high)
+        one_size = (sizes == self._smallest) & (sizes > 0)
+        found: np.ndarray = one_size[self._fours[:, None] + np.arange(4)].any(axis=1)
         return found
 
 
@@ -136,6 +158,11 @@ def say_copied(fields: Mapping[str, Field], samples: Mapping[str, RowSample], pa
             "positions take those of row t + 1",
             file=sys.stderr,
         )
+
+
+def _unit(four: np.ndarray) -> bool:
+    """Whether rows (N, 4) have the length 1."""
+    return bool((abs(np.linalg.norm(four, axis=1) - 1) < UNIT).all())
 
 
 def _place(episode: int, step: int) -> str:

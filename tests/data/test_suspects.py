@@ -92,3 +92,18 @@ def test_of_bundled_demonstrations_the_angle_of_the_block_alone_is_said(capsys, 
     err = capsys.readouterr().err
     assert err.count("number 4 of a step jumps between ") == err.count("wraps around") == angles
     assert "quaternion" not in err and "in all rows the action" not in err
+
+
+def test_what_only_looks_like_angles_or_rotations_is_not_said(capsys):
+    rng = np.random.default_rng(0)
+    gripper = np.where(np.arange(160) % 50 < 25, -1.0, 1.0)[:, None]
+    few_turns = np.concatenate([0.05 * rng.uniform(-1, 1, (160, 6)), gripper], axis=1)
+    assert not said(capsys, few_turns), "a gripper beside displacements that hardly turn"
+    assert not said(capsys, few_turns * [1, 1, 1, 0, 0, 0, 1]), "or do not turn at all"
+    directions = rng.normal(size=(160, 4))
+    assert not said(capsys, directions / np.linalg.norm(directions, axis=1, keepdims=True))
+    assert not said(capsys, np.eye(5)[np.arange(160) % 5]), "one-hot numbers of tasks"
+    assert not said(capsys, (np.arange(160) % 7.0)[:, None]), "a stage from 0 to 6"
+    assert not said(capsys, np.where(np.arange(160) % 9 < 4, -3.0, 3.0)[:, None]), "full force to either side"
+    assert not said(capsys, rng.normal(0, 2, (160, 3)).clip(-3.1, 3.1)), "forces that are clipped"
+    assert not said(capsys, rng.uniform(0, 360, (160, 2))), "places in a picture"
