@@ -12,6 +12,9 @@ from shortcut_policy.data.source import Field
 
 #: Fields with more numbers a step, such as clouds of points, hold no angles that anybody wrote there.
 MOST_NUMBERS = 256
+#: Numbers that are looked at in one go: an episode may have a million steps, and what fits a core's cache is
+#: quicker.
+AT_A_TIME = 2**16
 #: A whole turn in radians and in degrees.
 TURNS = 2 * math.pi, 360.0
 #: An angle wraps around if it jumps by this part of a turn from one step to the next, and never leaves the
@@ -51,7 +54,14 @@ class Turns:
         """Add rows of one episode that follow each other, (N, *shape), from the row number ``start`` on."""
         if not self._looks or not len(rows):
             return
-        values = rows.reshape(len(rows), -1).astype(np.float64)
+        rows = rows.reshape(len(rows), -1)
+        step = max(1, AT_A_TIME // rows.shape[1])
+        for first in range(0, len(rows), step):  # the last row again: the next one may be a jump away
+            back = min(first, 1)
+            self._see(start + first - back, rows[first - back : first + step].astype(np.float64))
+
+    def _see(self, start: int, values: np.ndarray) -> None:
+        """`update` for few rows, (N, D)."""
         self._low, self._high = np.minimum(self._low, values.min(0)), np.maximum(self._high, values.max(0))
         self._smallest = np.minimum(self._smallest, abs(values).min(0))
         self._whole &= (values == np.rint(values)).all(axis=0)
