@@ -1,5 +1,6 @@
 """Demonstrations of several files as those of one, in the order of the files."""
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from shortcut_policy.data.agreement import (
 from shortcut_policy.data.lerobot_recording import TASK
 from shortcut_policy.data.minari_recording import LAST
 from shortcut_policy.data.minari_source import EPISODE, METADATA
+from shortcut_policy.data.normalizer import ROUNDING
 from shortcut_policy.data.recording import Large, Recording
 from shortcut_policy.errors import InputError
 
@@ -33,6 +35,8 @@ TASKS, DESCRIBED = "/@tasks", f"/@{METADATA}"
 SUMS = {"data/@total", *(f"{DESCRIBED}.{name}" for name in ("total_episodes", "total_steps", "dataset_size"))}
 #: Ranges of an action in two files, one so many times as wide as the other, are in other units: degrees.
 OTHER_UNITS = 20.0
+#: Rows of a file at least in which two values are words for open and shut.
+FEWEST_ROWS = 3
 #: What the writer of a Minari dataset says for itself.
 WRITTEN = ("dataset_id", "jpeg_encoding")
 
@@ -134,15 +138,16 @@ def _check_joins(one: Recording, other: Recording) -> None:
 def _say_other_actions(one: Recording, other: Recording) -> None:
     """On stderr, the first action that two files hold in other units, or as other words for open and shut."""
     of_one, of_other = (
-        part.rows(ACTIONS, 0, int(part.source.episode_ends[-1])).reshape(
-            int(part.source.episode_ends[-1]), -1
-        )
-        for part in (one, other)
+        rows.reshape(len(rows), math.prod(rows.shape[1:]))
+        for rows in (part.rows(ACTIONS, 0, int(part.source.episode_ends[-1])) for part in (one, other))
     )
     for element, columns in enumerate(zip(of_one.T, of_other.T, strict=True)):
         values = [np.unique(column) for column in columns]
-        widths = [float(known[-1]) - float(known[0]) for known in values]
+        if not len(values[0]) or not len(values[1]):
+            return
+        widths = [_width(known) for known in values]
         as_words = len(values[0]) == len(values[1]) == 2 and not np.array_equal(values[0], values[1])
+        as_words &= min(len(of_one), len(of_other)) >= FEWEST_ROWS
         if as_words or (min(widths) > 0 and max(widths) > OTHER_UNITS * min(widths)):
             first, second = (f"{known[0]:.4g} to {known[-1]:.4g}" for known in values)
             print(
@@ -152,6 +157,12 @@ def _say_other_actions(one: Recording, other: Recording) -> None:
                 file=sys.stderr,
             )
             return
+
+
+def _width(known: np.ndarray) -> float:
+    """The range of sorted numbers; 0 if they are one number but for what float32 cannot hold."""
+    low, high = float(known[0]), float(known[-1])
+    return high - low if high - low > ROUNDING * max(abs(low), abs(high), 1.0) else 0.0
 
 
 def _kind(recording: Recording) -> dict[str, Any]:

@@ -234,3 +234,19 @@ def test_actions_of_other_units_or_grippers_are_named(tmp_path, capsys, element,
         (said in err and "another convention of a gripper" in err) if said else "of the actions is" not in err
     )
     assert len(ZarrSource(joint).episode_ends) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        ([[0.0, 1.0], [1.0, 2.0]], [[0.5, 1.0], [2.0, 3.0]]),  # two rows have two values, whatever they are
+        ([[0.0, 0.3], [1.0, 0.3 + 1e-12], [2.0, 0.3]], [[0.0, 0.0], [1.0, 1.0], [2.0, 0.5]]),  # rounding
+    ],
+)
+def test_actions_that_hardly_say_anything_are_no_other_units(tmp_path, capsys, rows, others):
+    paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    for path, actions in zip(paths, (rows, others), strict=True):
+        with EpisodeWriter(path) as writer:
+            writer.add_episode({"action": np.array(actions)})
+    convert(paths, tmp_path / "both.zarr")
+    assert "of the actions is" not in capsys.readouterr().err
