@@ -99,13 +99,17 @@ def write_weights(model: Model, path: str) -> None:
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[Any, str] = {}
+    whole: set[int] = set()
     for name, tensor in sorted(model.state_dict().items()):
         place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and place in first:
             tied[name] = first[place]
             continue
         first[place] = name
-        alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        storage = tensor.untyped_storage()
+        alone = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes
+        alone = alone and storage.data_ptr() not in whole  # another shape of the same one
+        whole.add(storage.data_ptr())
         kept[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
     save_file(kept, path, metadata=tied or None)
 

@@ -79,6 +79,16 @@ def test_weights_that_are_parts_of_a_larger_one_are_saved_each(tiny_policy: Poli
     assert weights(tmp_path).stat().st_size < 1.1 * sum(p.nbytes for p in policy.state_dict().values())
 
 
+def test_one_weight_in_two_shapes_is_saved_in_both(tiny_policy: Policy, tmp_path: Path) -> None:
+    policy = deepcopy(tiny_policy)
+    first = next(module for module in policy.modules() if isinstance(module, torch.nn.Linear))
+    policy.flat = torch.nn.Parameter(first.weight.data.view(-1))
+    save_policy(policy, tmp_path)
+    saved = load_file(weights(tmp_path))
+    (name,) = [name for name, module in policy.named_modules() if module is first]
+    assert torch.equal(saved["flat"], saved[f"{name}.weight"].flatten())
+
+
 def test_a_file_with_each_of_the_names_loads(tied: Policy, tmp_path: Path) -> None:
     """As a policy on a GPU was saved before."""
     save_policy(tied, tmp_path)
