@@ -180,6 +180,17 @@ def test_the_policy_that_was_given_is_the_trained_one(dataset, config, tmp_path:
     assert policy.metadata["episode_steps"] == np.median(lengths)
 
 
+def test_a_run_that_its_own_policy_makes_longer_keeps_what_was_said(dataset, config, tmp_path: Path):
+    """It has been trained, but did not begin from itself; in the given policy as in the checkpoint."""
+    policy = build(dataset)
+    policy.metadata["remark"] = "mine"
+    Trainer(policy, dataset, replace(config, max_steps=1), tmp_path, cpu=True).fit()
+    Trainer(policy, dataset, replace(config, max_steps=2), tmp_path, cpu=True, resume=True).fit()
+    for found in (policy.metadata, load_policy(tmp_path).metadata):
+        assert (found["train_steps"], found["max_steps"], found["remark"]) == (2, 2, "mine")
+        assert "init_from" not in found
+
+
 def test_what_its_user_says_of_a_policy_stays(dataset, config, tmp_path: Path):
     policy = build(dataset)
     policy.metadata |= {"method": "mine", "remark": [1, 2]}

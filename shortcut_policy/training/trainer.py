@@ -163,8 +163,8 @@ class Trainer:
         if change is not None and self.accelerator.is_main_process:
             print(change, file=sys.stderr)
         # A policy that was loaded to go on did not begin from itself.
-        self.ema_model.metadata.pop("init_from", None)
-        self.ema_model.metadata |= {key: value for key, value in known.items() if key == "init_from"}
+        for model in (self.model, self.ema_model):
+            model.metadata = known | {k: v for k, v in model.metadata.items() if k != "init_from"}
         state = load_training_state(checkpoints[-1], self.device)
         self.model.load_state_dict(state["policy"])
         self.ema.load_state_dict(state["ema"])
