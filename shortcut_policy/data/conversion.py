@@ -197,9 +197,9 @@ def say_changes(conversion: Conversion) -> None:
         print(f"images of key '{key}' of {path}: {conversion.changes} while they are loaded", file=sys.stderr)
     if conversion.dark is not None:
         print(
-            f"images of key '{key}' of {path} hold floats up to {conversion.dark:.3g} in some frames of all "
-            "episodes, which become whole numbers in 0..255: if they are depth or the like, give the field "
-            "normalize=limits",
+            f"images of key '{key}' of {path} hold floats up to {conversion.dark:.3g} in one frame each of "
+            "some episodes, and become whole numbers in 0..255: if they are depth or the like, give the "
+            "field normalize=limits",
             file=sys.stderr,
         )
     if conversion.hardly_bright:

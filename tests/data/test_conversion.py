@@ -49,7 +49,7 @@ def test_floats_that_bytes_hardly_hold_are_named(capsys: pytest.CaptureFixture) 
     """Depth in metres would become three grey values."""
     load((IMAGES / 100).astype(np.float32).clip(1.5))
     said = capsys.readouterr().err
-    assert "images of key 'cam' of own hold floats up to 2.55 in some frames" in said
+    assert "images of key 'cam' of own hold floats up to 2.55 in one frame each" in said
     assert (
         "become whole numbers in 0..255: if they are depth or the like, give the field normalize=lim" in said
     )
