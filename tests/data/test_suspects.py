@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shortcut_policy.data import DemonstrationDataset, Field, bundled
+from shortcut_policy.data import DemonstrationDataset, Field, bundled, suspects
 from tests.data.own_source import OwnSource
 
 ENDS = [40, 100, 160]
@@ -107,3 +107,14 @@ def test_what_only_looks_like_angles_or_rotations_is_not_said(capsys):
     assert not said(capsys, np.where(np.arange(160) % 9 < 4, -3.0, 3.0)[:, None]), "full force to either side"
     assert not said(capsys, rng.normal(0, 2, (160, 3)).clip(-3.1, 3.1)), "forces that are clipped"
     assert not said(capsys, rng.uniform(0, 360, (160, 2))), "places in a picture"
+
+
+def test_long_episodes_are_looked_at_in_parts_without_a_gap(capsys, monkeypatch):
+    q = rotations()
+    q[40::3] *= -1
+    both = np.concatenate([q, walk(1, 0.5) % (2 * np.pi)], axis=1)
+    whole = said(capsys, both)
+    assert whole.count("first at step") == 2
+    for numbers in (1, 15, 35):
+        monkeypatch.setattr(suspects, "AT_A_TIME", numbers)
+        assert said(capsys, both) == whole
