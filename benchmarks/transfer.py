@@ -21,6 +21,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
+from shortcut_policy.benchmark.result_files import read_rows
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 
@@ -70,8 +71,7 @@ def benchmark(data: str, updates: int, folder: Path, more: Sequence[str]) -> lis
     ).returncode
     if status:
         raise SystemExit(f"the benchmark of {data} with {updates} updates ended with status {status}")
-    rows: list[dict[str, Any]] = json.loads((folder / "results.json").read_text("utf-8"))
-    return rows
+    return read_rows(folder)
 
 
 def judged(data: str, budget: float, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
