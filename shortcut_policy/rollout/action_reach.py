@@ -7,6 +7,8 @@ from gymnasium import spaces
 
 #: Part of the width of the space by which actions may leave it without a word: a network overshoots.
 OVERSHOOT = 0.1
+#: And part of all actions that may do so: policies of Meta-World's MT10 had 0.7%, other units have many.
+FEW = 0.01
 
 
 class ActionReach:
@@ -35,8 +37,8 @@ class ActionReach:
         self._outside += int(((rows < low) | (rows > high)).any(axis=1).sum())
 
     def say(self) -> None:
-        """On stderr, which element left the space furthest, if one did."""
-        if not self._outside:
+        """On stderr, which element left the space furthest, if more than a few actions did."""
+        if self._outside <= FEW * self._played:
             return
         (low, high), width = self._bounds, self._width()
         beyond = np.maximum(low - self._low, self._high - high) / width

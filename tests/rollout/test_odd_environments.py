@@ -18,6 +18,7 @@ from shortcut_policy.paths import check_film
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout import episode as episodes
 from shortcut_policy.rollout import recorder
+from shortcut_policy.rollout.action_reach import ActionReach
 from shortcut_policy.rollout.episode import ActionChunkEpisode
 from shortcut_policy.rollout.evaluate import summarise
 from shortcut_policy.rollout.latency import measure_latency
@@ -453,6 +454,18 @@ def test_actions_outside_of_the_action_space_are_told(tiny_policy: Policy, capsy
     said = capsys.readouterr().err
     assert said.count("and the action space of the environment from -1 to 1, to which it may clip them") == 1
     assert "in their units?" in said
+
+
+@pytest.mark.parametrize(("beyond", "said"), [(1.09, False), (1.29, True)])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_few_actions_may_overshoot_the_action_space(beyond, said, many, capsys):
+    reach = ActionReach(spaces.Box(-1, 1, (4, 2), np.float32))
+    played = np.zeros((50, 4, 2))
+    played[: 3 if many else 2, 0, 1] = beyond  # of 200
+    reach.see(played[:25])
+    reach.see(played[25:])
+    reach.say()
+    assert bool(capsys.readouterr().err) == (said and many)
 
 
 def test_floats_in_a_space_of_bytes_are_named(tiny_policy: Policy):
