@@ -93,8 +93,9 @@ def convert(
                 raise InputError(
                     f"{one} has changed while it was converted: convert it again when nothing writes to it"
                 )
-    if lost:
-        _say_lost(lost, recording.source.path, output)
+        if lost:
+            # Before the output is there: the same command would not make the list that it lacks then.
+            _list_lost(lost, recording.source.path, output)
     return output
 
 
@@ -164,7 +165,7 @@ def _write(recording: Recording, to: str, output: Path, options: ConvertOptions)
         write_lerobot(recording, output, options.lerobot)
 
 
-def _say_lost(lost: list[str], source: str, output: Path) -> None:
+def _list_lost(lost: list[str], source: str, output: Path) -> None:
     listing = output.with_name(f"{output.name}.lost.txt")
     write_atomic(listing, "\n".join([f"Left out of {output.name}, made of {source}:", *lost, ""]))
     print("\n  ".join([f"{output} cannot hold, and lacks (listed in {listing}):", *lost]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.locks import writer_lock
 
 #: A disk with less free room is full.
@@ -25,7 +25,8 @@ def in_one_step(output: Path) -> Iterator[Path]:
     leaves that folder, and the next one removes it; the lock of `writer_lock` keeps that of a running one.
 
     Raises:
-        InputError: The output is there already, or is being written to; the disk is full.
+        InputError: The output is there already, or is being written to; the disk is full, or fails without
+            the name of a file.
     """
     check_absent(output)
     partial = _partial(output)
@@ -45,12 +46,18 @@ def in_one_step(output: Path) -> Iterator[Path]:
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # ends the bar that shows how far it was
             print(file=sys.stderr)
-            if not _is_full(error, output.parent):
-                raise
-            raise InputError(
-                f"there is no space left for {output} ({error}): nothing was written; free some, or choose "
-                "another disk"
-            ) from error
+            if _is_full(error, output.parent):
+                raise InputError(
+                    f"there is no space left for {output} ({error}): nothing was written; free some, or "
+                    "choose another disk"
+                ) from error
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+                # pyarrow and HDF5 do not say of which file.
+                raise InputError(
+                    f"{output} cannot be made ({first_line(error)}): nothing was written; look after its "
+                    "disk and that of its input, or choose another place, and give the command again"
+                ) from error
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -91,7 +91,8 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._writer:
             with suppress(OSError):
                 self._writer.close()
-            self._film(".part").unlink(missing_ok=True)
+            with suppress(OSError):
+                self._film(".part").unlink(missing_ok=True)
         super().close()
 
     def _append(self, obs: Any) -> None:
@@ -117,7 +118,8 @@ class EpisodeRecorder(gymnasium.Wrapper):
                     os.replace(part, self._film())
             finally:
                 self._writer = None
-                part.unlink(missing_ok=True)
+                with suppress(OSError):  # no failure of the environment, which would lose the episode
+                    part.unlink(missing_ok=True)
         if self._poses:
             poses, last = np.stack(self._poses), rendered(self.env) if last is None else last
             self._poses = []

@@ -254,6 +254,21 @@ def test_what_a_format_cannot_hold_is_refused_or_listed(file, tmp_path, capsys):
     assert LeRobotSource(tmp_path / "robot.lerobot").tasks == {0: "Mine"}
 
 
+def test_a_list_of_what_is_lost_that_cannot_be_written_leaves_no_output(file, tmp_path, monkeypatch):
+    """Given again, the command would find the output there, and never make the list."""
+
+    def broken(path: Path, text: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shortcut_policy.data.convert.write_atomic", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            convert(file, tmp_path / "robot.lerobot", LOSSY)
+    assert not (tmp_path / "robot.lerobot").exists()
+    convert(file, tmp_path / "robot.lerobot", LOSSY)
+    assert (tmp_path / "robot.lerobot").is_dir() and (tmp_path / "robot.lerobot.lost.txt").is_file()
+
+
 def test_types_that_only_hdf5_has_are_never_dropped_in_silence(file, tmp_path):
     with h5py.File(file, "a") as opened:
         opened["data/table"] = np.zeros(2, [("a", int), ("b", float)])
@@ -329,6 +344,8 @@ def fail(store: Path, how: str) -> Callable[..., Any]:
         if how == "changes":
             (store / "data/state/0.0").touch()
             return 0
+        if how == "broken":  # as pyarrow says it, without the file
+            raise OSError(errno.EIO, "Error writing bytes to file. Detail: [errno 5] Input/output error")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     return instead
@@ -339,6 +356,7 @@ def fail(store: Path, how: str) -> Callable[..., Any]:
     [
         ("changes", "has changed while it was converted"),
         ("full", "there is no space left for .*: nothing was written"),
+        ("broken", r"demos\.lerobot cannot be made \(.*Input/output error\): nothing was written"),
     ],
 )
 def test_what_fails_half_way_leaves_nothing(store, tmp_path, monkeypatch, how, sentence):

@@ -1,6 +1,7 @@
 """Pictures that no policy looks at are not drawn, and that changes nothing."""
 
 import errno
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -67,6 +68,20 @@ def test_a_film_shows_every_step(drawn: list[int], tmp_path):
         assert len(drawn) == pictures
         recorder.close()
         recorder._writer = None
+
+
+def test_a_disk_that_fails_at_what_is_left_of_a_film_loses_no_episode(monkeypatch, tmp_path):
+    recorder = EpisodeRecorder(make(render_mode="rgb_array", max_steps=8), tmp_path, [0], [])
+    episode = ActionChunkEpisode(recorder, N_OBS_STEPS, N_ACTION_STEPS)
+    episode.reset(seed=0)
+
+    def broken(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "unlink", broken)
+    info = episode.step(chunks()[0])[4]
+    episode.close()
+    assert info["finished"] and not info["error"] and (tmp_path / "episode_0.mp4").is_file()
 
 
 @pytest.mark.parametrize("moment", ["reset", "step", "end"])
