@@ -139,8 +139,19 @@ def test_what_a_process_left_that_was_killed_right_after_is_removed(tmp_path, le
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
-def test_other_errors_stay_what_they_are(tmp_path) -> None:
-    with pytest.raises(OSError, match="broken"), in_one_step(tmp_path / "a.zarr") as place:
+@pytest.mark.parametrize(
+    "error", [OSError(5, "broken", "b.zarr"), OSError("broken"), RuntimeError("broken"), KeyError("broken")]
+)
+def test_other_errors_stay_what_they_are(tmp_path, error) -> None:
+    with pytest.raises(type(error), match="broken") as raised, in_one_step(tmp_path / "a.zarr") as place:
+        place.mkdir()
+        raise error
+    assert raised.value is error and list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_system_that_names_no_file_names_the_output(tmp_path) -> None:
+    sentence = r"a\.zarr cannot be made \(.*broken\): nothing was written"
+    with pytest.raises(InputError, match=sentence), in_one_step(tmp_path / "a.zarr") as place:
         place.mkdir()
         raise OSError(5, "broken")
     assert list(tmp_path.iterdir()) == []
