@@ -249,8 +249,10 @@ def agreed_rate(metadata: Mapping[str, Any], given: float | None) -> float | Non
         given: By who plays it, None if it is left to the data.
     """
     known = metadata.get("rate_hz")
-    if not isinstance(known, Real) or given is None:
-        return given if given is not None or not isinstance(known, Real) else float(known)
+    if not isinstance(known, Real):
+        return given
+    if given is None:
+        return float(known)
     if abs(given / float(known) - 1) > SAME_RATE:
         print(
             f"the policy learned from data of {known:g} steps a second, and is played at {given:g}: it moves "

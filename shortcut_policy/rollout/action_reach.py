@@ -23,7 +23,11 @@ class ActionReach:
     def __init__(self, space: spaces.Space) -> None:
         assert isinstance(space, spaces.Box)
         self._bounds = [bound[0].reshape(-1).astype(np.float64) for bound in (space.low, space.high)]
-        self._low, self._high = (np.full(len(self._bounds[0]), end) for end in (np.inf, -np.inf))
+        low, high = self._bounds
+        width = np.where(np.isfinite(high - low), high - low, 1.0)
+        self._width = width.clip(np.finfo(np.float32).tiny)
+        self._allowed = low - OVERSHOOT * self._width, high + OVERSHOOT * self._width
+        self._low, self._high = (np.full(len(low), end) for end in (np.inf, -np.inf))
         self._played = self._outside = 0
 
     def see(self, actions: np.ndarray) -> None:
@@ -33,15 +37,15 @@ class ActionReach:
             return
         self._low, self._high = np.minimum(self._low, rows.min(0)), np.maximum(self._high, rows.max(0))
         self._played += len(rows)
-        low, high = self._allowed()
+        low, high = self._allowed
         self._outside += int(((rows < low) | (rows > high)).any(axis=1).sum())
 
     def say(self) -> None:
         """On stderr, which element left the space furthest, if more than a few actions did."""
         if self._outside <= FEW * self._played:
             return
-        (low, high), width = self._bounds, self._width()
-        beyond = np.maximum(low - self._low, self._high - high) / width
+        low, high = self._bounds
+        beyond = np.maximum(low - self._low, self._high - high) / self._width
         at = int(beyond.argmax())
         print(
             f"actions of the policy reach from {self._low[at]:.4g} to {self._high[at]:.4g} in element {at}, "
@@ -50,11 +54,3 @@ class ActionReach:
             "the demonstrations hold, in their units?",
             file=sys.stderr,
         )
-
-    def _width(self) -> np.ndarray:
-        low, high = self._bounds
-        return np.where(np.isfinite(high - low), high - low, 1.0).clip(np.finfo(np.float32).tiny)
-
-    def _allowed(self) -> tuple[np.ndarray, np.ndarray]:
-        (low, high), more = self._bounds, OVERSHOOT * self._width()
-        return low - more, high + more
