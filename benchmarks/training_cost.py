@@ -1,13 +1,14 @@
 """What the default training costs beside an older one: same data, same seeds, side by side, a core each.
 
     git worktree add /tmp/old 28240b4
-    OMP_NUM_THREADS=1 python benchmarks/training_cost.py --old /tmp/old --part 0.25
+    OMP_NUM_THREADS=1 python benchmarks/training_cost.py --old /tmp/old --part 0.5 --old-part 1
 
-For each seed the default recipe of this checkout trains on one core while the default of the older one trains
-on another; then they change cores for the next seed. Flow matching for as many updates as the default follows
-on the core that is free first. Each policy plays the same held-out starts with one step. Seconds are of the
-training alone, without start, validation and rollouts; ``ratio`` is the median over seeds of the default's
-seconds to the older one's. An interrupted run goes on: what is complete is not done again.
+The default recipe of an older checkout trains on one core, seed after seed. On the other one the default of this
+checkout does, and after it flow matching for as many updates; both cores change sides with ``--swap``. Each policy
+plays the same held-out starts with one step when its training has ended, so the cores stay alike loaded. Seconds are
+of the training alone, without start, validation and rollouts; ``ratio`` is the median of the default's seconds to
+the median of the older one's. An interrupted run goes on: what is complete is not done again. More seeds later are
+added in the same way, on the same machine.
 """
 
 import argparse
@@ -17,9 +18,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -27,11 +31,23 @@ from shortcut_policy.checkpoint import find_checkpoint, read_metadata
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 from shortcut_policy.rollout.latency import device_name
+from shortcut_policy.rollout.statistics import bootstrap_interval, success_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("results/training_cost/results.json")
 #: What both trainings leave out of their time: validation, and all checkpoints but the last one.
 QUIET = ["trainer.validate_every=0", "trainer.checkpoint_every=100000000"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training and where it is made."""
+
+    name: str
+    checkout: Path
+    seed: int
+    updates: int
+    overrides: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -40,8 +56,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--old", type=Path, required=True, help="a checkout of the older version")
-    parser.add_argument("--part", type=float, default=1.0, help="of the default number of updates, of both")
+    parser.add_argument("--part", type=float, default=1.0, help="of the default number of updates")
+    parser.add_argument("--old-part", type=float, help="of those of the older version; --part by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--old-seeds", type=int, nargs="+", help="of the older version; --seeds by default")
+    parser.add_argument("--flow-seeds", type=int, nargs="*", help="of flow matching; --seeds by default")
+    parser.add_argument("--swap", action="store_true", help="the older version takes the other core")
     parser.add_argument("--starts", type=int, default=100)
     parser.add_argument("--task", default="pusht", help="pusht is bundled; pusht_human")
     parser.add_argument("--folder", type=Path, default=Path("outputs/training_cost"))
@@ -50,37 +70,46 @@ def main() -> None:
     cores = sorted(psutil.Process().cpu_affinity())[:2]
     if len(cores) < 2:
         parser.error("two cores are needed, one for each of two trainings side by side")
-    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.old_part is None:
+        options.old_part = options.part
     old_name = "default_" + run_text(["git", "rev-parse", "--short=7", "HEAD"], options.old)
+    updates = scaled(ROOT, options.part, options.task)
+    old_updates = scaled(options.old, options.old_part, options.task)
+    old_seeds = options.seeds if options.old_seeds is None else options.old_seeds
+    flow_seeds = options.seeds if options.flow_seeds is None else options.flow_seeds
+    flow = ("objective=flow_matching",)
+    queues = [
+        [Training(old_name, options.old, seed, old_updates) for seed in old_seeds],
+        [Training("default", ROOT, seed, updates) for seed in options.seeds]
+        + [Training("flow_matching", ROOT, seed, updates, flow) for seed in flow_seeds],
+    ]
     rows: list[dict[str, Any]] = []
-    for number, seed in enumerate(options.seeds):
-        first, second = cores if number % 2 == 0 else reversed(cores)
-        folder = options.folder / f"seed{seed}"
-        updates = {
-            "default": scaled(ROOT, options.part, options.task),
-            old_name: scaled(options.old, options.part, options.task),
-        }
-        updates["flow_matching"] = updates["default"]
-        old = start(options.old, folder / old_name, second, options.task, seed, updates[old_name])
-        new = start(ROOT, folder / "default", first, options.task, seed, updates["default"])
-        finish(new)
-        flow = start(
-            ROOT,
-            folder / "flow_matching",
-            first,
-            options.task,
-            seed,
-            updates["flow_matching"],
-            "objective=flow_matching",
-        )
-        finish(flow)
-        finish(old)
-        for name, count in updates.items():
-            seconds = read_metadata(find_checkpoint(folder / name))["train_seconds"]
-            played = play(folder / name, options.starts)
-            rows.append({"name": name, "seed": seed, "seconds": seconds, "updates": count, **played})
-            print(rows[-1], flush=True)
-        write(options, rows, old_name)
+    with ThreadPoolExecutor(len(queues)) as pool:
+        sides = reversed(cores) if options.swap else cores
+        running = [
+            pool.submit(work_off, queue, core, options, rows)
+            for queue, core in zip(queues, sides, strict=True)
+        ]
+        for each in running:
+            each.result()
+    order = [(training.name, training.seed) for queue in reversed(queues) for training in queue]
+    rows.sort(key=lambda row: order.index((row["name"], row["seed"])))
+    write(options, rows, old_name)
+
+
+def work_off(
+    trainings: Sequence[Training], core: int, options: argparse.Namespace, rows: list[dict[str, Any]]
+) -> None:
+    """Train and play one after the other on a core; their rows are added to those that are there."""
+    for one in trainings:
+        folder = options.folder / f"seed{one.seed}" / one.name
+        train(one, folder, core, options.task)
+        seconds = read_metadata(find_checkpoint(folder))["train_seconds"]
+        episodes = play(folder, core, options.starts)
+        row = {"name": one.name, "seed": one.seed, "seconds": seconds, "updates": one.updates}
+        row |= {key: statistics.mean(found) for key, found in episodes.items()}
+        print(row, flush=True)
+        rows.append({**row, "episodes": episodes})
 
 
 def scaled(checkout: Path, part: float, task: str) -> int:
@@ -91,64 +120,44 @@ def scaled(checkout: Path, part: float, task: str) -> int:
     return round(part * int(whole.split(":")[1]))
 
 
-def start(
-    checkout: Path, output: Path, core: int, task: str, seed: int, updates: int, *more: str
-) -> subprocess.Popen[bytes]:
-    """A training of a checkout on a core; one that was complete ends at once."""
-    command = [sys.executable, "scripts/train.py", f"task={task}", f"seed={seed}", "cpu=true", "resume=true"]
-    command += [f"trainer.max_steps={updates}", f"output={output.resolve()}", *QUIET, *more]
+def train(training: Training, output: Path, core: int, task: str) -> None:
+    """A training of a checkout on a core, which has to end well; one that was complete ends at once."""
+    command = [sys.executable, "scripts/train.py", f"task={task}", f"seed={training.seed}", "cpu=true"]
+    command += ["resume=true", f"trainer.max_steps={training.updates}", f"output={output.resolve()}", *QUIET]
     log = output.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        command, cwd=checkout, env=environment(checkout), stdout=log.open("ab"), stderr=subprocess.STDOUT
-    )
-    psutil.Process(process.pid).cpu_affinity([core])
-    return process
+    with log.open("ab") as lines:
+        process = subprocess.Popen(
+            [*command, *training.overrides],
+            cwd=training.checkout,
+            env=environment(training.checkout),
+            stdout=lines,
+            stderr=subprocess.STDOUT,
+        )
+        psutil.Process(process.pid).cpu_affinity([core])
+        if process.wait():
+            raise SystemExit(f"{process.args!r} ended with status {process.returncode}; see {log}")
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a training, which has to end well."""
-    if process.wait():
-        raise SystemExit(f"{process.args!r} ended with status {process.returncode}; see its log")
-
-
-def play(checkpoint: Path, starts: int) -> dict[str, float]:
-    """Score and strict success of one step, played by this checkout."""
-    output = checkpoint / "played"
-    run_text(
-        [
-            sys.executable,
-            "scripts/rollout.py",
-            f"checkpoint={checkpoint.resolve()}",
-            "steps=[1]",
-            f"episodes={starts}",
-            "num_envs=25",
-            f"output={output.resolve()}",
-        ],
-        ROOT,
-    )
-    (row,) = json.loads((output / "results.json").read_text())
-    return {"score": row["score"], "success": row["success"]}
+def play(run: Path, core: int, starts: int) -> dict[str, list[float]]:
+    """Score and strict success of one step in each episode, played by this checkout."""
+    output = run / "played"
+    command = [sys.executable, "scripts/rollout.py", f"checkpoint={run.resolve()}", "steps=[1]"]
+    command += [f"episodes={starts}", "num_envs=25", f"output={output.resolve()}"]
+    run_text(["taskset", "--cpu-list", str(core), *command], ROOT)
+    (file,) = output.glob("steps_*/episodes.jsonl")
+    episodes = [json.loads(line) for line in file.read_text().splitlines()]
+    return {key: [float(episode[key]) for episode in episodes] for key in ("score", "success")}
 
 
 def write(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]], old_name: str) -> None:
-    """The rows, and the means over seeds."""
-    ratios = [
-        of(rows, "default", row["seed"])["seconds"] / row["seconds"]
-        for row in rows
-        if row["name"] == old_name
-    ]
-    means = [
-        {
-            "name": name,
-            **{
-                key: statistics.mean(row[key] for row in rows if row["name"] == name)
-                for key in ("seconds", "updates", "score", "success")
-            },
-            "seeds": len(ratios),
-        }
+    """The trainings, and for each name the means over its seeds with 95% intervals over seeds and starts."""
+    named = {
+        name: [row for row in rows if row["name"] == name]
         for name in dict.fromkeys(row["name"] for row in rows)
-    ]
+    }
+    seconds = {name: statistics.median(row["seconds"] for row in own) for name, own in named.items()}
+    ratio = seconds["default"] / seconds[old_name]
     document = {
         "command": command_line(),
         "commit": commit(),
@@ -156,19 +165,29 @@ def write(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]], old_na
         "device": device_name(torch.device("cpu")),
         "task": options.task,
         "part_of_the_default_updates": options.part,
+        "part_of_the_older_updates": options.old_part,
         "starts": options.starts,
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "rows": means,
-        "trainings": list(rows),
+        "ratio": ratio,
+        "rows": [summary(name, own) for name, own in named.items()],
+        "trainings": [{key: row[key] for key in row if key != "episodes"} for row in rows],
     }
     write_atomic(options.output, json.dumps(document, indent=2) + "\n")
-    print(f"the default takes {statistics.median(ratios):.2f} of the time of {old_name}")
+    print(f"the default takes {ratio:.2f} of the time of {old_name}")
 
 
-def of(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> Mapping[str, Any]:
-    """The row of a name and a seed."""
-    return next(row for row in rows if row["name"] == name and row["seed"] == seed)
+def summary(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The row of one name."""
+    values = {key: np.array([row["episodes"][key] for row in rows]) for key in ("score", "success")}
+    return {
+        "name": name,
+        "seconds": statistics.mean(row["seconds"] for row in rows),
+        "updates": rows[0]["updates"],
+        "score": float(values["score"].mean()),
+        "score_ci": bootstrap_interval(values["score"]),
+        "success": float(values["success"].mean()),
+        "success_ci": success_interval(values["success"])[0],
+        "seeds": len(rows),
+    }
 
 
 def environment(checkout: Path) -> dict[str, str]:
