@@ -3,12 +3,12 @@
     git worktree add /tmp/old 28240b4
     OMP_NUM_THREADS=1 python benchmarks/training_cost.py --old /tmp/old --part 0.5 --old-part 1
 
-The default recipe of an older checkout trains on one core, seed after seed. On the other one the default of this
-checkout does, and after it flow matching for as many updates; both cores change sides with ``--swap``. Each policy
-plays the same held-out starts with one step when its training has ended, so the cores stay alike loaded. Seconds are
-of the training alone, without start, validation and rollouts; ``ratio`` is the median of the default's seconds to
-the median of the older one's. An interrupted run goes on: what is complete is not done again. More seeds later are
-added in the same way, on the same machine.
+The default recipe of an older checkout trains on one core, seed after seed. On the other one the default of
+this checkout does, and after it flow matching for as many updates; with ``--swap`` both change cores. Each
+policy plays the same held-out starts with one step as soon as it is trained, so that the cores stay busy.
+Seconds are of the training alone, without start, validation and rollouts; ``ratio`` is the median of the
+default's seconds to the median of the older one's. An interrupted run goes on: what is complete is not done
+again. More seeds later are added in the same way, on the same machine.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def play(run: Path, core: int, starts: int) -> dict[str, list[float]]:
     command = [sys.executable, "scripts/rollout.py", f"checkpoint={run.resolve()}", "steps=[1]"]
     command += [f"episodes={starts}", "num_envs=25", f"output={output.resolve()}"]
     run_text(["taskset", "--cpu-list", str(core), *command], ROOT)
-    (file,) = output.glob("steps_*/episodes.jsonl")
+    (file,) = output.rglob("episodes.jsonl")
     episodes = [json.loads(line) for line in file.read_text().splitlines()]
     return {key: [float(episode[key]) for episode in episodes] for key in ("score", "success")}
 
