@@ -106,6 +106,9 @@ def main() -> None:
         "shortcut, self-consistency rows included": bare_update(shortcut, progress=0.99),
         "flow matching, AdamW": bare_update(adamw),
         "flow matching, AdamW, fp32": bare_update(exact),
+        "flow matching, AdamW, fp32, convolutions as on another CPU (with or without AVX-512)": with_other(
+            bare_update(exact), unet1d, "HAS_AVX512", not unet1d.HAS_AVX512
+        ),
         "flow matching, AdamW, fp32, Mish, kernel 5 (the baseline's block)": with_other(
             bare_update(wide), unet1d.F, "silu", F.mish
         ),

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from shortcut_policy import load_policy, save_policy
-from shortcut_policy.backbones import ConditionalUnet1D
+from shortcut_policy.backbones import ConditionalUnet1D, unet1d
 from shortcut_policy.backbones.unet1d import _Convolution
 from shortcut_policy.build import build
 from shortcut_policy.errors import InputError
@@ -117,6 +117,34 @@ def test_a_wide_convolution_is_the_same_as_a_product_of_matrices(kernel_size, st
     assert product.dtype == torch.bfloat16
     assert (product - expected).abs().max() < 0.02 * expected.abs().max()
     assert (found - wanted).abs().max() < 0.03 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("machine", [{"HAS_AVX512": False}, {"HAS_ONEDNN": False}], ids=str)
+def test_the_network_is_the_same_on_every_cpu(machine, monkeypatch):
+    net, arguments = small(down_dims=(64, 128, 256), n_groups=8), inputs()
+    parameters = list(net.parameters())
+
+    def found() -> list[torch.Tensor]:
+        out = net(*arguments)
+        return [out, *torch.autograd.grad(out.square().sum(), parameters)]
+
+    monkeypatch.setattr(unet1d, "HAS_ONEDNN", True)
+    monkeypatch.setattr(unet1d, "HAS_AVX512", True)
+    expected = found()
+    for name, value in machine.items():
+        monkeypatch.setattr(unet1d, name, value)
+    with monkeypatch.context() as patch:
+        patch.setattr(unet1d.F, "conv_transpose2d", convolved)
+        if not unet1d.HAS_ONEDNN:
+            patch.setattr(unet1d.F, "conv2d", convolved)
+        torch.testing.assert_close(found(), expected, rtol=1e-3, atol=1e-4)
+        if not unet1d.HAS_ONEDNN:
+            with torch.no_grad():
+                torch.testing.assert_close(net(*arguments), expected[0], rtol=1e-4, atol=1e-5)
+
+
+def convolved(*_, **__):
+    raise AssertionError("a convolution in place of a product")
 
 
 # --- policy --------------------------------------------------------------------------------------------

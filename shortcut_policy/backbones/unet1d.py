@@ -1,8 +1,8 @@
 """Temporal UNet over action chunks, after Diffusion Policy's (Janner et al. 2022; Chi et al. 2023).
 
 Made to be trained on a CPU, too: convolutions over time are 2-D ones of height 1 on channels-last tensors, or
-products of matrices where they are wide, SiLU takes the place of Mish, and the small network has kernels of 3
-(``benchmarks/training_step.py``).
+products of matrices where these are faster (`_computed_as_product`), SiLU takes the place of Mish, and the
+small network has kernels of 3 (``benchmarks/training_step.py``).
 """
 
 from collections.abc import Sequence
@@ -164,17 +164,44 @@ class _GroupNorm(nn.GroupNorm):
         return scaled.flatten(2) * self.weight + self.bias
 
 
+#: What PyTorch has to convolve with on this machine's CPU. Builds without oneDNN (macOS) go row by row, 12
+#: times slower than a product; without AVX-512 oneDNN takes up to twice as long for gradients (torch 2.13).
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def _computed_as_product(x: Tensor, fast_in_fp32: bool, fast_in_bf16: bool) -> bool:
+    """Whether to convolve x (B, T, C) by one product with all of its windows, which are put side by side.
+
+    So it is in exported graphs, which runtimes do faster (``benchmarks/act.py``). On a CPU it depends
+    (``benchmarks/training_step.py``): convolutions over so short a time are fast with oneDNN alone, and their
+    gradients in fp32 with AVX-512 alone.
+
+    Args:
+        fast_in_fp32: The layer is faster as a product in training with fp32 and without AVX-512.
+        fast_in_bf16: The same in bf16.
+    """
+    if torch.compiler.is_exporting():
+        return True
+    if x.device.type != "cpu":
+        return False
+    if not HAS_ONEDNN:
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    return fast_in_bf16 if torch.is_autocast_enabled("cpu") else fast_in_fp32 and not HAS_AVX512
+
+
 class _Convolution(nn.Linear):
     """Convolution over time, (B, T, in) to (B, T / stride, out); its weight is the matrix (out, k in).
 
-    As a matrix it is what Muon orthogonalises (`make_optimizers`). It is computed as one, too, in exported
-    graphs, and where a CPU trains it in bfloat16 and it is wide: a convolution over so short a time takes
-    longer there than a product with all windows of the input (``benchmarks/training_step.py``,
-    ``benchmarks/act.py``).
+    As a matrix it is what Muon orthogonalises (`make_optimizers`). It may be computed as one, too, see
+    `_computed_as_product`.
     """
 
-    #: Input channels from which the product is faster in training.
-    WIDE = 128
+    #: Input channels from which the product is faster in bf16, and products of input and output channels from
+    #: which it is in fp32.
+    WIDE, LARGE = 128, 64 * 128
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__(kernel_size * in_channels, out_channels)
@@ -183,15 +210,12 @@ class _Convolution(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Padded with zeros to keep T."""
         size, stride, margin = self.kernel_size, self.stride, self.kernel_size // 2
-        if not torch.compiler.is_exporting() and not self._trains_as_product(x):
+        in_fp32 = size == 1 or self.in_channels * self.out_features >= self.LARGE
+        if not _computed_as_product(x, in_fp32, self.in_channels >= self.WIDE):
             # The matrix seen as (out, in, 1, k) has the layout of channels-last weights: nothing is copied.
             weight = self.weight.view(-1, size, self.in_channels).transpose(1, 2).unsqueeze(2)
             return _to_steps(F.conv2d(_to_channels(x), weight, self.bias, (1, stride), (0, margin)))
         return super().forward(x if size == 1 else _windows(x, size, margin, stride))
-
-    def _trains_as_product(self, x: Tensor) -> bool:
-        wide = self.in_channels >= self.WIDE and torch.is_grad_enabled()
-        return wide and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class _Upsampling(nn.ConvTranspose2d):
@@ -201,8 +225,8 @@ class _Upsampling(nn.ConvTranspose2d):
         super().__init__(channels, channels, (1, 4), stride=(1, 2), padding=(0, 1))
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """As one product in exported graphs, each of whose rows is an even step and the odd one behind it."""
-        if not torch.compiler.is_exporting():
+        """Or as one product, each of whose rows is an even step and the odd one behind it."""
+        if not _computed_as_product(x, fast_in_fp32=True, fast_in_bf16=False):
             return _to_steps(super().forward(_to_channels(x), output_size))
         w_0, w_1, w_2, w_3 = self.weight[:, :, 0].unbind(2)
         nothing = torch.zeros_like(w_0)
