@@ -14,7 +14,6 @@ computed: its time is the mean of both halves.
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -24,10 +23,12 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
+import torch
 
 from shortcut_policy.data import bundled
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.provenance import commit
+from shortcut_policy.rollout.latency import device_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 40
@@ -77,17 +78,20 @@ def main() -> None:
     write_report(rows, given.updates, given.batch, Path(__file__).name, given.output)
 
 
-def write_report(rows: list[dict[str, Any]], updates: int, batch: int, script: str, output: Path) -> None:
-    """Print and write rows with what they were measured on."""
+def write_report(
+    rows: list[dict[str, Any]], updates: int, batch: int, script: str, output: Path, more: str = ""
+) -> None:
+    """Print and write rows with what they were measured on; ``more`` are further arguments of the script."""
     report = {
         "rows": rows,
         "updates": updates,
         "batch_size": batch,
         "threads": 1,
         "data": f"{EPISODES} bundled Push-T demonstrations, 18 + 2 numbers observed, without pictures",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with other work",
+        "machine": f"{device_name(torch.device('cpu'))}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{os.cpu_count()} cores, shared with other work",
         "commit": commit(),
-        "command": f"python benchmarks/{script} --lerobot ENV/bin/python",
+        "command": f"python benchmarks/{script} --lerobot ENV/bin/python{more}",
     }
     text = json.dumps(report, indent=2) + "\n"
     sys.stdout.write(text)

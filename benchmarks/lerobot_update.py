@@ -2,8 +2,9 @@
 
     python benchmarks/lerobot_update.py --lerobot ENV/bin/python
 
-where ENV is as for `lerobot_training.py`, whose data and networks these are. Prints and writes
-results/lerobot_training/update.json: CPU seconds of each part, the median of several updates, in one thread.
+where ENV is as for `lerobot_training.py`, whose data and networks these are; with ``--large`` networks have
+Diffusion Policy's 66M parameters. Prints and writes results/lerobot_training/update.json: CPU seconds of each
+part, the median of several updates, in one thread.
 """
 
 import argparse
@@ -15,6 +16,9 @@ from pathlib import Path
 from statistics import median
 
 from lerobot_training import POLICIES, ROOT, SIZES, write_data, write_report
+
+#: What is other than in `POLICIES`: parameters of LeRobot's, of the plugin's.
+LARGE = {"down_dims": [256, 512, 1024], "kernel_size": 5}, {"backbone": "unet_large"}
 
 #: The first updates are of a start: caches, and the first call of everything.
 START = 3
@@ -28,6 +32,7 @@ def main() -> None:
     parser.add_argument("--lerobot", required=True, help="interpreter that has LeRobot and the plugin")
     parser.add_argument("--rounds", type=int, default=15, help=f"updates of each, the first {START} left out")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--large", action="store_true", help="networks of 66M parameters, not of 4.5M")
     parser.add_argument("--output", type=Path, default=ROOT / "results/lerobot_training/update.json")
     given = parser.parse_args()
 
@@ -36,6 +41,13 @@ def main() -> None:
         if "down_dims" in settings:
             settings["down_dims"] = json.loads(settings["down_dims"])
     policies["plugin diffusion, AdamW"] = {**policies["plugin diffusion"], "optimizer": "adamw"}
+    policies["plugin shortcut, with self-consistency"] = {
+        **policies["plugin shortcut"],
+        "objective_settings": {"bootstrap_from": 0.0},
+    }
+    if given.large:
+        for settings in policies.values():
+            settings |= LARGE[settings["type"] == "shortcut"]
     with tempfile.TemporaryDirectory() as folder:
         write_data(given.lerobot, Path(folder))
         Path(folder, "policies.json").write_text(json.dumps(policies))
@@ -54,7 +66,8 @@ def main() -> None:
         seconds = {part: median(values[START:]) for part, values in parts.items()}
         seconds["sum"] = sum(seconds.values())
         rows.append({"policy": name, "cpu_seconds": {part: round(x, 4) for part, x in seconds.items()}})
-    write_report(rows, given.rounds - START, given.batch, Path(__file__).name, given.output)
+    more = " --large" if given.large else ""
+    write_report(rows, given.rounds - START, given.batch, Path(__file__).name, given.output, more)
 
 
 if __name__ == "__main__":

@@ -111,9 +111,12 @@ def test_what_torch_compiles_is_saved_as_what_nobody_has_compiled(tiny_policy: P
     for parameter in of_compiled.parameters():
         parameter.data.zero_()
     of_compiled.load_state_dict(averaged.state_dict())
-    assert averaged.state_dict().keys() == of_compiled.state_dict().keys()
+    copied = of_compiled.state_dict()
+    assert averaged.state_dict().keys() == copied.keys()
+    assert all(torch.equal(value, copied[name]) for name, value in averaged.state_dict().items())
     found = act(of_compiled.module, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(found, expected)
+    # torch 2.9 lays tensors out otherwise where it has compiled, and so rounds otherwise.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_one_network_is_not_taken_for_another(tied: Policy, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Images of Push-T's demonstrations are those that its environment shows."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,15 @@ def test_a_second_process_waits_for_the_first(played, tmp_path, capsys):
     with FileLock(store.with_suffix(".lock"), "busy", "nothing"):
         second = threading.Thread(target=lambda: found.append(rendered(path=path, size=16, cache=tmp_path)))
         second.start()
-        second.join(0.1)
+        said, deadline = "", time.monotonic() + 30
+        while "another process is drawing the images" not in said and time.monotonic() < deadline:
+            second.join(0.1)
+            said += capsys.readouterr().err
         assert second.is_alive() and not found
         away.rename(store)
-    second.join(10)
+    second.join(30)
     assert [one.path for one in found] == [str(store)]
-    assert "another process is drawing the images" in capsys.readouterr().err
+    assert "another process is drawing the images" in said
 
 
 def test_what_a_stopped_process_left_is_continued(played, tmp_path, monkeypatch, capsys):
