@@ -164,8 +164,8 @@ class _GroupNorm(nn.GroupNorm):
         return scaled.flatten(2) * self.weight + self.bias
 
 
-#: What PyTorch has to convolve with on this machine's CPU. Builds without oneDNN (macOS) go row by row, 12
-#: times slower than a product; without AVX-512 oneDNN takes up to twice as long for gradients (torch 2.13).
+#: What PyTorch convolves with on this machine's CPU. With oneDNN switched off it is 12 times slower than a
+#: product; with it, but without AVX-512, gradients take up to twice as long as a product's (torch 2.13).
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
