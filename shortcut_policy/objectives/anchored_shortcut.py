@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.base import LossContext, Metrics
 from shortcut_policy.objectives.shortcut import Shortcut
-from shortcut_policy.objectives.soflow import SoFlow
+from shortcut_policy.objectives.soflow import Rows, SoFlow
 from shortcut_policy.objectives.step_map import StepMap
 from shortcut_policy.settings import check_number
 
@@ -92,10 +92,10 @@ class AnchoredShortcut(Shortcut):
         teacher, teacher_cond = self._teacher(net, cond, context)
         x, start, target = self._large_steps(teacher, x_0[:n], x_1[:n], u[:n], d, teacher_cond)
         # One pass for all rows.
-        added = x, start, d, target, cond[:n]
-        x_t, t, sizes, target, conds = map(torch.cat, zip(added, anchored, strict=True))
-        errors = self.error(net(x_t, t, sizes, conds), target)
-        losses = self.anchors.weighted(errors[n:], sizes[n:], context.progress)
+        added = Rows(x, start, d, target, cond[:n])
+        every = Rows(*map(torch.cat, zip(added, anchored, strict=True)))
+        errors = self.error(net(every.x_t, every.t, every.d, every.cond), every.target)
+        losses = self.anchors.weighted(errors[n:], anchored.d, context.progress)
         losses = self.anchors.by_row(losses, rows)
         metrics = self.anchors.metrics(errors[n:], rows, draws)
         if n:

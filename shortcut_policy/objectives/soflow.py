@@ -1,7 +1,7 @@
 """SoFlow (Luo, Yuan, Liu: "SoFlow: Solution Flow Models for One-Step Generative Modeling", ICLR 2026)."""
 
 from math import ceil, log2
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,24 @@ FLOW_LOGIT, START_LOGIT, END_LOGIT = (0.2, 1.0), (-0.2, 0.8), (1.0, 0.8)
 WEIGHT_OFFSET = 1e-2
 #: Shortest interval of a consistency row, as in the authors' code.
 SHORTEST = 1e-4
+
+
+class Rows(NamedTuple):
+    """What the network is asked for R rows, and the answer that it should give.
+
+    Attributes:
+        x_t: Where steps begin, (R, ...).
+        t: Noise levels, (R,) in [0, 1].
+        d: Sizes of the steps, (R,) in [0, 1]; 0 for flow matching.
+        target: Average velocities, (R, ...).
+        cond: (R, C).
+    """
+
+    x_t: Tensor
+    t: Tensor
+    d: Tensor
+    target: Tensor
+    cond: Tensor
 
 
 class SoFlow(AverageVelocity):
@@ -86,20 +104,13 @@ class SoFlow(AverageVelocity):
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Weighted error of the average velocity of each row, (B,); with that of the added ones."""
-        x_t, t, d, target, cond = self.rows(net, x_1, cond, context)
-        errors = l2(net(x_t, t, d, cond), target)
-        losses = self.weighted(errors, d, context.progress)
+        rows = self.rows(net, x_1, cond, context)
+        errors = l2(net(rows.x_t, rows.t, rows.d, rows.cond), rows.target)
+        losses = self.weighted(errors, rows.d, context.progress)
         return self.by_row(losses, len(x_1)), self.metrics(errors, len(x_1), context.draws)
 
-    def rows(
-        self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """What the network is asked, and its target, for the R rows of a batch of B, consistency rows first.
-
-        Returns:
-            x_t (R, ...), t (R,), d (R,), velocities (R, ...) and the condition (R, C). R is B, or more where
-            rows are added.
-        """
+    def rows(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> Rows:
+        """Those of a batch of B, consistency rows first; more than B where these are added."""
         draws, rows = context.draws, len(x_1)
         x_0 = draws.normal_like(x_1)
         n = self.steps_in(rows, draws)
@@ -119,7 +130,7 @@ class SoFlow(AverageVelocity):
         x_t, target = interpolate(x_0, x_1, t), x_1 - x_0
         if n:
             target[:n] = consistency_target(net, x_t[:n], t[:n], d[:n], part * d[:n], target[:n], cond[:n])
-        return x_t, t, d, target, cond
+        return Rows(x_t, t, d, target, cond)
 
     def by_row(self, losses: Tensor, rows: int) -> Tensor:
         """Losses of all R rows as those of the batch's, (B,): what was added counts with its first rows."""
