@@ -116,6 +116,44 @@ def test_what_torch_compiles_is_saved_as_what_nobody_has_compiled(tiny_policy: P
     assert torch.equal(found, expected)
 
 
+def test_below_other_modules_a_policy_renames_nothing_but_its_own_parts(tiny_policy: Policy):
+    policy = deepcopy(tiny_policy)
+    policy.backbone = torch.compile(policy.backbone, backend="eager")
+    other = torch.compile(torch.nn.Linear(2, 2), backend="eager")
+    around = torch.nn.ModuleDict({"other": other, "policy": policy, "last": deepcopy(other)})
+    state, own = around.state_dict(), [f"policy.{name}" for name in tiny_policy.state_dict()]
+    assert list(state) == [
+        "other._orig_mod.weight",
+        "other._orig_mod.bias",
+        *own,
+        "last._orig_mod.weight",
+        "last._orig_mod.bias",
+    ]
+    around.load_state_dict(state)
+    plain = torch.nn.ModuleDict({"other": other, "policy": tiny_policy, "last": other})
+    assert list(plain.state_dict()) == list(state)
+    whole = torch.compile(deepcopy(policy), backend="eager")
+    whole.load_state_dict(whole.state_dict())
+
+
+def test_the_state_of_a_policy_goes_where_it_is_asked_to(tiny_policy: Policy):
+    """As torch does it, by keyword or by position."""
+    policy, names = deepcopy(tiny_policy), list(tiny_policy.state_dict())
+    policy.backbone = torch.compile(policy.backbone, backend="eager")
+    for _ in range(2):  # into what it has filled before, too
+        there = {"a._orig_mod.b": torch.zeros(1)}
+        assert policy.state_dict(destination=there) is there
+        assert list(there) == ["a._orig_mod.b", *names]
+    assert list(policy.state_dict(destination=there)) == ["a._orig_mod.b", *names]
+    below = policy.state_dict(destination={}, prefix="x._orig_mod.", keep_vars=True)
+    assert list(below) == [f"x._orig_mod.{name}" for name in names]
+    assert any(value.requires_grad for value in below.values())
+    with pytest.warns(FutureWarning, match="use kwargs"):
+        assert list(policy.state_dict({}, "y.")) == [f"y.{name}" for name in names]
+    with pytest.warns(FutureWarning, match="use kwargs"):
+        assert not any(value.requires_grad for value in policy.state_dict({}, "y.", False).values())
+
+
 def test_one_network_is_not_taken_for_another(tied: Policy, tmp_path: Path) -> None:
     """Tied weights fit a network that does not tie them; other differences are named in one sentence."""
     save_policy(tied, tmp_path)
