@@ -286,3 +286,15 @@ def test_a_run_folder_that_vanishes_is_not_begun_anew(tiny_policy: Policy, tmp_p
     ):
         save_checkpoint(tiny_policy, tmp_path / "run", 3, {})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_with_its_name(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch
+):
+    def refuse(_: object, place: Path) -> None:
+        raise OSError(30, "Read-only file system", str(place))
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(TrainingError, match=r"checkpoints/step_00000003'") as caught:
+        save_checkpoint(tiny_policy, tmp_path, 3, {})
+    assert ".tmp" not in str(caught.value)

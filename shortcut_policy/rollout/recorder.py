@@ -11,7 +11,7 @@ import imageio.v2 as imageio
 import numpy as np
 
 from shortcut_policy.errors import InputError, first_line
-from shortcut_policy.paths import atomic_path, check_film
+from shortcut_policy.paths import atomic_path, check_film, named
 
 #: Frames a second of environments that do not say.
 FPS = 10
@@ -60,7 +60,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._poses:
             self._first = rendered(self.env)
         if seed in self._video_seeds:
-            with _written(self._folder):
+            with self._writing():
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._writer = open_video(self._film(".part"), frames_a_second(self.env))
             self._size = None
@@ -97,7 +97,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
 
     def _append(self, obs: Any) -> None:
         frame = self._frame(obs)
-        with _written(self._folder):
+        with self._writing():
             self._writer.append_data(frame)
 
     def _frame(self, obs: Any) -> np.ndarray:
@@ -112,7 +112,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._writer:
             part = self._film(".part")
             try:
-                with _written(self._folder):
+                with self._writing():
                     self._writer.close()
                     check_film(part)
                     os.replace(part, self._film())
@@ -126,6 +126,12 @@ class EpisodeRecorder(gymnasium.Wrapper):
             place = self._folder / f"episode_{self._seed}.npz"
             with _written(self._folder), atomic_path(place) as path, path.open("wb") as file:
                 np.savez_compressed(file, agent=poses[:, 0], block=poses[:, 1], first=self._first, last=last)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What goes wrong with the film of this episode names it."""
+        with _written(self._folder), named(self._film(), self._film(".part")):
+            yield
 
     def _film(self, suffix: str = "") -> Path:
         return self._folder / f"episode_{self._seed}{suffix}.mp4"
