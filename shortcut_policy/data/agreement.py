@@ -33,6 +33,8 @@ ENVIRONMENT = {
 }
 #: Those of them that are the rate, in steps a second.
 RATES = ("fps", "control_freq", "control_hz", "rate")
+#: Two rates that differ by less, as a part, are the same.
+SAME_RATE = 0.01
 #: Characters of a value in a sentence.
 LONGEST = 80
 
