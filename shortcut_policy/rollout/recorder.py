@@ -11,7 +11,7 @@ import imageio.v2 as imageio
 import numpy as np
 
 from shortcut_policy.errors import InputError, first_line
-from shortcut_policy.paths import atomic_path, check_film, named
+from shortcut_policy.paths import atomic_path, check_film
 
 #: Frames a second of environments that do not say.
 FPS = 10
@@ -60,7 +60,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._poses:
             self._first = rendered(self.env)
         if seed in self._video_seeds:
-            with self._writing():
+            with _written(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._writer = open_video(self._film(".part"), frames_a_second(self.env))
             self._size = None
@@ -97,7 +97,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
 
     def _append(self, obs: Any) -> None:
         frame = self._frame(obs)
-        with self._writing():
+        with _written(self._folder):
             self._writer.append_data(frame)
 
     def _frame(self, obs: Any) -> np.ndarray:
@@ -112,7 +112,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
         if self._writer:
             part = self._film(".part")
             try:
-                with self._writing():
+                with _written(self._folder):
                     self._writer.close()
                     check_film(part)
                     os.replace(part, self._film())
@@ -127,12 +127,6 @@ class EpisodeRecorder(gymnasium.Wrapper):
             with _written(self._folder), atomic_path(place) as path, path.open("wb") as file:
                 np.savez_compressed(file, agent=poses[:, 0], block=poses[:, 1], first=self._first, last=last)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """What goes wrong with the film of this episode names it."""
-        with _written(self._folder), named(self._film(), self._film(".part")):
-            yield
-
     def _film(self, suffix: str = "") -> Path:
         return self._folder / f"episode_{self._seed}{suffix}.mp4"
 
@@ -143,8 +137,9 @@ def _written(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # imageio says by one, in many lines, that ffmpeg has ended
+        reason = error.strerror or first_line(error)
         raise InputError(
-            f"films and paths cannot be written to {folder} ({first_line(error)}): make room or choose "
+            f"films and paths cannot be written to {folder} ({reason}): make room or choose "
             "another output, or give videos=0 and plot=false"
         ) from error
 
