@@ -22,7 +22,7 @@ from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError, TrainingError, first_line
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
-from shortcut_policy.paths import atomic_path_alone, write_atomic
+from shortcut_policy.paths import atomic_path_alone, named, write_atomic
 from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
 from shortcut_policy.trust import check_trust, trusted_modules
@@ -235,13 +235,14 @@ def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping
             "it back, and go on from its last checkpoint with resume=true"
         )
     try:
-        remove_folder(temporary)
-        save_model(policy, temporary)
-        torch.save(dict(training_state), temporary / TRAINING_STATE)
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        replace_folder(temporary, folder)
+        with named(folder):
+            remove_folder(temporary)
+            save_model(policy, temporary)
+            torch.save(dict(training_state), temporary / TRAINING_STATE)
+            for file in temporary.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            replace_folder(temporary, folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
         raise TrainingError(

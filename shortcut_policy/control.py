@@ -15,14 +15,12 @@ from torch import Tensor
 
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.arrays import as_numbers
+from shortcut_policy.data.agreement import SAME_RATE
 from shortcut_policy.data.normalizer import Normalizer
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import Objective
 from shortcut_policy.objectives.base import Generators, check_generators
 from shortcut_policy.settings import check_whole
-
-#: Two rates that differ by less, as a part, are the same.
-SAME_RATE = 0.01
 
 
 def chunk_generator(seed: int, episode: int, chunk: int) -> torch.Generator:

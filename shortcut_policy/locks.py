@@ -99,6 +99,18 @@ def writer_lock(path: Path) -> FileLock:
     )
 
 
+def remove_left(path: Path) -> None:
+    """Remove the file of a lock that nobody holds: whoever held it was killed, or could not remove it.
+
+    For those who find their work done before and take no lock. Nothing happens if there is none, if somebody
+    holds it, and where it cannot be removed.
+    """
+    if not path.exists():
+        return
+    with suppress(OSError), _lock(path):
+        path.unlink()
+
+
 def _lock(path: Path) -> IO[str]:
     while True:
         file = path.open("a")

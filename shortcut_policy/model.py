@@ -69,10 +69,15 @@ class Model(nn.Module, ABC):
         return {}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As of a module, under the names of parts that nobody has compiled: what is saved loads anywhere."""
+        """As of a module, under the names of parts that nobody has compiled: what is saved loads anywhere.
+
+        What stood in ``destination`` before, and ``prefix``, are those of the modules around this one.
+        """
+        given = dict(zip(("destination", "prefix"), args, strict=False)) | kwargs
+        before, prefix = set(given.get("destination") or ()), given.get("prefix", "")
         names = super().state_dict(*args, **kwargs)
-        for name in [name for name in names if COMPILED in name]:
-            names[name.replace(COMPILED, "")] = names.pop(name)
+        for name in [name for name in names if name not in before]:  # all, to keep their order
+            names[prefix + name.removeprefix(prefix).replace(COMPILED, "")] = names.pop(name)
         return names
 
     def _load_from_state_dict(

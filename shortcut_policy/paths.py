@@ -64,13 +64,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     What a process that was killed has left of its own is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, handle = _own(path, ".tmp", _new_folder)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.close(handle)
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = _own(path, ".tmp", _new_folder)
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(handle)
 
 
 @contextmanager
@@ -87,13 +88,21 @@ def atomic_path_alone(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Say in an error of the system what was being written, if it has no name."""
+def named(path: Path, *parts: Path) -> Iterator[None]:
+    """Say in an error of the system what was being written: it has no name, or that of what is not whole yet.
+
+    Args:
+        path: What was asked for.
+        parts: Where it is until it is whole, beside hidden names ``.<name>.<anything>`` and what is in them,
+            and the ``.partial`` files in a store of zarr.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
+        given = error.filename
+        if error.errno is not None and (given is None or _is_part(given, path, parts)):
             error.filename = str(path)
+            del error.filename2  # of a rename: the same now
         raise
     except Exception as error:
         # safetensors says in words alone what the system said.
@@ -102,6 +111,18 @@ def named(path: Path) -> Iterator[None]:
             raise
         number = int(found[1])
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _is_part(given: object, path: Path, parts: tuple[Path, ...]) -> bool:
+    """Whether a file of an error is or lies in what becomes ``path``."""
+    if not isinstance(given, str | os.PathLike):
+        return False
+    whole, file = Path(os.path.abspath(path)), Path(os.path.abspath(given))
+    known = {Path(os.path.abspath(part)) for part in parts}
+    return (file.suffix == ".partial" and whole in file.parents) or any(
+        place in known or (place.parent == whole.parent and place.name.startswith(f".{whole.name}."))
+        for place in (file, *file.parents)
+    )
 
 
 def _own(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, int]:

@@ -119,6 +119,44 @@ def test_what_torch_compiles_is_saved_as_what_nobody_has_compiled(tiny_policy: P
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
 
 
+def test_below_other_modules_a_policy_renames_nothing_but_its_own_parts(tiny_policy: Policy):
+    policy = deepcopy(tiny_policy)
+    policy.backbone = torch.compile(policy.backbone, backend="eager")
+    other = torch.compile(torch.nn.Linear(2, 2), backend="eager")
+    around = torch.nn.ModuleDict({"other": other, "policy": policy, "last": deepcopy(other)})
+    state, own = around.state_dict(), [f"policy.{name}" for name in tiny_policy.state_dict()]
+    assert list(state) == [
+        "other._orig_mod.weight",
+        "other._orig_mod.bias",
+        *own,
+        "last._orig_mod.weight",
+        "last._orig_mod.bias",
+    ]
+    around.load_state_dict(state)
+    plain = torch.nn.ModuleDict({"other": other, "policy": tiny_policy, "last": other})
+    assert list(plain.state_dict()) == list(state)
+    whole = torch.compile(deepcopy(policy), backend="eager")
+    whole.load_state_dict(whole.state_dict())
+
+
+def test_the_state_of_a_policy_goes_where_it_is_asked_to(tiny_policy: Policy):
+    """As torch does it, by keyword or by position."""
+    policy, names = deepcopy(tiny_policy), list(tiny_policy.state_dict())
+    policy.backbone = torch.compile(policy.backbone, backend="eager")
+    for _ in range(2):  # into what it has filled before, too
+        there = {"a._orig_mod.b": torch.zeros(1)}
+        assert policy.state_dict(destination=there) is there
+        assert list(there) == ["a._orig_mod.b", *names]
+    assert list(policy.state_dict(destination=there)) == ["a._orig_mod.b", *names]
+    below = policy.state_dict(destination={}, prefix="x._orig_mod.", keep_vars=True)
+    assert list(below) == [f"x._orig_mod.{name}" for name in names]
+    assert any(value.requires_grad for value in below.values())
+    with pytest.warns(FutureWarning, match="use kwargs"):
+        assert list(policy.state_dict({}, "y.")) == [f"y.{name}" for name in names]
+    with pytest.warns(FutureWarning, match="use kwargs"):
+        assert not any(value.requires_grad for value in policy.state_dict({}, "y.", False).values())
+
+
 def test_one_network_is_not_taken_for_another(tied: Policy, tmp_path: Path) -> None:
     """Tied weights fit a network that does not tie them; other differences are named in one sentence."""
     save_policy(tied, tmp_path)
@@ -251,3 +289,15 @@ def test_a_run_folder_that_vanishes_is_not_begun_anew(tiny_policy: Policy, tmp_p
     ):
         save_checkpoint(tiny_policy, tmp_path / "run", 3, {})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_with_its_name(
+    tiny_policy: Policy, tmp_path: Path, monkeypatch
+):
+    def refuse(_: object, place: Path) -> None:
+        raise OSError(30, "Read-only file system", str(place))
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(TrainingError, match=r"checkpoints/step_00000003'") as caught:
+        save_checkpoint(tiny_policy, tmp_path, 3, {})
+    assert ".tmp" not in str(caught.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shortcut_policy.errors import InputError
-from shortcut_policy.locks import FileLock, wait_for_lock
+from shortcut_policy.locks import FileLock, remove_left, wait_for_lock
 
 
 def lock(path: Path) -> FileLock:
@@ -99,3 +99,26 @@ def test_without_locks_it_says_so_and_goes_on(tmp_path, monkeypatch: pytest.Monk
         f"{tmp_path / '.lock'} cannot be locked ([Errno {errno.ENOLCK}] No locks available): start no second"
     )
     assert capsys.readouterr().err.count(line) == 2
+
+
+def test_one_that_could_not_be_removed_is_removed_by_who_finds_it(tmp_path, monkeypatch) -> None:
+    path = tmp_path / ".lock"
+    remove_left(path)
+    assert not path.exists(), "none is made"
+    with monkeypatch.context() as patched, lock(path):
+        patched.setattr(Path, "unlink", failing)
+        remove_left(path)
+    assert path.exists(), "the case"
+    with lock(path):
+        remove_left(path)
+        assert path.exists(), "somebody holds it"
+    path.touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", failing)
+        remove_left(path)
+    remove_left(path)
+    assert not path.exists()
+
+
+def failing(path: Path, missing_ok: bool = False) -> None:
+    raise OSError(errno.EROFS, "Read-only file system", str(path))

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from shortcut_policy import paths
-from shortcut_policy.paths import _umask, atomic_folder, atomic_path, atomic_path_alone, write_atomic
+from shortcut_policy.paths import _umask, atomic_folder, atomic_path, atomic_path_alone, named, write_atomic
 
 
 def die_inside(what: str, path: Path) -> None:
@@ -86,6 +86,44 @@ def test_an_error_of_a_write_names_the_file(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.filename == str(tmp_path / "result.json")
     assert names(tmp_path) == []
+
+
+def failing(path: Path, *more: Path) -> OSError:
+    return OSError(errno.EROFS, os.strerror(errno.EROFS), str(path), None, *map(str, more))
+
+
+def test_an_error_of_what_is_not_whole_yet_names_what_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    for writing in (atomic_path, atomic_path_alone, atomic_folder):
+        for renamed in (False, True):
+            with pytest.raises(OSError, match="Read-only") as caught, writing(path) as place:
+                raise failing(place, path) if renamed else failing(place / "in it")
+            assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+            assert str(caught.value).count("result.json") == 1 and ".tmp" not in str(caught.value)
+    for other in (tmp_path / ".result.jso.tmp", tmp_path / "in" / ".result.json.tmp", tmp_path / "a.partial"):
+        with pytest.raises(OSError, match="Read-only") as caught, atomic_path(path):
+            raise failing(other)
+        assert caught.value.filename == str(other), "a file of another output"
+
+
+def test_a_folder_where_nothing_can_be_made_is_told_with_the_name_of_the_output(
+    tmp_path, monkeypatch
+) -> None:
+    def refuse(path: Path, *_: object) -> int:
+        raise failing(path)
+
+    monkeypatch.setattr(paths.os, "open", refuse)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        write_atomic(tmp_path / "a.json", "text")
+    assert caught.value.filename == str(tmp_path / "a.json")
+
+
+def test_other_names_of_what_is_not_whole_are_named_to_it(tmp_path: Path) -> None:
+    part = tmp_path / "film.part.mp4"
+    for place in (part, tmp_path / "film.mp4/c/0.0.abc.partial", Path(os.path.relpath(part))):
+        with pytest.raises(OSError, match="Read-only") as caught, named(tmp_path / "film.mp4", part):
+            raise failing(place)
+        assert caught.value.filename == str(tmp_path / "film.mp4")
 
 
 def test_what_safetensors_says_of_the_system_is_an_error_of_the_system(tmp_path: Path) -> None:

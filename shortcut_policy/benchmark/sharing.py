@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from shortcut_policy.errors import InputError, first_line, plain_sentence
-from shortcut_policy.locks import FileLock
+from shortcut_policy.locks import FileLock, remove_left
 from shortcut_policy.paths import named, write_atomic
 from shortcut_policy.settings import flatten
 from shortcut_policy.training.comparison import first_difference
@@ -279,6 +279,8 @@ class Session:
         file.write(json.dumps({"name": name, "argv": sys.argv, "settings": self._settings}) + "\n")
         file.flush()
         (self.folder / "stop").unlink(missing_ok=True)
+        for lock in self.folder.rglob("*.lock"):  # of parts and commands that may not come again
+            remove_left(lock)
 
     @staticmethod
     def _read(file: IO[str]) -> dict[str, Any]:

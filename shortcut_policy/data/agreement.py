@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_policy.data.source import EpisodeSource
+from shortcut_policy.data.time_stamps import find_stamps
 from shortcut_policy.settings import flatten
 
 #: Attributes of any format that say which robot, environment and rate demonstrations are of.
@@ -32,12 +33,27 @@ ENVIRONMENT = {
 }
 #: Those of them that are the rate, in steps a second.
 RATES = ("fps", "control_freq", "control_hz", "rate")
+#: Two rates that differ by less, as a part, are the same.
+SAME_RATE = 0.01
 #: Characters of a value in a sentence.
 LONGEST = 80
 
 
 def recorded_rate(source: EpisodeSource) -> float | None:
-    """Steps a second that demonstrations were recorded at, where their source says it in some way."""
+    """Steps a second that demonstrations were recorded at, where their source says it in some way.
+
+    That is in its attributes, or else in the times of its steps. Of the latter is said on stderr if they are
+    not one time apart, or are of another rate than the attributes say.
+    """
+    said, stamps = _said_rate(source), find_stamps(source)
+    if stamps is None:
+        return said
+    stamps.say(source, said)
+    return stamps.rate if said is None else said
+
+
+def _said_rate(source: EpisodeSource) -> float | None:
+    """Steps a second by the attributes of a source."""
     attributes = getattr(source, "attributes", {})
     said: dict[str, Any] = dict(attributes() if callable(attributes) else attributes)
     env_args = getattr(source, "env_args", None)

@@ -18,7 +18,7 @@ from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
-from shortcut_policy.paths import atomic_folder, write_atomic
+from shortcut_policy.paths import atomic_folder, named, write_atomic
 
 #: First bytes of a file, by the end of its name.
 SIGNATURES = {suffix: b"\x89HDF\r\n\x1a\n" for suffix in HDF5_SUFFIXES} | {".zip": b"PK"}
@@ -88,16 +88,17 @@ def put(download: Download) -> None:
             f"output={download.path / Path(urlsplit(download.url).path).name}"
         )
     try:
-        if download.path.exists():
-            print(f"{download.path}: {_check_present(download)}")
-            _drop(download)  # of a process that was killed right after it had put it in place
-            return
-        download.path.parent.mkdir(parents=True, exist_ok=True)
-        announced = fetch(download)
-        sha256 = download.sha256 or announced
-        found = _check(download, sha256)
-        size = download.part.stat().st_size
-        _put_in_place(download)
+        with named(download.path, download.part, download.version):
+            if download.path.exists():
+                print(f"{download.path}: {_check_present(download)}")
+                _drop(download)  # of a process that was killed right after it had put it in place
+                return
+            download.path.parent.mkdir(parents=True, exist_ok=True)
+            announced = fetch(download)
+            sha256 = download.sha256 or announced
+            found = _check(download, sha256)
+            size = download.part.stat().st_size
+            _put_in_place(download)
     except OSError as error:
         raise InputError(
             f"{download.path} cannot be written ({error}); give another place as output=, or set "

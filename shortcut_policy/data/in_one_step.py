@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shortcut_policy.errors import InputError, first_line
+from shortcut_policy.errors import InputError
 from shortcut_policy.locks import writer_lock
+from shortcut_policy.paths import named
 
 #: A disk with less free room is full.
 FULL_BYTES = 2**20
@@ -25,8 +26,8 @@ def in_one_step(output: Path) -> Iterator[Path]:
     leaves that folder, and the next one removes it; the lock of `writer_lock` keeps that of a running one.
 
     Raises:
-        InputError: The output is there already, or is being written to; the disk is full, or fails without
-            the name of a file.
+        InputError: The output is there already, or is being written to; the disk is full, or fails while
+            it writes the output.
     """
     check_absent(output)
     partial = _partial(output)
@@ -38,25 +39,28 @@ def in_one_step(output: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
             print(f"removed {partial}, which a run that was killed has left", file=sys.stderr)
         try:
-            _make(partial, output)
-            yield partial / output.name
-            if output.exists():
-                raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
-            (partial / output.name).rename(output)
+            with named(output):
+                _make(partial, output)
+                yield partial / output.name
+                if output.exists():
+                    raise InputError(f"{output} has been made meanwhile; delete it or choose another output")
+                (partial / output.name).rename(output)
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # ends the bar that shows how far it was
             print(file=sys.stderr)
+            said = str(error).replace(str(partial / output.name), str(output))  # of HDF5, and of writers
             if _is_full(error, output.parent):
                 raise InputError(
-                    f"there is no space left for {output} ({error}): nothing was written; free some, or "
+                    f"there is no space left for {output} ({said}): nothing was written; free some, or "
                     "choose another disk"
                 ) from error
-            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-                # pyarrow and HDF5 do not say of which file.
+            if isinstance(error, OSError) and error.filename == str(output):
                 raise InputError(
-                    f"{output} cannot be made ({first_line(error)}): nothing was written; look after its "
+                    f"{output} cannot be made ({error.strerror}): nothing was written; look after its "
                     "disk and that of its input, or choose another place, and give the command again"
                 ) from error
+            if isinstance(error, InputError) and said != str(error):
+                raise InputError(said) from error
             raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_policy import hub
+from shortcut_policy.data.agreement import SAME_RATE
 from shortcut_policy.data.frame_file import FRAMES, FrameFile, Rows, frame_file
 from shortcut_policy.data.in_order import in_order
 from shortcut_policy.data.lerobot_meta import FINALIZE, INFO, Feature, Meta, read_meta
@@ -33,8 +34,6 @@ from shortcut_policy.paths import cache_folder
 
 #: Bytes of decoded frames of a part of a video: from the next frame at which decoding can begin, or at once.
 PART_BYTES, MOST_BYTES = 2**24, 2**26
-#: Two rates that differ by less are the same.
-SAME_RATE = 0.01
 #: Steps by which an episode may begin further away from where ``meta/`` says than the one before it.
 MOST_DRIFT = 0.5
 #: End of the name of the folder, beside the data set, with its decoded images.

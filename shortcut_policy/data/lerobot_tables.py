@@ -86,7 +86,11 @@ def read_steps(meta: Meta) -> Steps:
     found = {int(number): int(length) for number, length in zip(numbers[starts], ends - starts, strict=True)}
     if len(found) < len(starts):
         raise InputError(f"{meta.root}: the rows of an episode are not together; convert the dataset again")
-    _check_totals(meta, found, len(numbers))
+    empty = [one.number for one in meta.episodes or () if one.length == 0 and one.number not in found]
+    _check_totals(meta, len(found), len(empty), len(numbers))
+    if empty:
+        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+        print(f"{meta.root}: episode {empty[0]}{more} has no steps, and is left out", file=sys.stderr)
     places = [tables[int(np.searchsorted(table_ends, start, side="right"))] for start in starts]
     if meta.episodes is None:
         episodes = _rebuilt(meta, found, places)
@@ -160,7 +164,9 @@ def read_pictures(meta: Meta, steps: Steps, key: str, done: int) -> Iterator[np.
 
 def _tables(meta: Meta) -> list[Path]:
     if meta.episodes is not None:
-        tables = list(dict.fromkeys(episode.table for episode in meta.episodes))
+        # One without steps needs no table; if it has one, its rows are to be found.
+        listed = (one.table for one in meta.episodes if one.length or one.table.is_file())
+        tables = list(dict.fromkeys(listed))
     else:
         tables = sorted(meta.root.glob("data/*/*.parquet"))
         print(
@@ -207,10 +213,11 @@ def _numbers(column: "pa.ChunkedArray", shape: tuple[int, ...], path: Path, key:
     return values.astype(bool) if is_bool else values
 
 
-def _check_totals(meta: Meta, found: dict[int, int], rows: int) -> None:
-    for name, count in (("total_episodes", len(found)), ("total_frames", rows)):
+def _check_totals(meta: Meta, episodes: int, empty: int, rows: int) -> None:
+    """Refuse other totals than those of the tables; episodes without steps may be counted or not."""
+    for name, count, more in (("total_episodes", episodes, empty), ("total_frames", rows, 0)):
         said = meta.info.get(name, count)
-        if said != count:
+        if said not in (count, count + more):
             raise InputError(
                 f"{meta.root / INFO} says {name}={said}, but the tables hold {count}; {FINALIZE}, or restore "
                 "the folder from a copy"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, Gt
 
+from shortcut_policy.data.conversion import ROUGH
 from shortcut_policy.data.resample import SECOND, Rule, Track, in_order, latest, resample, ticks
 from shortcut_policy.data.ros_values import IMAGES, holds_quaternion, numbers, parse_path, picture, stamp_of
 from shortcut_policy.data.source import MIN_RANGE, expand
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 Stamp = Literal["header", "log"]
 #: What a file begins and ends with, 8 bytes each, and its last record, of 29: a shorter one is none.
 LEAST_BYTES = 45
-#: Part of the range of an element by which float32 may be off without a word.
-LOST = 1e-2
 #: Messages of a topic without a picture.
 NOTHING = np.empty((0, 0))
 
@@ -338,7 +337,7 @@ def _numbers(track: Track, record: _Key, chosen: np.ndarray, times: np.ndarray) 
     values = resample(track, np.stack([record.values[number] for number in chosen]), times)
     stored = values.astype(np.float32)
     lost, reach = abs(stored - values).max(axis=0), np.ptp(values, axis=0)
-    odd = np.flatnonzero((reach > MIN_RANGE) & (lost > LOST * reach))
+    odd = np.flatnonzero((reach > MIN_RANGE) & (lost > ROUGH * reach))
     if len(odd) and not record.rounded:
         record.rounded, element = True, int(odd[0])
         print(

@@ -24,8 +24,17 @@ BETWEEN = 0.25, 0.75
 #: A quaternion's length differs from 1 by rounding, and those of two steps are one rotation with two signs if
 #: the cosine between them is below the second. If its size is often below that, directions are no rotations.
 UNIT, OPPOSITE = 1e-2, -0.9
+#: Rotations whose cosine with one direction is larger lie on one side of it, or are such pairs.
+BESIDE = math.sqrt((1 - OPPOSITE) / 2)
+#: Four numbers in a key with such a word are a rotation, also where they could be a gripper or a direction.
+ROTATIONS = "quat", "orient", "rotation"
 #: Values that an element takes at least if equality with another one is no chance: a gripper is open or shut.
 FEWEST_VALUES = 3
+
+ONE_SIGN = (
+    "a quaternion. Both signs are one rotation, and far apart for a network: give all of them one sign, or "
+    "store two columns of the matrix, the same way at play"
+)
 
 
 class Turns:
@@ -49,6 +58,9 @@ class Turns:
         self._unit = np.ones(len(self._fours), bool)
         self._flips, self._turned = (np.zeros(len(self._fours), np.int64) for _ in range(2))
         self._first: dict[tuple[str, int], int] = {}
+        #: Row number and four of the first row of each call, for each that may be a quaternion.
+        self._begun: dict[int, list[tuple[int, np.ndarray]]] = {}
+        self._named = last == 4 and any(word in field.key.lower() for word in ROTATIONS)
 
     def update(self, start: int, rows: np.ndarray) -> None:
         """Add rows of one episode that follow each other, (N, *shape), from the row number ``start`` on."""
@@ -59,6 +71,9 @@ class Turns:
         for first in range(0, len(rows), step):  # the last row again: the next one may be a jump away
             back = min(first, 1)
             self._see(start + first - back, rows[first - back : first + step].astype(np.float64))
+        for number in np.flatnonzero(self._unit).tolist():
+            four = rows[0, self._fours[number] + np.arange(4)].astype(np.float64)
+            self._begun.setdefault(number, []).append((start, four))
 
     def _see(self, start: int, values: np.ndarray) -> None:
         """`update` for few rows, (N, D)."""
@@ -105,16 +120,37 @@ class Turns:
                     "beyond a turn (np.unwrap), the same way at play",
                     file=sys.stderr,
                 )
-        turned = np.flatnonzero(self._unit & (self._flips > self._turned) & ~self._switched()).tolist()
+        may_turn = self._unit & (self._named | ~self._switched())
+        turned = np.flatnonzero(may_turn & (self._flips > self._turned)).tolist()
         if turned:
             at, times = int(self._fours[turned[0]]), self._flips[turned[0]]
             print(
                 f"{where}: numbers {at} to {at + 3} of a step{_more(turned)} turn into about their negative, "
-                f"{_times(times)}, first {_place(*find(self._first['flips', turned[0]]))}: a quaternion. "
-                "Both signs are one rotation, and far apart for a network: give all of them one sign, or "
-                "store two columns of the matrix, the same way at play",
+                f"{_times(times)}, first {_place(*find(self._first['flips', turned[0]]))}: {ONE_SIGN}",
                 file=sys.stderr,
             )
+        self._say_begun(np.flatnonzero(may_turn & (self._flips == 0) & self._solid()).tolist(), where, find)
+
+    def _say_begun(self, fours: list[int], where: str, find: Callable[[int], tuple[int, int]]) -> None:
+        """`say` of quaternions whose sign differs only from episode to episode."""
+        others = {number: other for number in fours if (other := _other_side(self._starts(number, find)))}
+        if not others:
+            return
+        number, (turned, count) = next(iter(others.items()))
+        at = int(self._fours[number])
+        print(
+            f"{where}: numbers {at} to {at + 3} of a step{_more(list(others))} are about their negative in "
+            f"{len(turned)} of {count} episodes, from their first step on, first in episode {turned[0]}: "
+            f"{ONE_SIGN}",
+            file=sys.stderr,
+        )
+
+    def _starts(self, number: int, find: Callable[[int], tuple[int, int]]) -> dict[int, np.ndarray]:
+        """Episode -> the first (4,) of it that was seen."""
+        starts: dict[int, np.ndarray] = {}
+        for row, four in self._begun.get(number, []):
+            starts.setdefault(find(row)[0], four)
+        return starts
 
     def _note(self, kind: str, found: np.ndarray, start: int) -> None:
         """Remember the row after the first jump of each element."""
@@ -129,6 +165,12 @@ class Turns:
             found |= inside & (self._high - self._low >= JUMP * turn)
         # Radians are no whole numbers: those count something, or are commands such as -3 and 3.
         return found & ~self._whole if turn == TURNS[0] else found
+
+    def _solid(self) -> np.ndarray:
+        """Of which fours all numbers vary: beside constants three may be a direction, two a heading."""
+        varies = self._high > self._low
+        found: np.ndarray = varies[self._fours[:, None] + np.arange(4)].all(axis=1) | self._named
+        return found
 
     def _switched(self) -> np.ndarray:
         """Of which fours one number is all of it but for its sign: a gripper, beside what hardly moves."""
@@ -168,6 +210,23 @@ def say_copied(fields: Mapping[str, Field], samples: Mapping[str, RowSample], pa
             "positions take those of row t + 1",
             file=sys.stderr,
         )
+
+
+def _other_side(starts: Mapping[int, np.ndarray]) -> tuple[list[int], int] | None:
+    """Episodes that begin with the negative of how the more of them begin, and the number that begin alike.
+
+    Args:
+        starts: Episode -> (4,) of length 1. They tell something if most are about one rotation, as a robot
+            begins where it stood before; rotations of all kinds have to lie on two sides of something.
+    """
+    episodes, fours = np.array(list(starts), np.int64), np.array(list(starts.values()))
+    along = fours @ np.linalg.eigh(fours.T @ fours)[1][:, -1]
+    alike = abs(along) > BESIDE
+    ahead = along * along[alike.argmax()] > 0  # if they are as many, the first one is right
+    if 2 * ahead[alike].sum() < alike.sum():
+        ahead = ~ahead
+    others = episodes[alike & ~ahead].tolist()
+    return (others, int(alike.sum())) if others and 2 * alike.sum() > len(episodes) else None
 
 
 def _unit(four: np.ndarray) -> bool:

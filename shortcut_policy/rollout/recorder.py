@@ -137,8 +137,9 @@ def _written(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # imageio says by one, in many lines, that ffmpeg has ended
+        reason = error.strerror or first_line(error)
         raise InputError(
-            f"films and paths cannot be written to {folder} ({first_line(error)}): make room or choose "
+            f"films and paths cannot be written to {folder} ({reason}): make room or choose "
             "another output, or give videos=0 and plot=false"
         ) from error
 

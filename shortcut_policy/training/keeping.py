@@ -17,7 +17,7 @@ from shortcut_policy.checkpoint import (
 )
 from shortcut_policy.errors import InputError
 from shortcut_policy.training.config import TrainerConfig
-from shortcut_policy.training.run_folder import only_training
+from shortcut_policy.training.run_folder import only_training, remove_left_lock
 
 
 def selected_by_score(values: Mapping[str, float]) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def tidy_finished(run: Path, config: TrainerConfig) -> None:
     if (leftovers(run) or _others(run, config)) and int(os.environ.get("RANK", 0)) == 0:
         with suppress(InputError, OSError), only_training(run):
             tidy(run, config)
+    remove_left_lock(run)
 
 
 def remove_others(run: Path, config: TrainerConfig) -> None:

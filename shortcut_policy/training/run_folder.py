@@ -10,13 +10,13 @@ import yaml
 
 from shortcut_policy.checkpoint import list_checkpoints, read_metadata
 from shortcut_policy.errors import InputError, first_line
-from shortcut_policy.locks import FileLock
+from shortcut_policy.locks import FileLock, remove_left
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.renamed import rename
 from shortcut_policy.training.comparison import FREE_ON_RESUME, compared, first_difference
 from shortcut_policy.training.config import TrainingConfig
 
-CONFIG = "config.yaml"
+CONFIG, LOCK = "config.yaml", ".lock"
 
 
 def output_folder(config: TrainingConfig) -> Path:
@@ -48,8 +48,13 @@ def only_training(output: Path) -> Iterator[None]:
     """
     output.mkdir(parents=True, exist_ok=True)
     busy = f"another process is training in {output}: wait for it, end it, or give another output"
-    with FileLock(output / ".lock", busy, f"start no second training in {output}"):
+    with FileLock(output / LOCK, busy, f"start no second training in {output}"):
         yield
+
+
+def remove_left_lock(output: Path) -> None:
+    """Remove what is left of the lock of `only_training`, if nobody trains there."""
+    remove_left(output / LOCK)
 
 
 def write_config(output: Path, document: Mapping[str, Any]) -> None:

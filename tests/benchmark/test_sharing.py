@@ -44,6 +44,19 @@ def test_a_part_is_done_by_one_process_and_known_to_the_others(tmp_path: Path):
         assert later.state(PART) == State(), "what is finished shows in the results themselves"
 
 
+def test_locks_that_could_not_be_removed_are_removed_by_the_next_session(tmp_path: Path):
+    with Session(tmp_path, SETTINGS) as one:
+        left = [tmp_path / "parts/head.lock", tmp_path / "parts/cells/of/before.lock"]
+        left[1].parent.mkdir(parents=True)
+        for file in left:
+            file.touch()
+        with one.leading(), Session(tmp_path, SETTINGS):
+            assert all(file.exists() for file in left), "they may be held"
+        left[0].touch()
+    with Session(tmp_path, SETTINGS):
+        assert not any(file.exists() for file in left)
+
+
 def test_a_failure_is_told_once_and_tried_again_by_the_next_command(tmp_path: Path, capsys):
     def diverge() -> bool:
         raise TrainingError("the loss of update 7 is not finite")

@@ -1,6 +1,7 @@
 """Writes small folders in LeRobot's formats 3.0 and 2.1, as documented, without LeRobot."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from io import BytesIO
@@ -87,9 +88,8 @@ def columns(episode: dict[str, np.ndarray], number: int, first: int, task: int) 
             made[key] = pa.array([{"bytes": _png(image), "path": None} for image in values], STORED_PICTURE)
         elif key != VIDEO:
             flat = pa.array(values.reshape(-1))
-            made[key] = (
-                flat if values.shape[1:] == (1,) else pa.FixedSizeListArray.from_arrays(flat, values[0].size)
-            )
+            size = math.prod(values.shape[1:])
+            made[key] = flat if values.shape[1:] == (1,) else pa.FixedSizeListArray.from_arrays(flat, size)
     steps = np.arange(length)
     made["timestamp"] = pa.array((steps / FPS).astype(np.float32))
     made["frame_index"], made["index"] = pa.array(steps), pa.array(steps + first)

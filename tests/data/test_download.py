@@ -24,6 +24,7 @@ from shortcut_policy.data import ZarrSource
 from shortcut_policy.data.download import SHA256
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
+from tests.full_disk import no_room
 
 HDF5 = b"\x89HDF\r\n\x1a\n" + np.random.default_rng(0).bytes(50_000)
 SHA = hashlib.sha256(HDF5).hexdigest()
@@ -311,6 +312,12 @@ def test_mistakes_get_a_sentence(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written .* give another place as output="):
         download(url=server.url, output=tmp_path / "file" / "low_dim.hdf5")
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for(server, target, capsys):
+    with pytest.raises(InputError, match=r"low_dim\.hdf5 cannot be written") as caught, no_room(10_000):
+        download(url=server.url, output=target)
+    assert "File too large" in str(caught.value) and ".part" not in str(caught.value)
 
 
 def test_sources_go_where_their_tasks_look(monkeypatch):

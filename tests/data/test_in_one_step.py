@@ -157,6 +157,26 @@ def test_an_error_of_the_system_that_names_no_file_names_the_output(tmp_path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sentences_name_the_output_and_not_where_it_is_until_it_is_whole(tmp_path) -> None:
+    output = tmp_path / "a.zarr"
+    errors = [
+        OSError(30, "read-only", str(tmp_path / ".a.zarr.partial/a.zarr/data")),
+        InputError(f"{tmp_path / '.a.zarr.partial/a.zarr'} holds two of a kind"),
+        OSError(28, f"unable to write (filename = '{tmp_path / '.a.zarr.partial/a.zarr'}')"),
+    ]
+    sentences = [
+        f"{output} cannot be made (read-only): nothing was written;",
+        f"{output} holds two of a kind",
+        f"there is no space left for {output} ([Errno 28] unable to write (filename = '{output}')",
+    ]
+    for error, sentence in zip(errors, sentences, strict=True):
+        with pytest.raises(InputError) as raised, in_one_step(output) as place:
+            place.mkdir()
+            raise error
+        assert str(raised.value).startswith(sentence) and ".partial" not in str(raised.value)
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_are_those_of_the_page() -> None:
     assert LeRobotSettings(fps=9999.0).fps == 9999
     for fps in (0, 1e4):

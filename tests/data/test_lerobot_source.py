@@ -207,6 +207,30 @@ def test_more_frames_than_steps_are_left_out_and_said(tmp_path: Path, capsys: py
     assert "episode_000002.mp4: 2 frames more than its episodes have steps" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("version", "at"), [("v3.0", 0), ("v3.0", 1), ("v3.0", 3), ("v2.1", 3)])
+@pytest.mark.parametrize("counted", [True, False])
+def test_episodes_without_steps_are_left_out_and_said(
+    version: str, at: int, counted: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The frames of the others are where they were; the second of the empty one may be the video's end."""
+    written = episodes()
+    if version == "v3.0":
+        written.insert(at, {key: values[:0] for key, values in written[0].items()})
+    root = write_folder(tmp_path / "arm", written, version)
+    if version == "v2.1":  # without a table and a video
+        with (root / "meta/episodes.jsonl").open("a") as lines:
+            lines.write(json.dumps({"episode_index": at, "length": 0, "tasks": []}) + "\n")
+    change_info(root, total_episodes=4 if counted else 3)
+    capsys.readouterr()
+    source = LeRobotSource(root)
+    assert capsys.readouterr().err == f"{root}: episode {at} has no steps, and is left out\n"
+    np.testing.assert_array_equal(source.episode_ends, np.cumsum(LENGTHS))
+    assert abs(source.read(VIDEO, 0, 21).astype(int) - all_of(VIDEO)).mean() < 4
+    change_info(root, total_episodes=5)
+    with pytest.raises(InputError, match=r"total_episodes=5, but the tables hold 3"):
+        LeRobotSource(root)
+
+
 def move_starts(root: Path, steps: list[float]) -> None:
     """Let ``meta/`` say that the episodes of a video begin so many steps later than they do."""
     path = root / "meta/episodes/chunk-000/file-000.parquet"

@@ -10,13 +10,20 @@ ENDS = [40, 100, 160]
 SIZES = {"horizon": 8, "n_obs_steps": 2, "n_action_steps": 4, "val_fraction": 0}
 
 
-def said(capsys, state: np.ndarray, action: np.ndarray | None = None, normalize: str = "limits") -> str:
+def said(
+    capsys,
+    state: np.ndarray,
+    action: np.ndarray | None = None,
+    normalize: str = "limits",
+    ends: list[int] = ENDS,
+    key: str = "state",
+) -> str:
     """What fitting a normaliser to these rows says."""
     action = np.random.default_rng(1).uniform(-1, 1, (160, 2)) if action is None else action
-    source = OwnSource({"state": state, "action": action}, ENDS)
+    source = OwnSource({key: state, "action": action}, ends)
     fields = [
         Field(key, values.shape[1:], normalize=normalize)
-        for key, values in (("state", state), ("action", action))
+        for key, values in ((key, state), ("action", action))
     ]
     dataset = DemonstrationDataset(source, {"seen": fields[0]}, fields[1], **SIZES)
     capsys.readouterr()
@@ -64,6 +71,63 @@ def test_quaternions_of_both_signs(capsys):
     assert not said(capsys, np.concatenate([position, 2 * flipped], axis=1)), "no rotation"
     two = np.stack([q, flipped], axis=1)
     assert "numbers 4 to 7 of a step turn into" in said(capsys, two)
+
+
+def alike(signs: list[int]) -> np.ndarray:
+    """(160, 4): episodes of 20 steps, which begin in about one rotation, with these signs."""
+    rng = np.random.default_rng(2)
+    q = np.array([0.7, 0.1, 0.7, 0.1]) + rng.normal(0, 0.05, (8, 1, 4))
+    q = q + np.cumsum(rng.normal(0, 0.03, (8, 20, 4)), axis=1)
+    q /= np.linalg.norm(q, axis=-1, keepdims=True)
+    return (np.array(signs)[:, None, None] * q).reshape(160, 4)
+
+
+EIGHT = list(range(20, 161, 20))
+PLUS = [1] * 8
+
+
+def test_quaternions_of_another_sign_in_other_episodes(capsys):
+    position, first = walk(3, 0.01), [1, 1, 1, -1, 1, 1, -1, 1]
+    for signs, times in ((first, "2 of 8"), ([-sign for sign in first], "2 of 8"), (4 * [1, -1], "4 of 8")):
+        (line,) = said(capsys, np.concatenate([position, alike(signs)], axis=1), ends=EIGHT).splitlines()
+        assert f"numbers 3 to 6 of a step are about their negative in {times} episodes, from their" in line
+        assert "Both signs are one rotation" in line
+        assert f"first in episode {3 if times == '2 of 8' else 1}: a quaternion" in line
+    for signs in (PLUS, [-1] * 8):
+        assert not said(capsys, alike(signs), ends=EIGHT)
+    assert not said(capsys, 2 * alike(first), ends=EIGHT), "no rotation"
+
+
+def test_episodes_that_begin_in_other_rotations_are_not_said(capsys):
+    rng = np.random.default_rng(3)
+    q = rng.normal(size=(16, 1, 4)) + np.cumsum(rng.normal(0, 0.03, (16, 10, 4)), axis=1)
+    q /= np.linalg.norm(q, axis=-1, keepdims=True)
+    ends = list(range(10, 161, 10))
+    assert not said(capsys, q.reshape(160, 4), ends=ends), "all kinds"
+    half = np.where(q[:, :1, 3:] < 0, -q, q)
+    assert not said(capsys, half.reshape(160, 4), ends=ends), "all kinds, on one side"
+    turn = np.pi * (np.arange(16)[:, None] % 2) + 0.02 * np.cumsum(rng.normal(size=(16, 10)), axis=1)
+    heading = np.stack([np.cos(turn), np.sin(turn)], axis=-1).reshape(160, 2)
+    assert not said(capsys, np.concatenate([heading, np.zeros((160, 2))], axis=1), ends=ends), "to and fro"
+    direction = np.stack([heading[:, 0], heading[:, 1], 0.02 * rng.normal(size=160)], axis=1)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    assert not said(capsys, np.concatenate([direction, np.ones((160, 1)) * 0], axis=1), ends=ends)
+    closed = np.where(np.arange(160) // 10 % 2 == 0, -1.0, 1.0)[:, None]
+    assert not said(capsys, np.concatenate([0.03 * rng.normal(size=(160, 3)), closed], axis=1), ends=ends)
+
+
+def test_a_fixed_quaternion_is_known_by_its_name(capsys):
+    """A gripper beside what does not move has the same numbers."""
+    down = np.zeros((160, 4))
+    down[:, 1] = np.where(np.arange(160) % 40 == 7, -1, 1)
+    assert "numbers 0 to 3 of a step turn into about" in said(capsys, down, key="eef_quat")
+    assert "numbers 0 to 3 of a step turn into about" in said(capsys, down, key="arm/Orientation")
+    assert not said(capsys, down, key="arm")
+    assert not said(capsys, np.concatenate([down, down], axis=1), key="pos_quat_gripper")
+    down[:, 1] = np.where(np.arange(160) // 20 % 2, -1, 1)
+    line = said(capsys, down, ends=EIGHT, key="eef_quat")
+    assert "numbers 0 to 3 of a step are about their negative in 4 of 8 episodes" in line
+    assert not said(capsys, down, ends=EIGHT, key="arm")
 
 
 def test_actions_that_are_the_state_of_the_same_row(capsys):

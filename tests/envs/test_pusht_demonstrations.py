@@ -52,7 +52,10 @@ def test_they_are_drawn_once(played, tmp_path, monkeypatch):
 
     monkeypatch.setattr(demonstrations, "_draw", draw_again)
     monkeypatch.setenv("SHORTCUT_POLICY_CACHE", str(tmp_path))
+    left = Path(first.path).with_suffix(".lock")
+    left.touch()
     assert rendered(path=path, size=16).path == first.path
+    assert not left.exists(), "whoever had it could not remove it"
     with pytest.raises(AssertionError):
         rendered(path=path, size=17)
 

@@ -13,6 +13,7 @@ from shortcut_policy.training.keeping import (
     selected_by_score,
     tidy_finished,
 )
+from shortcut_policy.training.run_folder import only_training
 
 ERROR = {"loss": 0.5, "action_error_4": 20.0, "action_error_1": 30.0}
 
@@ -77,3 +78,14 @@ def test_what_a_killed_training_had_begun_to_remove_is_removed(tmp_path: Path) -
     before = (checkpoints.stat().st_mtime_ns, run.stat().st_mtime_ns)
     tidy_finished(run, config)
     assert (checkpoints.stat().st_mtime_ns, run.stat().st_mtime_ns) == before, "nothing is left to be done"
+
+
+def test_a_lock_that_could_not_be_removed_is_removed_when_nothing_is_left_to_train(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [error(30.0)])
+    (run / ".lock").touch()
+    with only_training(run):
+        tidy_finished(run, TrainerConfig())
+        assert (run / ".lock").exists(), "somebody trains there"
+    (run / ".lock").touch()
+    tidy_finished(run, TrainerConfig())
+    assert not (run / ".lock").exists()

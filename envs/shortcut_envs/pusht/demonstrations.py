@@ -13,7 +13,7 @@ from shortcut_policy.data import EpisodeSource, ZarrSource, bundled
 from shortcut_policy.data.render import digest, render
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
-from shortcut_policy.locks import wait_for_lock
+from shortcut_policy.locks import remove_left, wait_for_lock
 from shortcut_policy.paths import cache_folder
 from shortcut_policy.settings import check_whole
 
@@ -75,10 +75,13 @@ def rendered(
     spec = {"_target_": f"{__name__}.{PushTRenderer.__name__}", "size": size}
     PushTRenderer(size).prepare(source)
     store = cache_folder(cache) / f"pusht_{digest(source, spec)}.zarr"
-    if not store.exists():
+    lock = store.with_suffix(".lock")
+    if store.exists():
+        remove_left(lock)
+    else:
         store.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(
-            store.with_suffix(".lock"),
+            lock,
             f"another process is drawing the images of {source.path} into {store}; waiting for it",
             f"let no second program draw the images of {source.path}",
         ):

@@ -19,6 +19,7 @@ from shortcut_policy import load_policy, save_policy
 from shortcut_policy.checkpoint import DESCRIPTION, remove_folder
 from shortcut_policy.data.fields import ACTION, read_fields
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import named
 from shortcut_policy.policy import Policy
 
 #: What tells one kind of folder from the other, and LeRobot's record of a training beside it.
@@ -150,11 +151,12 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     if target.exists():
         raise InputError(f"{target} is there already: remove it, or give another folder")
     hidden = target.with_name(f".{target.name}.tmp")
-    remove_folder(hidden)
-    hidden.mkdir(parents=True)
     try:
-        yield hidden
-        hidden.rename(target)
+        with named(target):
+            remove_folder(hidden)
+            hidden.mkdir(parents=True)
+            yield hidden
+            hidden.rename(target)
     finally:
         remove_folder(hidden)
 
