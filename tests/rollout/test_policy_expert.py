@@ -14,7 +14,7 @@ from shortcut_policy.rollout import episode as episodes
 from shortcut_policy.rollout import policy_expert
 from shortcut_policy.rollout.policy_expert import PolicyExpert
 
-from .test_odd_environments import LENGTH, Diverges, Flat, NoOptions, Plain, Reused
+from .test_odd_environments import LENGTH, Diverges, Flat, NoOptions, Plain, Reused, SeesNothing
 
 
 @pytest.fixture
