@@ -122,7 +122,12 @@ class RobomimicSource:
         with reading(f"mask of {self.path}"):
             masks = self._file().get("mask", {})
             keys = list(masks) if is_group(masks) else []
-            return {key: [name.decode() for name in masks[key][()]] for key in keys}
+            # Others keep numbers there, too.
+            lists = {key: masks[key] for key in keys if not is_group(masks[key])}
+            texts = {
+                key: names for key, names in lists.items() if names.ndim == 1 and names.dtype.kind in "SO"
+            }
+            return {key: [name.decode() for name in names[()]] for key, names in texts.items()}
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
@@ -238,9 +243,11 @@ class RobomimicSource:
         if (large := too_large(wanted[1:], array.dtype)) is not None:
             return large
         kinds = {array.dtype.kind, known.kind}
+        # Of signed and unsigned numbers of 64 bits NumPy makes floats, which hold 53 of them.
+        rounded = kinds <= set("iu") and np.result_type(known, array.dtype).kind == "f"
         # Of pictures the type says in which range they are: bytes in 0..255, floats mostly in 0..1.
         one = kinds <= set("biuf") and len(wanted) < 4 if len(kinds) > 1 else kinds <= set("biufSU")
-        if array.dtype != known and not one:
+        if array.dtype != known and (rounded or not one):
             return (
                 f"is {array.dtype}, and {known} in demonstrations before; convert that demonstration if a "
                 "task uses this"
