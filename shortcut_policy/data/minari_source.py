@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from shortcut_policy.data.action_kind import ACTIONS
-from shortcut_policy.data.hdf5_filters import missing_filter
+from shortcut_policy.data.hdf5_filters import unreadable
 from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.robomimic_files import import_h5py, is_group, list_arrays
 from shortcut_policy.data.source import (
@@ -25,7 +25,6 @@ from shortcut_policy.data.source import (
     expand,
     file_stamps,
     find_row,
-    too_large,
 )
 from shortcut_policy.errors import InputError, reading
 
@@ -169,7 +168,7 @@ class MinariSource:
         unusable: dict[str, str] = {}
         for name, length in zip(self.episodes, lengths, strict=True):
             for path, array in list_arrays(self.file()[name]).items():
-                if (why := _unreadable(array)) is not None:
+                if (why := unreadable(array)) is not None:
                     unusable.setdefault(path, f"{path} in {name} of {self.path} {why}")
                 elif self._rows_fit(name, path, len(array), length):
                     more.setdefault(path, set()).add(len(array) - length)
@@ -299,13 +298,6 @@ def _open(path: Path) -> "h5py.File":
         raise InputError(
             f"{path} cannot be opened ({error}); it was cut short or is being written: copy it again"
         ) from error
-
-
-def _unreadable(array: Any) -> str | None:
-    """What speaks against an array, for after its name; nothing against most."""
-    if (lost := missing_filter(array)) is not None:
-        return f"is compressed with the HDF5 filter {lost}, which is not installed: pip install hdf5plugin"
-    return too_large(array.shape[1:], array.dtype)
 
 
 def _is_jpeg(array: Any) -> bool:
