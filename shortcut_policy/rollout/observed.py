@@ -71,7 +71,13 @@ class Observed(gymnasium.Wrapper):
     def _held(self, name: str, value: Any) -> np.ndarray:
         """A copy of an observation, if the type that its space declares, in which it is stacked, holds it."""
         assert isinstance(self.observation_space, spaces.Dict)
-        found, declared = copied(f"observation '{name}'", value), self.observation_space[name].dtype
+        space = self.observation_space[name]
+        found, declared = copied(f"observation '{name}'", value), space.dtype
+        if space.shape is not None and found.shape != space.shape:
+            raise ValueError(
+                f"observation '{name}' has shape {list(found.shape)}, and its space {list(space.shape)}: "
+                "correct one of them, such as an axis of one environment of many"
+            )
         whole = declared is not None and declared.kind in "iub"
         if found.dtype.kind == "f" and whole:
             raise InputError(

@@ -531,6 +531,17 @@ def test_an_observation_that_its_space_cannot_hold_is_refused(tiny_policy: Polic
     assert (episode.reset(seed=0)[0]["keypoint"] == 255).all()
 
 
+def test_an_observation_of_another_shape_than_its_space_is_told(tiny_policy: Policy):
+    class OfMany(Plain):
+        def obs(self):
+            return {name: value[None] for name, value in super().obs().items()}
+
+    with pytest.raises(
+        InputError, match=r"'agent_pos' has shape \[1, 2\], and its space \[2\]: correct"
+    ):
+        rollout(tiny_policy, OfMany, [0])
+
+
 def test_floats_that_their_space_would_round_are_refused(tiny_policy: Policy):
     half = spaces.Dict({**Plain.observation_space.spaces, "agent_pos": spaces.Box(0, 512, (2,), np.float16)})
     with pytest.raises(InputError, match=r"'agent_pos' of .* holds float32, and its space is of float16"):
