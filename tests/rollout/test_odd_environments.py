@@ -536,9 +536,7 @@ def test_an_observation_of_another_shape_than_its_space_is_told(tiny_policy: Pol
         def obs(self):
             return {name: value[None] for name, value in super().obs().items()}
 
-    with pytest.raises(
-        InputError, match=r"'agent_pos' has shape \[1, 2\], and its space \[2\]: correct"
-    ):
+    with pytest.raises(InputError, match=r"'agent_pos' has shape \[1, 2\], and its space \[2\]: correct"):
         rollout(tiny_policy, OfMany, [0])
 
 
