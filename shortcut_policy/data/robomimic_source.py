@@ -117,17 +117,18 @@ class RobomimicSource:
         """The file, and which of its demonstrations are read how, see `SourceOfFiles`."""
         return [*file_stamps(self.path), self.demos, self._object_state is not None]
 
-    def masks(self) -> dict[str, list[str]]:
-        """Filter key -> names of demonstrations."""
+    def masks(self, needed: str | None = None) -> dict[str, list[str]]:
+        """Filter key -> names of demonstrations; what holds no texts is left out, unless it is ``needed``."""
         with reading(f"mask of {self.path}"):
             masks = self._file().get("mask", {})
             keys = list(masks) if is_group(masks) else []
             # Others keep numbers there, too.
-            lists = {key: masks[key] for key in keys if not is_group(masks[key])}
-            texts = {
-                key: names for key, names in lists.items() if names.ndim == 1 and names.dtype.kind in "SO"
-            }
-            return {key: [name.decode() for name in names[()]] for key, names in texts.items()}
+            kept = [
+                key
+                for key in keys
+                if key == needed or getattr(masks[key], "dtype", np.dtype(int)).kind in "SO"
+            ]
+            return {key: [name.decode() for name in masks[key][()]] for key in kept}
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
@@ -163,7 +164,7 @@ class RobomimicSource:
                 f"{self.path} must hold demonstrations demo_<number> in data, but {found}; {LAYOUT}"
             )
         if filter_key is not None:
-            masks = self.masks()
+            masks = self.masks(needed=filter_key)
             if filter_key not in masks:
                 raise InputError(
                     f"{self.path} has no filter key '{filter_key}'; it has "
