@@ -65,6 +65,9 @@ def copied(name: str, value: Any) -> np.ndarray:
         InputError: It is no array, or some of it is masked.
     """
     _check_unmasked(name, value)
+    if isinstance(value, Tensor):  # with a gradient, or of a GPU, as simulators of many robots give them
+        numbers = as_numbers(name, value).cpu()
+        value = (numbers.float() if numbers.dtype == torch.bfloat16 else numbers).numpy()
     try:
         return np.array(value)
     except (ValueError, TypeError, RuntimeError) as error:

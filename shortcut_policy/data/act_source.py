@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shortcut_policy.data.hdf5_filters import unreadable
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.robomimic_files import import_h5py, list_arrays, listed
-from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row, too_large
+from shortcut_policy.data.source import check_key, episode_rows, expand, file_stamps, find_row
 from shortcut_policy.errors import InputError, reading
 
 if TYPE_CHECKING:
@@ -107,19 +109,23 @@ class ActSource:
                     "for each step"
                 )
         arrays = {key: opened[path] for key, path in found.items() if key not in self.lacking}
-        for key, array in arrays.items():
+        for key, array in list(arrays.items()):
             shape = tuple(array.shape[1:])
-            if (large := too_large(shape, array.dtype)) is not None:
-                raise InputError(f"{found[key]} of {file} {large}")
             if len(array) != rows:
                 raise InputError(f"{found[key]} of {file} has {len(array)} rows, and {rows} actions; drop it")
             self._paths.setdefault(key, found[key])
             known = self.shapes.setdefault(key, shape), self.dtypes.setdefault(key, array.dtype)
+            why = unreadable(array)
             if known != (shape, array.dtype):
-                raise InputError(
-                    f"{found[key]} of {file} is {array.dtype} of shape {list(shape)} per step, and "
-                    f"{known[1]} of shape {list(known[0])} in files before: is it of another robot?"
+                why = (
+                    f"is {array.dtype} of shape {list(shape)} per step, and {known[1]} of shape "
+                    f"{list(known[0])} in files before: is it of another robot?"
                 )
+            if why is not None and key == ACTION:
+                raise InputError(f"{found[key]} of {file} {why}")
+            if why is not None:  # of what nobody may need
+                self.lacking[key] = f"{found[key]} of {file} {why}"
+                del arrays[key]
         return arrays
 
     def _rows(self, file: Path, key: str, start: int, stop: int) -> np.ndarray:
@@ -139,6 +145,7 @@ class ActSource:
             if self._opened is not None and self._opened[0] == os.getpid():
                 self._opened[2].close()
             self._opened = None
+            refuse_pointer(file)
             try:
                 self._opened = os.getpid(), file, import_h5py().File(file, "r")
             except OSError as error:

@@ -4,6 +4,15 @@ import importlib
 from contextlib import suppress
 from typing import Any
 
+from shortcut_policy.data.source import too_large
+
+
+def unreadable(dataset: Any) -> str | None:
+    """What speaks against an HDF5 dataset with a row for each step, for after its name; None against most."""
+    if (lost := missing_filter(dataset)) is not None:
+        return f"is compressed with the HDF5 filter {lost}, which is not installed: pip install hdf5plugin"
+    return too_large(dataset.shape[1:], dataset.dtype)
+
 
 def missing_filter(dataset: Any) -> str | None:
     """Name and number of a filter that an HDF5 dataset needs and that is not installed; None if all are."""

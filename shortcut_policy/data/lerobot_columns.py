@@ -69,7 +69,8 @@ class StepTables:
             self._sink.close()
 
     def _numbers(self, rows: np.ndarray) -> Any:
-        array = self._pa.array(rows.reshape(-1))
+        # Arrow takes numbers of this machine's byte order alone.
+        array = self._pa.array(rows.reshape(-1).astype(rows.dtype.newbyteorder("="), copy=False))
         if rows.ndim == 2 and rows.shape[1] == 1:
             return array
         for size in reversed(rows.shape[2:]):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def open_table(path: Path) -> Any:
     parquet = import_parquet()
     if not path.is_file():
         raise InputError(f"{path} does not exist; copy or fetch the whole dataset again")
+    refuse_pointer(path)
     try:
         return parquet.ParquetFile(path)
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from shortcut_policy.data.lerobot_meta import (
     open_table,
     read_table,
 )
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.video import find_frames
 from shortcut_policy.errors import InputError
 
@@ -325,6 +326,7 @@ def _picture(meta: Meta, steps: Steps, key: str, shape: tuple[int, ...], row: in
             raise InputError(
                 f"{where} should be in {file}, which is not there; fetch the whole dataset again"
             )
+        refuse_pointer(file)
         data = file.read_bytes()
     if data is None:
         raise InputError(f"{where} is missing; drop that episode or convert the dataset again")

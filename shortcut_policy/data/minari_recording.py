@@ -53,8 +53,9 @@ def read_minari(path: Path) -> Recording:
         for key in source.keys
         if (place := source.dataset_of(key)) not in made and source.dtypes[key].kind in "biuf"
     }
-    places = {source.dataset_of(key) for key in columns.values()} | set(made)
-    walk = Walk(source.path, {f"{name}/{place}" for name in source.episodes for place in places})
+    types = {source.dataset_of(key): source.dtypes[key] for key in columns.values()}
+    places: dict[str, np.dtype | None] = {**dict.fromkeys(made), **types}
+    walk = Walk(source.path, {f"{name}/{at}": places[at] for name in source.episodes for at in places})
     walk.group(source.file(), "")
     rest: dict[str, Any] = {f"/@{METADATA}": {k: v for k, v in source.metadata.items() if k != NOTE}}
     if note:  # the metadata and last rows were made up

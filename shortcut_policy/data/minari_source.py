@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from shortcut_policy.data.action_kind import ACTIONS
+from shortcut_policy.data.hdf5_filters import unreadable
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.data.robomimic_files import import_h5py, is_group, list_arrays
 from shortcut_policy.data.source import (
     check_key,
@@ -23,7 +25,6 @@ from shortcut_policy.data.source import (
     expand,
     file_stamps,
     find_row,
-    too_large,
 )
 from shortcut_policy.errors import InputError, reading
 
@@ -163,22 +164,28 @@ class MinariSource:
         holders: dict[str, list[str]] = {}
         kinds: dict[str, tuple[Any, ...]] = {}
         more: dict[str, set[int]] = {}
+        #: Path -> why nobody can read it; other arrays are none the worse for it.
+        unusable: dict[str, str] = {}
         for name, length in zip(self.episodes, lengths, strict=True):
             for path, array in list_arrays(self.file()[name]).items():
-                if (large := too_large(array.shape[1:], array.dtype)) is not None:
-                    raise InputError(f"{path} in {name} of {self.path} {large}")
-                if self._rows_fit(name, path, len(array), length):
+                if (why := unreadable(array)) is not None:
+                    unusable.setdefault(path, f"{path} in {name} of {self.path} {why}")
+                elif self._rows_fit(name, path, len(array), length):
                     more.setdefault(path, set()).add(len(array) - length)
                     holders.setdefault(path, []).append(name)
                     kind = ("image",) if _is_jpeg(array) else (array.dtype, array.shape[1:])
                     if kinds.setdefault(path, kind) != kind:
-                        raise InputError(
+                        unusable.setdefault(
+                            path,
                             f"{path} in {name} of {self.path} is {_described(kind)}, and in "
                             f"{holders[path][0]} {_described(kinds[path])}: is it of another robot? Drop one "
-                            "of them"
+                            "of them",
                         )
-        common = {path for path, names in holders.items() if len(names) == len(self.episodes)}
-        for path in set(holders) - common:
+        if ACTIONS in unusable:
+            raise InputError(unusable[ACTIONS])
+        self.lacking |= {bare(path): why for path, why in unusable.items()}
+        common = {path for path, names in holders.items() if len(names) == len(self.episodes)} - set(unusable)
+        for path in set(holders) - common - set(unusable):
             lost = [name for name in self.episodes if name not in holders[path]]
             others = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
             self.lacking[bare(path)] = (
@@ -284,6 +291,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
 
 def _open(path: Path) -> "h5py.File":
     h5py = import_h5py()
+    refuse_pointer(path)
     try:
         return h5py.File(path, "r")
     except OSError as error:

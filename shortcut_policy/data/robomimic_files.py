@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortcut_policy.data.lfs import refuse_pointer
+from shortcut_policy.data.packed import other_kind
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def open_hdf5(path: str) -> "h5py.File":
     """Open for reading; `InputError` if that cannot be."""
     if not Path(path).is_file():
         _refuse_parts(Path(path))
+        _refuse_folder(Path(path))
         raise InputError(
             f"{path} does not exist; give the path of a robomimic HDF5 file (scripts/download.py fetches "
             "published ones)"
@@ -31,7 +33,8 @@ def open_hdf5(path: str) -> "h5py.File":
                 f"{path} is an HDF5 file that cannot be opened ({error}); it was cut short or is being "
                 "written: copy it again"
             ) from error
-        raise InputError(f"{path} is not an HDF5 file; {LAYOUT}") from error
+        what = other_kind(path) or f"is not an HDF5 file; {LAYOUT}"
+        raise InputError(f"{path} {what}") from error
 
 
 def parts_folder(path: Path) -> Path:
@@ -51,6 +54,14 @@ def _refuse_parts(path: Path) -> None:
         f"{path} is not completed: its recording runs or was stopped, and its {episodes} episodes are in "
         f"{parts}; run the command that recorded them again, and end it"
     )
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raise `InputError` if a folder is given in place of a file in it."""
+    if path.is_dir():
+        files = sorted(str(file) for suffix in HDF5_SUFFIXES for file in path.glob(f"*{suffix}"))
+        hint = f"did you mean {files[0]}?" if files else LAYOUT
+        raise InputError(f"{path} is a folder and not an HDF5 file; {hint}")
 
 
 def import_h5py() -> Any:

@@ -45,8 +45,10 @@ def read_robomimic(path: Path) -> Recording:
         InputError: See `RobomimicSource`.
     """
     stored = RobomimicSource(path, objects="stored", poses=True)
-    columns = {stored.dataset_of(key): key for key in stored.keys if stored.dtypes[key].kind in "biuf"}
-    held = {f"data/{demo}/{array}" for demo in stored.demos for array in columns}
+    types = stored.dtypes.items()
+    numeric = {key: dtype for key, dtype in types if dtype.kind in "biuf" and not _is_wide(dtype)}
+    columns = {stored.dataset_of(key): key for key in stored.keys if key in numeric}
+    held = {f"data/{demo}/{array}": numeric[key] for demo in stored.demos for array, key in columns.items()}
     with open_hdf5(stored.path) as file:
         walk = Walk(stored.path, held)
         walk.group(file, "")
@@ -93,14 +95,14 @@ class Walk:
 
     Args:
         path: Of the file.
-        held: Paths of arrays that are rows.
+        held: Path of each array that is rows -> type that they get; None if they are made up.
 
     Attributes:
         rest: See `Recording`.
         unheld: See there.
     """
 
-    def __init__(self, path: str, held: set[str]) -> None:
+    def __init__(self, path: str, held: Mapping[str, np.dtype | None]) -> None:
         self._path, self._held, self._h5py = path, held, import_h5py()
         self.rest: dict[str, Any] = {}
         self.unheld: list[str] = []
@@ -140,15 +142,22 @@ class Walk:
                 self.unheld.append(f"{place}/@{name}, of a type that only HDF5 has")
 
     def _dataset(self, item: Any, place: str) -> None:
+        names = self._h5py.check_enum_dtype(item.dtype)
         if place in self._held:
+            if names is not None:
+                self.unheld.append(f"the names {', '.join(names)} of the numbers in {place}")
+            becomes = self._held[place]
+            known = becomes is not None and item.dtype.kind in "biuf"  # and not JPEG, which becomes pixels
+            if known and item.dtype.newbyteorder("=") != becomes:
+                self.unheld.append(f"the type {item.dtype} of {place}, which becomes {becomes}")
             return
         text = self._h5py.check_string_dtype(item.dtype)
-        if item.shape is None or self._h5py.check_enum_dtype(item.dtype) is not None:
+        if item.shape is None or names is not None or _is_wide(item.dtype):
             self.unheld.append(f"{place}, of a type that only HDF5 has")
         elif (lost := missing_filter(item)) is not None:
             self.unheld.append(f"{place}, whose HDF5 filter {lost} is missing: pip install hdf5plugin")
         elif text is not None and text.length is None:
-            self.rest[place] = item.asstr()[()]
+            self._text(item, place)
         elif item.dtype.kind not in "biufcS":
             self.unheld.append(f"{place}, of a type that only HDF5 has")
         elif item.nbytes > SMALL:
@@ -156,12 +165,31 @@ class Walk:
         else:
             self.rest[place] = np.asarray(item[()])
 
+    def _text(self, item: Any, place: str) -> None:
+        try:
+            self.rest[place] = item.asstr()[()]
+        except UnicodeDecodeError:
+            self.unheld.append(f"{place}, text that is not UTF-8")
+
     def _is_plain(self, value: Any) -> bool:
         if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-            return all(isinstance(one, str) for one in value.flat)
+            return all(_is_text(one) for one in value.flat)
         if isinstance(value, np.ndarray | np.generic):
             return value.dtype.kind in "biufcS"
-        return isinstance(value, str | bool | int | float)
+        return _is_text(value) if isinstance(value, str) else isinstance(value, bool | int | float)
+
+
+def _is_wide(dtype: np.dtype) -> bool:
+    """Whether numbers have more digits than other formats hold: long doubles."""
+    return dtype.kind == "f" and dtype.itemsize > 8
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is text that can be written again; h5py gives what is not UTF-8 with surrogates."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _read(path: str, place: str) -> np.ndarray:

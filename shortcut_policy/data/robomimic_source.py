@@ -117,12 +117,18 @@ class RobomimicSource:
         """The file, and which of its demonstrations are read how, see `SourceOfFiles`."""
         return [*file_stamps(self.path), self.demos, self._object_state is not None]
 
-    def masks(self) -> dict[str, list[str]]:
-        """Filter key -> names of demonstrations."""
+    def masks(self, needed: str | None = None) -> dict[str, list[str]]:
+        """Filter key -> names of demonstrations; what holds no texts is left out, unless it is ``needed``."""
         with reading(f"mask of {self.path}"):
             masks = self._file().get("mask", {})
             keys = list(masks) if is_group(masks) else []
-            return {key: [name.decode() for name in masks[key][()]] for key in keys}
+            # Others keep numbers there, too.
+            kept = [
+                key
+                for key in keys
+                if key == needed or getattr(masks[key], "dtype", np.dtype(int)).kind in "SO"
+            ]
+            return {key: [name.decode() for name in masks[key][()]] for key in kept}
 
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
@@ -158,7 +164,7 @@ class RobomimicSource:
                 f"{self.path} must hold demonstrations demo_<number> in data, but {found}; {LAYOUT}"
             )
         if filter_key is not None:
-            masks = self.masks()
+            masks = self.masks(needed=filter_key)
             if filter_key not in masks:
                 raise InputError(
                     f"{self.path} has no filter key '{filter_key}'; it has "
@@ -238,9 +244,11 @@ class RobomimicSource:
         if (large := too_large(wanted[1:], array.dtype)) is not None:
             return large
         kinds = {array.dtype.kind, known.kind}
+        # Of signed and unsigned numbers of 64 bits NumPy makes floats, which hold 53 of them.
+        rounded = kinds <= set("iu") and np.result_type(known, array.dtype).kind == "f"
         # Of pictures the type says in which range they are: bytes in 0..255, floats mostly in 0..1.
         one = kinds <= set("biuf") and len(wanted) < 4 if len(kinds) > 1 else kinds <= set("biufSU")
-        if array.dtype != known and not one:
+        if array.dtype != known and (rounded or not one):
             return (
                 f"is {array.dtype}, and {known} in demonstrations before; convert that demonstration if a "
                 "task uses this"

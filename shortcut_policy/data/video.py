@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shortcut_policy.data.lfs import refuse_pointer
 from shortcut_policy.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def read_frames(video: Video, start: int, stop: int, channels: int = 3) -> np.nd
 @contextmanager
 def _opened(path: Path) -> Iterator["InputContainer"]:
     av = import_av()
+    refuse_pointer(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

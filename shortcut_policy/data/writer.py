@@ -53,7 +53,7 @@ class EpisodeWriter:
         overwrite: Delete the store that is there instead of appending to it.
         attributes: Anything that JSON can hold, kept as the store's attributes.
         groups: Whether keys may have slashes: the arrays lie in groups then.
-        finite: Whether NaN and Inf are refused, with which no key can be trained.
+        finite: Whether NaN and Inf are refused, with which no key can be trained; in attributes as well.
 
     Attributes:
         n_episodes: Whole episodes in the store.
@@ -76,7 +76,7 @@ class EpisodeWriter:
         self.path, self._groups, self._finite = expand(path), groups, finite
         if zarr_format not in (2, 3):
             raise InputError(f"zarr_format={zarr_format} is not a zarr format; use 2 or 3")
-        attributes = _plain(attributes or {})
+        attributes = _plain(attributes or {}, finite)
         self._check_path()
         self.n_episodes, self.n_steps, self._torn = 0, 0, False
         self._lock = writer_lock(self.path)
@@ -348,11 +348,11 @@ def _numbers(where: str, key: str, values: ArrayLike, only_finite: bool) -> np.n
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(attributes: Mapping[str, Any], only_finite: bool) -> dict[str, Any]:
     if RECORDING in attributes:
         raise InputError(f"the attribute '{RECORDING}' is the writer's own; call it something else")
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=not only_finite))
     except (TypeError, ValueError) as error:
         raise InputError(f"the attributes of a store must be JSON values: {error}") from error
     return plain

@@ -11,6 +11,7 @@ from zarr.storage import LocalStore, ZipStore
 
 from shortcut_policy.data.archive import check_members
 from shortcut_policy.data.lfs import refuse_pointer
+from shortcut_policy.data.packed import other_kind
 from shortcut_policy.errors import InputError, first_line
 
 #: Where episodes end.
@@ -40,6 +41,8 @@ def open_store(path: str) -> zarr.Group:
                 raise InputError(
                     f"{path} is a zip without its end: it was cut short; copy or download it again"
                 )
+            if (what := other_kind(path)) is not None:
+                raise InputError(f"{path} {what}")
     except InputError:
         raise
     except Exception as error:  # zarr raises many kinds
@@ -98,10 +101,22 @@ def _root_in_zip(path: str) -> str:
     """Folder of the store inside a zip: people zip the folder as often as what is in it."""
     with zipfile.ZipFile(path) as file:
         members = [PurePosixPath(member.filename) for member in check_members(file, path)]
-    for member in members:
-        folder, found, rest = str(member).partition(f"{ENDS}/")
-        if found and rest in (ARRAY_2, NODE_3):
-            return folder.rstrip("/")
+    parts = (str(member).partition(f"{ENDS}/") for member in members)
+    roots = {folder.rstrip("/") for folder, found, rest in parts if found and rest in (ARRAY_2, NODE_3)}
+    # A store may hold others; of several side by side none is the one that was meant.
+    roots = {
+        root
+        for root in roots
+        if not any(root.startswith(f"{other}/" if other else "") for other in roots - {root})
+    }
+    if len(roots) > 1:
+        named = ", ".join(sorted(roots)[:3]) + ("" if len(roots) <= 3 else " and others")
+        raise InputError(
+            f"{path} holds {len(roots)} stores, {named}, and a training reads one: unpack it, and give one "
+            "of them, or join them with scripts/convert.py input=[...]"
+        )
+    if roots:
+        return roots.pop()
     # With episodes that end elsewhere: the uppermost group.
     groups = [member.parent for member in members if member.name in (GROUP_2, NODE_3)]
     return "/".join(min(groups, key=lambda folder: len(folder.parts)).parts) if groups else ""

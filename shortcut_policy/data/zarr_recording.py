@@ -15,7 +15,7 @@ from shortcut_policy.data.object_state import OBJECT
 from shortcut_policy.data.recording import OBS, SMALL, STORE, Large, Recording, decode, encode, is_root
 from shortcut_policy.data.writer import WRITE_ALL_CHUNKS, EpisodeWriter
 from shortcut_policy.data.zarr_files import ENDS
-from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, AbsentChunks, ZarrSource
+from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, AbsentChunks, ZarrSource, is_origin
 from shortcut_policy.errors import InputError
 
 FORMAT = STORE
@@ -44,12 +44,12 @@ def read_zarr(
         InputError: See `ZarrSource`; or it is still written to, or has changed since it was converted.
     """
     source = ZarrSource(path, episode_ends, absent_chunks)
-    if RECORDING in source.attributes:
+    if source.attributes.get(RECORDING) is True:
         raise InputError(
             f"{path} is being written, or its recording was stopped: end it, or open and close the store "
             "with EpisodeWriter to keep the whole episodes"
         )
-    origins = {name: _origin(source.attributes[name]) for name in ORIGINS if name in source.attributes}
+    origins = {name: _origin(source.attributes[name]) for name in _origins(source)}
     named = next((name for name, about in origins.items() if "datasets" in about), None)
     numeric = [key for key in source.keys if source.dtypes[key].kind in "biuf"]
     if named is None:
@@ -68,17 +68,25 @@ def read_zarr(
 
 
 def lost_in_zarr(recording: Recording) -> list[str]:
-    """What a store cannot hold, in words: all but one of the arrays that would get one key (a.b and a/b)."""
+    """What a store cannot hold, in words: all but one of what would get one name (a.b and a/b)."""
     names = {recording.keys[path]: path for path in recording.columns}
     lost = [path for path in recording.columns if path not in names.values()]
-    return [f"array {path}, which {recording.keys[path]} would be the key of, as of another" for path in lost]
+    own = recording.rest.get(FORMAT, {})
+    taken = [name for name in recording.rest if name != FORMAT and f"/@{name}" in own]
+    return [
+        *(f"array {path}, which {recording.keys[path]} would be the key of, as of another" for path in lost),
+        *(f"attribute /@{name}, in place of which stands what only {name} holds" for name in taken),
+        *(["attribute /@recording, with which a writer marks a store"] if f"/@{RECORDING}" in own else []),
+    ]
 
 
 def write_zarr(recording: Recording, output: Path) -> None:
     """Write a store; what is no row of a step goes into attributes and folders of the format that it is "
     "of."""
     attributes = {
-        place[2:]: value for place, value in recording.rest.get(FORMAT, {}).items() if is_root(place)
+        place[2:]: value
+        for place, value in recording.rest.get(FORMAT, {}).items()
+        if is_root(place) and place != f"/@{RECORDING}"
     }
     arrays: dict[str, Any] = {}
     for name, rest in recording.rest.items():
@@ -126,6 +134,11 @@ def _write_others(output: Path, arrays: Mapping[str, Any]) -> None:
                 group.create_array(name, data=data, chunks=chunks, compressors=packing)
 
 
+def _origins(source: ZarrSource) -> list[str]:
+    """Formats of which an attribute of the store holds what arrays of steps cannot."""
+    return [name for name in ORIGINS if is_origin(source.attributes.get(name))]
+
+
 def _columns(source: ZarrSource, keys: list[str], actions: str) -> dict[str, str]:
     if actions not in keys and ACTIONS in keys and actions == "action":
         actions = ACTIONS
@@ -138,11 +151,12 @@ def _columns(source: ZarrSource, keys: list[str], actions: str) -> dict[str, str
 
 def _own(source: ZarrSource, numeric: list[str]) -> tuple[dict[str, Any], list[str]]:
     """What the store holds besides its keys, and is of no other format; and what cannot be handed on."""
+    origins = _origins(source)
     rest: dict[str, Any] = {
-        f"/@{name}": value for name, value in source.attributes.items() if name not in ORIGINS
+        f"/@{name}": value for name, value in source.attributes.items() if name not in origins
     }
     arrays, attributes, unheld = source.others()
-    foreign = tuple(f"{name}/" for name in ORIGINS if name in source.attributes)
+    foreign = tuple(f"{name}/" for name in origins)
     for name in [*arrays, *(f"{source.prefix}{key}" for key in source.keys if key not in numeric)]:
         if foreign and name.startswith(foreign):
             continue

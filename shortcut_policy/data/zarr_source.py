@@ -34,6 +34,8 @@ OTHER_ENDS = (
     "meta/episode_length",
     "episode_lengths",
 )
+#: Attribute with the names of an array's axes in stores of format 2, as xarray writes it.
+DIMENSIONS = "_ARRAY_DIMENSIONS"
 #: What a chunk file that is not there stands for: rows that were lost, or rows that all hold the fill value,
 #: which zarr leaves out when it writes.
 AbsentChunks = Literal["error", "fill"]
@@ -138,14 +140,16 @@ class ZarrSource:
         nodes, refused = self._open([*groups, *names])
         known = {f"{self.prefix}{key}" for key in self.keys} | {self.ends_name}
         arrays = [name for name, node in nodes.items() if isinstance(node, zarr.Array) and name not in known]
-        attributes = {name: dict(node.attrs) for name, node in nodes.items() if node.attrs}
+        attributes = {name: _attributes(node) for name, node in nodes.items() if _attributes(node)}
         return arrays, attributes, list(refused.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
 
     def _left_out(self) -> dict[str, str]:
-        about = self.attributes.get(ROBOMIMIC, {})
+        about: Any = self.attributes.get(ROBOMIMIC)
+        if not is_origin(about):
+            return {}
         holders: dict[str, set[str]] = {}
         for place in [*about.get("rest", ()), *about.get("large", ())]:
             found = re.fullmatch(r"data/([^/]*)/(?:obs/)?([^@]*)", place)
@@ -246,7 +250,8 @@ class ZarrSource:
         try:
             array = self._array(name)
         except Exception as error:
-            raise InputError(f"{name} of {self.path} cannot be read ({first_line(error)})") from error
+            why = f"{name} of {self.path} cannot be read ({first_line(error)})"
+            raise InputError(self._pointer(name) or why) from error
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise InputError(
                 f"{self.path}: {name} must be a list of whole numbers, not {array.dtype} of shape "
@@ -255,7 +260,7 @@ class ZarrSource:
         ends = self._read(name, 0, array.shape[0], array.shape[0]).astype(np.int64)
         if "length" in name.rpartition("/")[2]:
             ends = np.cumsum(ends)
-        if self.attributes.get(RECORDING):
+        if self.attributes.get(RECORDING) is True:
             # A writer that was stopped between making room for an end and writing it leaves a zero.
             ends = np.trim_zeros(ends, "b")
         if len(ends) == 0:
@@ -271,7 +276,7 @@ class ZarrSource:
 
     def _with_all_rows(self, arrays: dict[str, zarr.Array]) -> dict[str, zarr.Array]:
         """The arrays that have a row for each step; fills ``lacking`` with the others."""
-        rows, recording = int(self.episode_ends[-1]), bool(self.attributes.get(RECORDING))
+        rows, recording = int(self.episode_ends[-1]), self.attributes.get(RECORDING) is True
         lengths = {key: array.shape[0] if array.ndim else None for key, array in arrays.items()}
         fit = {
             key: arrays[key]
@@ -307,6 +312,19 @@ class ZarrSource:
             return np.asarray(array[start:stop])
         except Exception as error:
             refuse_corrupt_chunk(self.path, array, start, stop, error)
+
+
+def _attributes(node: zarr.Array | zarr.Group) -> dict[str, Any]:
+    """Attributes, with the names of an array's axes, which format 3 has beside them, as format 2 has them."""
+    axes = getattr(node.metadata, "dimension_names", None)
+    return ({DIMENSIONS: list(axes)} if axes and any(axes) else {}) | dict(node.attrs)
+
+
+def is_origin(about: Any) -> bool:
+    """Whether an attribute that is called as a format is what a conversion left; others use the names too."""
+    return isinstance(about, dict) and any(
+        isinstance(about.get(part), dict) for part in ("rest", "attributes")
+    )
 
 
 def _codec_sentence(key: str, path: str, error: ValueError) -> str:

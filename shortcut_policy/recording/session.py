@@ -14,7 +14,7 @@ from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.recording.controls import Control
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import INTERVENTION, Rows
-from shortcut_policy.rollout.episode import close_environment, read_number, read_success
+from shortcut_policy.rollout.episode import close_environment, read_end, read_number, read_success
 from shortcut_policy.rollout.recorder import frames_a_second, rendered
 
 #: Environment seeds of recorded episodes lie from here on, far from those that policies are evaluated at.
@@ -134,7 +134,7 @@ class Session:
         try:
             # A copy: an environment may scale or clip what it is given, and what was asked for is stored.
             self._obs, reward, terminated, truncated, self._info = self._env.step(action.copy())
-            success = read_success(self._env, self._info)
+            success, over = read_success(self._env, self._info), read_end(self._env, terminated, truncated)
             reward = read_number("reward", reward)
             score = read_number("score", self._info.get("score", reward))
         except Exception as error:  # of whatever kind: it is the simulator's
@@ -153,7 +153,7 @@ class Session:
         self._status.human = human
         if success:
             self.finish()
-        elif terminated or truncated:
+        elif over:
             self._status.phase = "over"
             self._status.note = "the longest episode has passed: keep it, or discard it"
 

@@ -330,7 +330,8 @@ class ChunkExecutor:
         Raises:
             InputError: It is no chunk that can be played.
         """
-        actions = np.asarray(chunk, np.float32)
+        # A copy: a planner may write each chunk into the same array, while the one before is played.
+        actions = copied("a chunk of the planner", chunk).astype(np.float32)
         width = None if self._plan is None else self._plan.actions.shape[-1]
         if actions.ndim != 2 or len(actions) < self._n_action_steps or width not in (None, actions.shape[1]):
             raise InputError(

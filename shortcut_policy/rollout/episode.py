@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -14,9 +15,9 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
-from shortcut_policy.arrays import copied
 from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.rollout.motion import Motion
+from shortcut_policy.rollout.observed import Observed, check_finite
 
 #: Steps after which an episode is cut whose environment names no end: a minute at 50 steps a second.
 MOST_STEPS = 3000
@@ -85,24 +86,47 @@ def read_episodes(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def read_success(env: gymnasium.Env, info: dict[str, Any]) -> bool:
+def read_success(env: gymnasium.Env, info: Any, name: str = "is_success") -> bool:
     """Whether a step's ``info`` reports success.
+
+    Args:
+        env: Reported it.
+        info: Of a step.
+        name: Under which it is reported.
 
     Raises:
         InputError: It does not say.
     """
-    if "is_success" not in info:
+    if not isinstance(info, Mapping) or name not in info:
+        holds = ", ".join(sorted(map(str, info))) if isinstance(info, Mapping) else f"no names: {info!r:.60}"
         raise InputError(
-            f"{env.unwrapped} reports no success: its info must hold is_success after every step, "
-            f"and holds {', '.join(sorted(info)) or 'nothing'}"
+            f"{env.unwrapped} reports no success: its info must hold {name} after every step, "
+            f"and holds {holds or 'nothing'}"
         )
-    value = np.asarray(info["is_success"])
-    if value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
-        raise InputError(
-            f"{env.unwrapped} reports is_success={info['is_success']!r:.60} in its info, which must be true "
-            "or false"
-        )
-    return bool(value.item())
+    return _read_flag(env, info[name], f"{name}={info[name]!r:.60} in its info")
+
+
+def read_end(env: gymnasium.Env, terminated: Any, truncated: Any) -> bool:
+    """Whether an episode is over, by either of the two words that a step has on it; None says no.
+
+    Raises:
+        InputError: One is neither true nor false.
+    """
+    words = {"terminated": terminated, "truncated": truncated}
+    return any(
+        [_read_flag(env, word, f"{name}={word!r:.60}") for name, word in words.items() if word is not None]
+    )
+
+
+def _read_flag(env: gymnasium.Env, value: Any, said: str) -> bool:
+    """True or false, as a number, or an array or tensor of one; texts would all be true."""
+    try:
+        found = np.asarray(value.item() if hasattr(value, "item") else value)
+    except (ValueError, RuntimeError):  # an array or a tensor of several
+        found = np.empty(0)
+    if found.size != 1 or found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise InputError(f"{env.unwrapped} reports {said}, which must be true or false")
+    return bool(found.item())
 
 
 def read_number(name: str, value: Any) -> float:
@@ -134,10 +158,12 @@ def longest_episode(env: gymnasium.Env) -> int | None:
     """Steps after which an environment ends an episode by itself; None if it does not say.
 
     Args:
-        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``, or both.
+        env: It may have an attribute ``max_steps``, or be registered with ``max_episode_steps``, or both;
+            what is no number of steps, such as infinity or a method, says nothing.
     """
     limits = (getattr(env.unwrapped, "max_steps", None), env.spec and env.spec.max_episode_steps)
-    return min((int(limit) for limit in limits if limit), default=None)
+    numbers = (float(limit) for limit in limits if isinstance(limit, Real | np.generic))
+    return min((int(number) for number in numbers if 1 <= number < np.inf), default=None)
 
 
 class CutAfter:
@@ -161,65 +187,6 @@ class CutAfter:
             file=sys.stderr,
         )
         return True
-
-
-class Observed(gymnasium.Wrapper):
-    """The part of an environment that a policy meets: copies of its observations, actions of its shape.
-
-    An environment may write each observation into the same arrays, as robots do, and its further
-    observations may be of any kind: text, numbers of one of several, dictionaries.
-
-    Args:
-        env: With a dictionary of observations, or none of it is used.
-        names: Of the observations that the policy looks at; all of them if None, or if it lacks one.
-    """
-
-    def __init__(self, env: gymnasium.Env, names: Collection[str] | None = None) -> None:
-        super().__init__(env)
-        space = env.observation_space
-        if isinstance(space, spaces.Dict):
-            known = names is not None and set(names) <= set(space)
-            kept = [name for name in space if not known or name in (names or ())]
-            self.observation_space = spaces.Dict({name: space[name] for name in kept})
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """``options`` are for those that know some."""
-        obs, info = self.env.reset(seed=seed, **({"options": options} if options else {}))
-        return self._copied(obs), info
-
-    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """With an action (A,) in the shape that the environment declares; whole numbers, if it is of such."""
-        space = self.env.action_space
-        if space.dtype is not None and space.dtype.kind in "iu":
-            action = np.rint(action)  # an environment of whole numbers cuts off what follows them
-        obs, *rest = self.env.step(action.reshape(space.shape or action.shape))
-        return self._copied(obs), *rest
-
-    def _copied(self, obs: Any) -> Any:
-        if not isinstance(self.observation_space, spaces.Dict):
-            return obs
-        return {name: self._held(name, obs[name]) for name in self.observation_space}
-
-    def _held(self, name: str, value: Any) -> np.ndarray:
-        """A copy of an observation, if the type that its space declares, in which it is stacked, holds it."""
-        assert isinstance(self.observation_space, spaces.Dict)
-        found, declared = copied(f"observation '{name}'", value), self.observation_space[name].dtype
-        whole = declared is not None and declared.kind in "iub"
-        if found.dtype.kind == "f" and whole:
-            raise InputError(
-                f"observation '{name}' of {self.env.unwrapped} holds {found.dtype}, and its space is of "
-                f"{declared}, whole numbers, that would cut off the rest: correct the space"
-            )
-        if found.dtype.kind in "iu" and declared is not None and declared.kind in "iu":
-            limits = np.iinfo(declared)
-            if found.size and (int(found.min()) < limits.min or int(found.max()) > limits.max):
-                raise InputError(
-                    f"observation '{name}' of {self.env.unwrapped} holds {found.min()} to {found.max()}, and "
-                    f"its space is of {declared}, from {limits.min} to {limits.max}: correct the space"
-                )
-        return found
 
 
 class ActionChunkEpisode(gymnasium.Wrapper):
@@ -262,7 +229,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             )
         super().__init__(FrameStackObservation(Observed(env, names), n_obs_steps))
         self.action_space = batch_space(env.action_space, n_action_steps)
-        self._n_obs_steps, self._filming = n_obs_steps, getattr(env, "filming", None)
+        self._n_obs_steps, self._names = n_obs_steps, names
+        self._filming = getattr(env, "filming", None)
         self._end_recording = getattr(env, "end_recording", None)
         #: Length of the longest episode, None if the environment does not say.
         self.max_steps: int | None = longest_episode(env)
@@ -278,8 +246,9 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._task, self._success_now = "", UNSAID
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
         try:
-            self._observation, info = self.env.reset(seed=seed, options=options)
-            self._task = str(info.get("task", ""))
+            observation, info = self.env.reset(seed=seed, options=options)
+            check_finite(observation, self._names)
+            self._observation, self._task = observation, str((info or {}).get("task", ""))
         except InputError:
             raise
         except Exception as error:  # of whatever kind: it is the simulator's
@@ -297,6 +266,11 @@ class ActionChunkEpisode(gymnasium.Wrapper):
                 break
             self._draw(number > len(action) - self._n_obs_steps)
             self._play(single)
+        if not self._finished:  # the policy looks at what was seen last
+            try:
+                check_finite(self._observation, self._names)
+            except ValueError as error:
+                self._fail(error)
         return self._observation, self._total_reward - before, False, False, self._latched()
 
     def close(self) -> None:
@@ -311,7 +285,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
     def _play(self, action: np.ndarray) -> None:
         try:
             self._observation, reward, terminated, truncated, info = self.env.step(action)
-            success = read_success(self.env, info)
+            success, over = read_success(self.env, info), read_end(self.env, terminated, truncated)
+            now = int(read_success(self.env, info, "success_now")) if "success_now" in info else UNSAID
             reward = read_number("reward", reward)
             score = read_number("score", info.get("score", reward))
         except InputError:
@@ -321,9 +296,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
             return
         self._total_reward += reward
         self._score, self._success = max(self._score, score), self._success or success
-        self._success_now = int(bool(info["success_now"])) if "success_now" in info else UNSAID
+        self._success_now, self._finished = now, over
         self._length += 1
-        self._finished = bool(terminated or truncated)
         if not self._finished and self._cut(self._length):
             self._finished = True
             self._recorded(failed=False)

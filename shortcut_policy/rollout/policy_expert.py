@@ -12,8 +12,9 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.policy import load_policy
 from shortcut_policy.rollout.chunk_batches import check_environment
-from shortcut_policy.rollout.episode import ActionChunkEpisode, CutAfter, Observed, read_success
+from shortcut_policy.rollout.episode import ActionChunkEpisode, CutAfter, read_end, read_success
 from shortcut_policy.rollout.evaluate import environment_maker, task_of
+from shortcut_policy.rollout.observed import Observed, check_finite
 from shortcut_policy.settings import check_whole
 
 #: Environment seeds of its episodes lie from here on, far from those that policies are evaluated at.
@@ -74,6 +75,7 @@ class PolicyExpert:
     def _play(self, seed: int) -> dict[str, np.ndarray] | None:
         with _simulated():
             obs, info = self._env.reset(seed=seed)
+            check_finite(obs, self._policy.obs_shapes)
         rows: list[dict[str, np.ndarray]] = []
         success = over = False
         while not over:
@@ -87,8 +89,11 @@ class PolicyExpert:
             )
             with _simulated():
                 obs, _, terminated, truncated, info = self._env.step(action)
+                over = read_end(self._env, terminated, truncated)
+                if not over:
+                    check_finite(obs, self._policy.obs_shapes)
             success |= read_success(self._env, info)
-            over = bool(terminated or truncated) or self._cut(len(rows))
+            over = over or self._cut(len(rows))
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if success else None
 
 

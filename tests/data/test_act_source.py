@@ -1,6 +1,7 @@
 """ACT's files: read by rows across them; what is refused."""
 
 import pickle
+import sys
 from pathlib import Path
 
 import h5py
@@ -70,6 +71,24 @@ def test_what_an_episode_holds_once_blocks_nothing(folder: Path):
     assert source.lacking.keys() == {"words", "sizes", "other"}
     with pytest.raises(InputError, match="needs a row for each step"):
         source.read("words", 0, 1)
+
+
+def test_an_array_that_nobody_can_read_blocks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    write(folder, 11, 2, **{"observations/force": np.zeros((2, 3)), "observations/touch": np.zeros((2, 3))})
+    write(folder, 12, 2, **{"observations/force": np.zeros((2, 6))})
+    with h5py.File(folder / "episode_12.hdf5", "a") as file:
+        file.create_dataset("observations/touch", data=np.zeros((2, 3)), compression="lzf")
+    monkeypatch.setattr("h5py.h5z.filter_avail", lambda number: number != h5py.h5z.FILTER_LZF)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    source = ActSource(folder)
+    assert source.keys == ("action", "images/top", "qpos") and len(source.read("qpos", 0, 99)) == 16
+    assert "is it of another robot" in source.lacking["force"] and "filter lzf" in source.lacking["touch"]
+
+
+def test_a_file_of_git_lfs_is_told(folder: Path):
+    (folder / "episode_2.hdf5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InputError, match=r"episode_2.hdf5 is a pointer of git LFS"):
+        ActSource(folder)
 
 
 def test_what_cannot_be_used_is_told(folder: Path, tmp_path: Path):

@@ -229,6 +229,91 @@ def test_what_only_hdf5_has_hinders_no_reading_and_is_listed(file, tmp_path) -> 
         convert(file, tmp_path / "robot.zarr")
 
 
+@pytest.mark.parametrize(
+    "key, values, said",
+    [
+        ("obs/stage", np.zeros(LENGTHS[1], h5py.enum_dtype({"a": 0, "b": 1}, "i1")), "the names a, b of the"),
+        ("obs/fine", np.zeros(LENGTHS[1], np.longdouble), "data/demo_1/obs/fine, of a type"),
+        ("note", np.array(b"\xe9t\xe9", h5py.string_dtype()), "data/demo_1/note, text that is not UTF-8"),
+        ("obs/hand", np.ones((LENGTHS[1], 3)), "the type float32 of data/demo_0/obs/hand, which becomes"),
+    ],
+)
+def test_types_and_texts_that_do_not_come_back_are_listed(file, tmp_path, key, values, said) -> None:
+    """They were changed without a word, or blocked all else of the file."""
+    with h5py.File(file, "a") as opened:
+        for number, length in enumerate(LENGTHS[: 2 if key.startswith("obs/") else 1]):
+            if (key, number) != ("obs/hand", 0):
+                opened[f"data/demo_{number}"].pop(key, None)
+                rows = values if values.ndim == 0 else np.resize(values, (length, *values.shape[1:]))
+                opened[f"data/demo_{number}"].create_dataset(key, data=rows, dtype=values.dtype)
+        if key == "note":
+            opened.move("data/demo_0/note", "data/demo_1/note")
+            opened["data/demo_1"].attrs.create("by", b"\xe9", dtype=h5py.string_dtype())
+        if key == "obs/hand":
+            opened["data/demo_0/obs/hand"][:] = 2
+    with pytest.raises(InputError, match=said):
+        convert(file, tmp_path / "robot.zarr")
+    store = convert(file, tmp_path / "robot.zarr", ConvertOptions(lossy=True))
+    assert {"actions", "hand"} <= set(ZarrSource(store).keys)
+    convert(store, tmp_path / "again.hdf5")
+
+
+def test_whole_numbers_that_no_type_holds_together_are_no_floats(file, tmp_path) -> None:
+    with h5py.File(file, "a") as opened:
+        opened["data/demo_0/obs/count"] = np.full(LENGTHS[0], -1, np.int64)
+        opened["data/demo_1/obs/count"] = np.full(LENGTHS[1], 2**63 + 1, np.uint64)
+    assert "is uint64, and int64 in demonstrations before" in RobomimicSource(file).lacking["count"]
+    store = convert(file, tmp_path / "robot.zarr")
+    assert same(in_hdf5(convert(store, tmp_path / "again.hdf5")), in_hdf5(file))
+
+
+def test_masks_of_numbers_hinder_no_filter_key(file) -> None:
+    with h5py.File(file, "a") as opened:
+        opened["mask/train"] = np.array(["demo_1"], "S")
+        opened["mask/index"] = np.array([1])
+    assert RobomimicSource(file, filter_key="train").demos == ["demo_1"]
+
+
+@pytest.mark.parametrize("said", ["0.3", {"version": 2}, {"rest": None}])
+def test_an_attribute_that_others_call_as_a_format_is_an_attribute(tmp_path, options, said) -> None:
+    """A store with it could not be read at all."""
+    store = write(tmp_path / "a.zarr", "data/", "meta/episode_ends")
+    zarr.open_group(store).attrs.update({"lerobot": said, "robomimic": said, "recording": "of May"})
+    assert "action" in ZarrSource(store).keys
+    lossy = replace(options, lossy=True)
+    dataset = convert(store, tmp_path / "a.lerobot", lossy)
+    with pytest.raises(InputError, match="attribute /@recording, with which a writer marks a store"):
+        convert(dataset, tmp_path / "again.zarr")
+    again = convert(dataset, tmp_path / "again.zarr", lossy)
+    assert ZarrSource(again).attributes["robomimic"] == said
+    file = convert(store, tmp_path / "a.hdf5", options)
+    with pytest.raises(
+        InputError, match="attribute /@robomimic, in place of which stands what only robomimic"
+    ):
+        convert(file, tmp_path / "other.zarr")
+
+
+def test_an_attribute_that_is_no_number_comes_back(tmp_path, options) -> None:
+    """What had been converted could not be converted back."""
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        writer.add_episode({"state": np.ones((4, 3)), "action": np.zeros((4, 2))})
+    zarr.open_group(tmp_path / "a.zarr").attrs["noise"] = float("nan")
+    for name in ("a.hdf5", "a.lerobot", "a-v0"):
+        back = convert(convert(tmp_path / "a.zarr", tmp_path / name, options), tmp_path / f"{name}.zarr")
+        assert np.isnan(ZarrSource(back).attributes["noise"])
+
+
+def test_names_of_axes_are_kept_or_listed(tmp_path, options) -> None:
+    """Format 3 has them beside the attributes."""
+    store = write(tmp_path / "a.zarr", "data/", "meta/episode_ends", zarr_format=3)
+    data = zarr.open_group(store)["data"]
+    data.create_array("force", data=np.ones((ROWS, 2)), dimension_names=["time", "axis"])
+    with pytest.raises(InputError, match="attribute data/force/@_ARRAY_DIMENSIONS"):
+        convert(store, tmp_path / "a.lerobot", options)
+    back = convert(convert(store, tmp_path / "a.hdf5", options), tmp_path / "back.zarr")
+    assert zarr.open_group(back)["data/force"].attrs["_ARRAY_DIMENSIONS"] == ["time", "axis"]
+
+
 def test_a_filter_that_is_not_there_is_listed(file, tmp_path, monkeypatch) -> None:
     with h5py.File(file, "a") as opened:
         for number, length in enumerate(LENGTHS):
@@ -333,6 +418,7 @@ ODD = {
     "task_index": np.arange(ROWS) // LENGTHS[0] + 3,
     "index": np.arange(ROWS) * 1.5,
     "obs/turned": np.arange(2.0 * ROWS).reshape(ROWS, 2).astype(">f4"),
+    "obs/one": np.arange(1.0 * ROWS).astype(">f4"),
     "obs/ticks": (2**60 + np.arange(ROWS)).astype(">i8"),
     "obs/far": np.uint64(2**63 + 1) + np.arange(ROWS, dtype=np.uint64),
 }

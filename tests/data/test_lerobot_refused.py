@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,18 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def point(pattern: str) -> Callable[[Path], None]:
+    """As a clone without git-lfs has it."""
+
+    def edit(root: Path) -> None:
+        for path in root.glob(pattern):
+            path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+    return edit
+
+
 REFUSED = {
+    "tables of git LFS": (point("data/**/*.parquet"), "is a pointer of git LFS and not the file itself"),
     "no folder": (
         lambda root: (root / "meta/info.json").unlink(),
         "has no meta/info.json; a LeRobot dataset",
@@ -90,6 +102,13 @@ def test_refused_when_it_is_opened(case: str, arm: Path, tmp_path: Path) -> None
     damage(root)
     with pytest.raises(InputError, match=sentence):
         LeRobotSource(root)
+
+
+def test_videos_of_git_lfs_are_refused_when_they_are_read(arm: Path, tmp_path: Path) -> None:
+    root = copy_of(arm, tmp_path)
+    point("videos/**/*.mp4")(root)
+    with pytest.raises(InputError, match=r"mp4 is a pointer of git LFS and not the file itself"):
+        LeRobotSource(root).read(VIDEO, 0, 1)
 
 
 def other_shape(values: list) -> list:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,31 @@ def test_other_mistakes_get_a_sentence(copy, tmp_path):
     (copy / "data/metadata.json").write_text(json.dumps({"data_format": "arrow"}))
     with pytest.raises(InputError, match=r'is stored as Arrow, .* data_format="hdf5"'):
         MinariSource(copy)
+
+
+def test_a_file_of_git_lfs_is_told(copy):
+    (copy / "data/main_data.hdf5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InputError, match="is a pointer of git LFS"):
+        MinariSource(copy)
+
+
+@pytest.mark.parametrize("why", ["differ in shape", "differ in type", "filter"])
+def test_an_array_that_nobody_can_read_hinders_no_other(copy, monkeypatch, why):
+    """The whole dataset was refused."""
+
+    def edit(opened: h5py.File) -> None:
+        for number, name in enumerate(sorted(opened)):
+            rows = len(opened[name]["actions"])
+            values = np.zeros((rows, 2 + number)) if "shape" in why else np.zeros(rows, ("f4", "f8")[number])
+            packing = {"compression": "lzf"} if why == "filter" else {}
+            opened[name].create_dataset("infos/odd", data=values, **packing)
+
+    change(copy, edit)
+    if why == "filter":
+        monkeypatch.setattr("h5py.h5z.filter_avail", lambda number: number != h5py.h5z.FILTER_LZF)
+        monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    source = MinariSource(copy)
+    assert "infos/odd" not in source.keys and source.read("state", 0, 9).shape == (9, 3)
+    said = "compressed with the HDF5 filter lzf" if why == "filter" else "is it of another robot"
+    with pytest.raises(InputError, match=said):
+        Field("infos/odd", ()).check(source)

@@ -1,5 +1,6 @@
 """Reading stores of every kind, and one clear sentence for every broken one."""
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from shortcut_policy.data import EpisodeWriter, Field, ZarrSource, bundled, zarr_files
+from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource, bundled, zarr_files
 from shortcut_policy.data.zarr_source import _codec_sentence
 from shortcut_policy.errors import InputError
 
@@ -478,3 +479,58 @@ def test_data_that_ask_for_pickle_are_refused_and_not_unpickled(tmp_path: Path, 
 )
 def test_the_name_of_a_codec_is_found_in_the_words_of_every_version(said: str):
     assert "is stored with the codec of_somebody, which" in _codec_sentence("image", "a", ValueError(said))
+
+
+def test_of_several_stores_in_a_zip_none_is_taken_for_the_other(tmp_path: Path) -> None:
+    """The first in the zip was, without a word; what a store holds is no other one."""
+    one, two = (write(tmp_path / name) for name in ("one.zarr", "two.zarr"))
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as file:
+        for store in (one, two):
+            for item in sorted(store.rglob("*")):
+                if item.is_file():
+                    file.write(item, item.relative_to(tmp_path))
+    with pytest.raises(InputError, match=r"holds 2 stores, one.zarr, two.zarr, and a training reads one"):
+        ZarrSource(tmp_path / "both.zip")
+    write(one / "before")
+    with zipfile.ZipFile(tmp_path / "nested.zip", "w") as file:
+        for item in sorted(one.rglob("*")):
+            if item.is_file():
+                file.write(item, item.relative_to(one))
+    assert "action" in ZarrSource(tmp_path / "nested.zip").keys
+
+
+@pytest.mark.parametrize(
+    "begins, said",
+    [
+        (gzip.compress(b"rows"), "is compressed with gzip: unpack it"),
+        (b"\x28\xb5\x2f\xfdrows", "is compressed with zstd: unpack it"),
+        (b"a.zarr".ljust(257, b"\0") + b"ustar", "is an archive of tar: unpack it"),
+        (b"<!DOCTYPE html>", "is a page of the web"),
+        (b"", "is empty: copy or download it again"),
+    ],
+)
+def test_files_that_have_to_be_unpacked_are_told(tmp_path: Path, begins: bytes, said: str) -> None:
+    for name, source in {"a.zarr.gz": ZarrSource, "a.hdf5": RobomimicSource}.items():
+        path = tmp_path / name
+        path.write_bytes(begins)
+        with pytest.raises(InputError, match=f"{name} {said}"):
+            source(path)
+
+
+def test_a_folder_with_the_file_in_it_is_told(tmp_path: Path) -> None:
+    """It was said not to exist."""
+    (tmp_path / "ph").mkdir()
+    (tmp_path / "ph" / "demo.hdf5").touch()
+    with pytest.raises(
+        InputError, match=r"ph is a folder and not an HDF5 file; did you mean .*ph/demo.hdf5\?"
+    ):
+        RobomimicSource(tmp_path / "ph")
+
+
+def test_ends_whose_metadata_are_a_pointer_of_git_lfs_are_told(tmp_path: Path) -> None:
+    store = write(tmp_path / "a.zarr")
+    (store / "meta/episode_ends/.zarray").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0"
+    )
+    with pytest.raises(InputError, match=r"episode_ends/\.zarray is a pointer of git LFS"):
+        ZarrSource(store)

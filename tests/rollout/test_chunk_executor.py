@@ -358,3 +358,22 @@ def test_another_rate_than_that_of_the_data_is_told(tiny_policy: Policy, capsys)
             capsys.readouterr().err.count("data of 20 steps a second, and is played at 10: it moves 0.5 t")
             == told
         )
+
+
+class Reusing(Counting):
+    """Writes each chunk into the same array, as runtimes and clients with a buffer do."""
+
+    def plan(self, history, prefix):
+        chunk = super().plan(history, prefix)
+        self.buffer = getattr(self, "buffer", np.zeros_like(chunk))
+        self.buffer[:] = chunk
+        if len(self.seen) > 1:
+            self.buffer[:] += 100
+        return self.buffer
+
+
+def test_a_chunk_is_played_as_it_was_given(later: Later):
+    with make(Reusing(), lead=2) as executor:
+        assert [play(executor, step) for step in range(3)] == [0, 1, 2]
+        later.finish()  # the next one is there, and not joined yet
+        assert executor._plan is not None and executor._plan.actions[:3, 0].tolist() == [0, 1, 2]

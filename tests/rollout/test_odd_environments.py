@@ -125,7 +125,18 @@ class Tensors(Plain):
     def step(self, action):
         obs, reward, terminated, truncated, info = super().step(action)
         reward = torch.tensor([reward], requires_grad=True)
+        obs = {name: torch.tensor(value, requires_grad=True) for name, value in obs.items()}
         return obs, reward, torch.tensor(terminated), torch.tensor([truncated]), info
+
+
+class SeesNothing(Diverges):
+    """Says by NaN alone that it has diverged, as a simulator of contacts does."""
+
+    def step(self, action):
+        obs, *rest = Plain.step(self, action)
+        if self.seed % 2 and self.t >= 5:
+            obs["keypoint"][0, 0] = np.nan
+        return obs, *rest
 
 
 class NotANumber(Diverges):
@@ -155,6 +166,35 @@ def test_a_simulator_that_fails_loses_that_episode(tiny_policy: Policy, kind: ty
     assert "failed in 2 of 4 episodes, the first with seed 1 after 5 steps: " in capsys.readouterr().err
     with pytest.raises(InputError, match="failed in all 2 episodes, the first with seed 1 after 5 steps"):
         rollout(tiny_policy, kind, [1, 3])
+
+
+def test_an_observation_that_is_not_finite_loses_that_episode(tiny_policy: Policy, capsys):
+    """It would end the rollout, and take the other episodes along."""
+    expected = rollout(tiny_policy, Plain, range(4), seed=1)
+    found = rollout(tiny_policy, SeesNothing, range(4), seed=1, num_envs=2)
+    assert found[::2] == expected[::2]
+    why = "ValueError: observation 'keypoint' holds NaN or infinity"
+    assert [one.error for one in found[1::2]] == 2 * [why]
+    assert not any(one.success for one in found[1::2]) and summarise(found)["failed"] == 2
+
+    class Ends(SeesNothing):
+        def step(self, action):
+            obs, reward, _, truncated, info = super().step(action)
+            return obs, reward, bool(np.isnan(obs["keypoint"]).any()), truncated, info
+
+    # One that sees it itself and ends the episode has ended it.
+    assert [(one.length, one.error) for one in rollout(tiny_policy, Ends, [1])] == [(5, "")]
+    # Of what the policy does not look at nothing depends.
+    space = spaces.Dict({**Plain.observation_space.spaces, "depth": spaces.Box(0, 9, (2,), np.float32)})
+    blind = {"observation_space": space, "obs": lambda self: {**Plain.obs(self), "depth": [np.nan, 1.0]}}
+    assert rollout(tiny_policy, type("Blind", (Plain,), blind), range(4), seed=1) == expected
+
+    class Never(Plain):
+        def obs(self):
+            return {**super().obs(), "agent_pos": np.full(2, np.inf, np.float32)}
+
+    with pytest.raises(InputError, match=r"cannot be reset with seed=0: .*'agent_pos' holds NaN or infinity"):
+        rollout(tiny_policy, Never, range(2))
 
 
 def test_a_reset_that_fails_later_is_an_episode_that_fails(tiny_policy: Policy):
@@ -257,6 +297,90 @@ def test_success_that_says_nothing_is_refused(success: object):
 @pytest.mark.parametrize("success", [np.array([True]), np.bool_(True), 1, 1.0])
 def test_success_may_be_a_number(success: object):
     assert episodes.read_success(Plain(), {"is_success": success}) is True
+
+
+@pytest.mark.parametrize("now", [None, "False", np.array([True, False]), float("nan")])
+def test_words_on_success_and_on_the_end_that_say_nothing_are_refused(now: object):
+    """Texts and NaN passed for true; an array ended the rollout in a traceback."""
+
+    def played(**said: object):
+        class Vague(Plain):
+            def step(self, action):
+                obs, reward, terminated, truncated, info = super().step(action)
+                terminated, truncated = said.get("terminated", terminated), said.get("truncated", truncated)
+                return obs, reward, terminated, truncated, {**info, **said}
+
+        one = ActionChunkEpisode(Vague(), 1, 2)
+        one.reset(seed=0)
+        return one.step(np.zeros((3, 2), np.float32))[-1]
+
+    with pytest.raises(InputError, match=r"reports success_now=.* in its info, which must be true or false"):
+        played(success_now=now)
+    for word in ("terminated", "truncated"):
+        if now is None:  # what has been left out of a return
+            assert not played(**{word: now})["finished"]
+        else:
+            with pytest.raises(InputError, match=f"reports {word}=.*, which must be true or false"):
+                played(**{word: now})
+    assert played(success_now=np.array([True]))["success_now"] == 1
+
+
+class OldStep(Plain):
+    def step(self, action):
+        obs, reward, _, over, info = super().step(action)
+        return obs, reward, over, info
+
+
+class OldReset(Plain):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [(OldStep, r"step\(\) of .* gives 4 values in place of"), (OldReset, r"reset\(\) of .* gives a dict in")],
+)
+def test_environments_of_the_old_gym_are_told(tiny_policy: Policy, kind: type[Plain], said: str):
+    with pytest.raises(InputError, match=f"{said}.*wrap it"):
+        try_environment(tiny_policy, kind, steps=1)
+
+
+def test_info_that_is_no_dictionary_is_told(tiny_policy: Policy):
+    class Silent(Plain):
+        def step(self, action):
+            return *super().step(action)[:4], None
+
+    with pytest.raises(InputError, match="must hold is_success after every step, and holds no names: None"):
+        try_environment(tiny_policy, Silent, steps=1)
+
+
+@pytest.mark.parametrize("limit", [float("inf"), "long", -1, float("nan"), lambda: 12])
+def test_what_says_no_number_of_steps_is_no_limit(limit: object):
+    env = Plain()
+    env.max_steps = limit
+    assert episodes.longest_episode(env) is None
+    env.max_steps = np.int64(7)
+    assert episodes.longest_episode(env) == 7
+
+
+@pytest.mark.parametrize("kind, inside", [(np.int64, [-3, 600]), (np.uint8, [0, 255])])
+def test_actions_of_whole_numbers_have_the_type_of_their_space(kind: type, inside: list[int]):
+    """Or the space says that it does not contain them; bytes would turn over."""
+
+    class Whole(Plain):
+        action_space = spaces.Box(0, 255, (2,), kind)
+
+        def step(self, action):
+            self.given = action
+            return super().step(action)
+
+    env = Whole()
+    one = ActionChunkEpisode(env, 1, 1)
+    one.reset(seed=0)
+    one.step(np.array([[-3.2, 600.4]], np.float32))
+    assert env.given.dtype == kind and env.given.tolist() == inside
+    one.step(np.array([[1.6, 2.4]], np.float32))
+    assert env.action_space.contains(env.given) and env.given.tolist() == [2, 2]
 
 
 def test_actions_that_are_no_box_are_refused(tiny_policy: Policy):
@@ -405,6 +529,21 @@ def test_an_observation_that_its_space_cannot_hold_is_refused(tiny_policy: Polic
         rollout(tiny_policy, Narrow, [0], steps=1)
     episode = ActionChunkEpisode(type("Wide", (Narrow,), {"largest": 255})(), 2, 4)
     assert (episode.reset(seed=0)[0]["keypoint"] == 255).all()
+
+
+def test_an_observation_of_another_shape_than_its_space_is_told(tiny_policy: Policy):
+    class OfMany(Plain):
+        def obs(self):
+            return {name: value[None] for name, value in super().obs().items()}
+
+    with pytest.raises(InputError, match=r"'agent_pos' has shape \[1, 2\], and its space \[2\]: correct"):
+        rollout(tiny_policy, OfMany, [0])
+
+
+def test_floats_that_their_space_would_round_are_refused(tiny_policy: Policy):
+    half = spaces.Dict({**Plain.observation_space.spaces, "agent_pos": spaces.Box(0, 512, (2,), np.float16)})
+    with pytest.raises(InputError, match=r"'agent_pos' of .* holds float32, and its space is of float16"):
+        rollout(tiny_policy, type("Half", (Plain,), {"observation_space": half}), [0])
 
 
 class Masked(Plain):

@@ -14,7 +14,7 @@ from shortcut_policy.rollout import episode as episodes
 from shortcut_policy.rollout import policy_expert
 from shortcut_policy.rollout.policy_expert import PolicyExpert
 
-from .test_odd_environments import LENGTH, Diverges, Flat, NoOptions, Plain, Reused
+from .test_odd_environments import LENGTH, Diverges, Flat, NoOptions, Plain, Reused, SeesNothing
 
 
 @pytest.fixture
@@ -93,12 +93,21 @@ def test_what_differs_in_form_is_recorded_as_others_are(kind, tiny_policy, tmp_p
     assert len(np.unique(found["agent_pos"], axis=0)) == LENGTH
 
 
-def test_an_episode_in_which_the_simulator_fails_is_left_out(tiny_policy, tmp_path, monkeypatch, capsys):
-    expert = expert_in(Diverges, tiny_policy, tmp_path, monkeypatch)
+@pytest.mark.parametrize(
+    "kind, why",
+    [
+        (Diverges, "RuntimeError: the block left the table"),
+        (SeesNothing, "ValueError: observation 'keypoint' holds NaN or infinity"),
+    ],
+)
+def test_an_episode_in_which_the_simulator_fails_is_left_out(
+    kind, why, tiny_policy, tmp_path, monkeypatch, capsys
+):
+    expert = expert_in(kind, tiny_policy, tmp_path, monkeypatch)
     found = [expert.episode(np.random.default_rng(seed)) for seed in range(6)]
     said = capsys.readouterr().err.splitlines()
     assert 0 < len(said) == sum(episode is None for episode in found) < 6
-    assert "which is left out: RuntimeError: the block left the table" in said[0]
+    assert f"which is left out: {why}" in said[0]
 
 
 def test_an_episode_that_nothing_ends_is_cut(tiny_policy, tmp_path, monkeypatch, capsys):
