@@ -35,9 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="processes of each version")
     parser.add_argument("--updates", type=int, default=7, help="of each part in a process")
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument(
-        "--side", action="store_true", help="own use: measure what is on the path"
-    )
+    parser.add_argument("--side", action="store_true", help="own use: measure what is on the path")
     options = parser.parse_args()
     if options.side:
         print(json.dumps(measured(options.updates)))

@@ -150,7 +150,9 @@ class ShortcutPolicy(PreTrainedPolicy):
             others: What other policies take; not used.
         """
         check_keys(batch, self.config.names)
-        self._history = populate_queues(self._history, batch)
+        # Copies: a robot may write every observation into the same arrays, which on a CPU are these tensors.
+        observed = {key: value.clone() for key, value in batch.items() if key in self._history}
+        self._history = populate_queues(self._history, observed)
         if not self._actions:
             histories = {key: torch.stack(list(steps), dim=1) for key, steps in self._history.items()}
             self._actions.extend(self.predict_action_chunk(histories).unbind(1))

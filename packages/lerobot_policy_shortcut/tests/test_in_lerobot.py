@@ -114,6 +114,17 @@ def test_a_converted_policy_acts_as_ours_on_what_gym_pusht_observes(checkpoint: 
             np.testing.assert_allclose(actions[row].numpy(), wanted, atol=2e-2)
 
 
+def test_a_robot_may_write_all_observations_into_the_same_arrays():
+    copying, reusing = make(sampling_seed=0, n_action_steps=1), make(sampling_seed=0, n_action_steps=1)
+    array = np.zeros((1, 4), np.float32)
+    for step in range(4):
+        array[:] = step / 2
+        seen, kept = torch.from_numpy(array.copy()), torch.from_numpy(array)
+        wanted = copying.select_action({"observation.state": seen})
+        found = reusing.select_action({"observation.state": kept})
+        torch.testing.assert_close(found, wanted)
+
+
 def test_training_lowers_the_loss_and_averages_the_weights():
     policy, data = make(obs_noise=0.01), batch()
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
