@@ -37,8 +37,22 @@ def main() -> None:
     parts = {name: read(name) for name in ("kills", "faults", "fuzz", "load", "versions")}
     summary: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
     if "versions" in summary:
-        summary["versions"] = summary["versions"].get("rows", summary["versions"])
+        summary["versions"] = by_package(summary["versions"]["rows"])
     write_atomic(RESULTS / "results.json", json.dumps(summary, indent=2) + "\n")
+
+
+def by_package(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each package of each environment: how many tests passed and failed with this version."""
+    return [
+        {
+            "python": row["row"].split("-")[0],
+            "package": package,
+            "version": version,
+            **{key: row.get(key) for key in ("passed", "failed", "row", "commit")},
+        }
+        for row in rows
+        for package, version in row.get("versions", {}).items()
+    ]
 
 
 def kills(tried: list[dict[str, Any]]) -> dict[str, Any]:
