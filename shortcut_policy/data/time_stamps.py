@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +23,10 @@ UNITS = (1.0, 1e3, 1e6, 1e9)
 RATES = 0.2, 2000.0
 #: Part of the steps in which a clock may go back; what goes back more often is none.
 BACK = 0.01
+#: Part of the steps in which one may stand still: what does so more often is of a camera or another sensor.
+STILL = 0.1
+#: Whole numbers this far apart that begin below the second may count steps of a simulator, or milliseconds.
+COUNTED, BEGUN = 1000, 1e6
 #: A step is off if it takes this part of one more or less: a row is missing there, or twice. Clocks of real
 #: loops are off by a fifth, and nothing is lost.
 OFF = 0.5
@@ -36,7 +41,7 @@ class TimeStamps:
     Attributes:
         path: Of the source.
         key: Of the stamps.
-        seconds: Whether they may be seconds: floats that do not count steps.
+        kind: What they are: floats that may be seconds, times of an unknown unit, or numbers that may count.
         spans: (M,) how long each step but the last of an episode took, in the units of the stamps.
         rows: (M,) the rows of these steps.
         episodes: (M,) their episodes.
@@ -44,21 +49,26 @@ class TimeStamps:
 
     path: str
     key: str
-    seconds: bool
+    kind: Literal["seconds", "times", "counts"]
     spans: np.ndarray
     rows: np.ndarray
     episodes: np.ndarray
 
     @cached_property
     def span(self) -> float:
-        """How long most steps took, above 0."""
-        return float(np.median(self.spans))
+        """How long steps took in most episodes, above 0.
+
+        A mean of each episode without what is odd, as stamps of few digits are off by a part of a step.
+        """
+        even = abs(self.spans / np.median(self.spans) - 1) <= OFF
+        sums, counts = np.bincount(self.episodes, self.spans * even), np.bincount(self.episodes, even)
+        return float(np.median(sums[counts > 0] / counts[counts > 0]))
 
     @property
     def rate(self) -> float | None:
         """Steps a second, to three digits; None if the stamps are not in seconds by all that is known."""
         rate = 1 / self.span
-        return float(f"{rate:.3g}") if self.seconds and RATES[0] <= rate <= RATES[1] else None
+        return float(f"{rate:.3g}") if self.kind == "seconds" and RATES[0] <= rate <= RATES[1] else None
 
     def agrees(self, rate: float) -> bool:
         """Whether most steps took what this many steps a second do, in any unit that is usual."""
@@ -67,15 +77,19 @@ class TimeStamps:
     def say(self, source: EpisodeSource, rate: float | None) -> None:
         """On stderr, which steps and episodes have another rate than most, and if ``rate`` is another."""
         where, remedy = f"key '{self.key}' of {self.path}", "a policy takes all steps for one time apart"
-        if rate is not None and not self.agrees(rate):
+        if rate is not None and self.kind != "counts" and not self.agrees(rate):
             print(
                 f"{where}: a step takes {self.span:.3g} by it, and the attributes say {rate:g} steps a "
                 "second: correct one of the two",
                 file=sys.stderr,
             )
-        numbers = np.unique(self.episodes)
-        begun = np.searchsorted(self.episodes, numbers)
-        own = np.array([np.median(spans) for spans in np.split(self.spans, begun[1:])])
+        begun = np.flatnonzero(np.diff(self.episodes, prepend=-1))
+        numbers, counts = self.episodes[begun], np.diff(begun, append=len(self.spans))
+        # The median is that of most steps where more than half are, which is most episodes of most datasets.
+        alike = np.add.reduceat(abs(self.spans / self.span - 1) <= ANOTHER / 2, begun, dtype=np.int64)
+        own = np.full(len(numbers), self.span)
+        for at in np.flatnonzero(2 * alike <= counts):
+            own[at] = np.median(self.spans[begun[at] : begun[at] + counts[at]])
         others = numbers[abs(own / self.span - 1) > ANOTHER]
         if len(others):
             first = own[numbers == others[0]][0]
@@ -85,7 +99,7 @@ class TimeStamps:
                 "episodes to one rate",
                 file=sys.stderr,
             )
-        mine = np.repeat(own, np.diff(np.append(begun, len(self.spans))))
+        mine = np.repeat(np.where(own > 0, own, self.span), counts)
         odd = np.flatnonzero(~(abs(self.spans / mine - 1) <= OFF))
         if len(odd):
             episode, step = find_row(source, int(self.rows[odd[0]]))
@@ -100,13 +114,14 @@ class TimeStamps:
 def find_stamps(source: EpisodeSource) -> TimeStamps | None:
     """The times of the steps of a source, if an array with one of the `NAMES` holds such.
 
-    They grow with the steps. What stands still in most of them, goes back and forth, or goes from one end to
-    the other in each episode, however long, is something else.
+    They grow with the steps. What stands still in many of them, goes back and forth, or goes from one end to
+    the other in each episode, however long, is something else. Of keys of one name the uppermost counts, as
+    those of single cameras and sensors lie below.
     """
     by_name: dict[str, str] = {}
-    for key in source.keys:
+    for *_, last, key in sorted(([*re.split(r"[./]", key.lower()), key] for key in source.keys), key=len):
         if source.shapes[key] in ((), (1,)) and source.dtypes[key].kind in "iuf":
-            by_name.setdefault(re.split(r"[./]", key.lower())[-1], key)
+            by_name.setdefault(last, key)
     found = (_stamps(source, by_name[name]) for name in NAMES if name in by_name)
     return next((stamps for stamps in found if stamps is not None), None)
 
@@ -118,19 +133,34 @@ def _stamps(source: EpisodeSource, key: str) -> TimeStamps | None:
         times = source.read(key, 0, int(ends[-1])).reshape(-1)
     except InputError:  # nobody has asked for it
         return None
+    if not np.isfinite(times).all():
+        return None
     # Unsigned numbers that go back differ by large ones, and float64 loses nanoseconds since 1970.
-    spans = np.diff(times.astype(np.int64) if times.dtype.kind in "iu" else times.astype(np.float64))
-    inside = np.ones(len(spans), bool)
-    inside[ends[:-1] - 1] = False
+    times = times.astype(np.int64 if times.dtype.kind in "iu" else np.float64, copy=False)
+    inside = np.ones(len(times), bool)
+    inside[ends - 1] = False
     rows = np.flatnonzero(inside)
-    spans = spans[inside].astype(np.float64)
-    if not len(spans) or not np.isfinite(spans).all() or np.median(spans) <= 0:
+    spans = np.diff(times)[rows].astype(np.float64)
+    if not len(spans) or (middle := np.median(spans)) <= 0:
+        return None
+    if (spans < 0).mean() > BACK or (spans == 0).mean() > STILL:
         return None
     lengths = np.diff(ends, prepend=0)
-    whole = (times[ends - 1] - times[ends - lengths])[lengths > 1].astype(np.float64)
-    progress = len(np.unique(lengths[lengths > 1])) > 1 and np.ptp(whole) <= 1e-3 * whole.max()
-    if progress or (spans < 0).mean() > BACK:
+    if _is_progress(times[ends - 1] - times[ends - lengths], lengths):
         return None
-    counts = bool((spans == 1).all())
-    episodes = np.searchsorted(ends, rows, side="right")
-    return TimeStamps(source.path, key, times.dtype.kind == "f" and not counts, spans, rows, episodes)
+    kind: Literal["seconds", "times", "counts"] = "seconds" if times.dtype.kind == "f" else "times"
+    if (spans == np.rint(spans)).all():
+        may_count = middle == 1 or (middle < COUNTED and times.min() < BEGUN)
+        kind = "counts" if may_count else "times"
+    episodes = np.repeat(np.arange(len(lengths)), np.maximum(lengths - 1, 0))
+    return TimeStamps(source.path, key, kind, spans, rows, episodes)
+
+
+def _is_progress(whole: np.ndarray, lengths: np.ndarray) -> bool:
+    """Whether what episodes of these lengths pass through is their part that is over, or a multiple of it."""
+    whole, steps = whole[lengths > 1].astype(np.float64), lengths[lengths > 1]
+    for ends in (whole, whole * steps / (steps - 1)):  # the last step is the end, or the one after it
+        of_all = len(np.unique(steps)) > 1 and np.ptp(ends) <= 1e-3 * ends.max()
+        if of_all or (abs(ends - 1) <= 1e-3).all():
+            return True
+    return False

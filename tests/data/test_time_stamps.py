@@ -102,6 +102,61 @@ def test_what_only_is_called_so_is_left_alone(capsys, times: np.ndarray) -> None
         assert told(capsys, times, key) == (None, "")
 
 
+@pytest.mark.parametrize(
+    "times",
+    [STEPS, 7000 + np.arange(150), STEPS.astype(np.float32), 5 * STEPS, 5.0 * STEPS, 40 * np.arange(150)],
+    ids=["of_episode", "of_all", "float", "skipped", "skipped_float", "simulated"],
+)
+def test_numbers_that_count_contradict_no_rate_and_are_none(capsys, times: np.ndarray) -> None:
+    assert told(capsys, times, "t", control_freq=20) == (20, "")
+    assert told(capsys, times, "t") == (None, "")
+
+
+@pytest.mark.parametrize("begins", [0, 1])
+def test_the_part_of_an_episode_that_is_over_is_no_time(capsys, begins: int) -> None:
+    parts = np.concatenate([(np.arange(length) + begins) / length for length in LENGTHS])
+    assert told(capsys, parts, "t") == (None, "")
+    alike = Source({"action": np.zeros((150, 2)), "t": np.tile((np.arange(50) + begins) / 50, 3)})
+    alike.episode_ends = np.array([50, 100, 150])
+    assert recorded_rate(alike) is None
+    alike.arrays["t"] = np.tile(np.linspace(0, 1, 50), 3)
+    assert recorded_rate(alike) is None
+
+
+def test_the_stamps_of_slower_sensors_are_none_of_the_steps(capsys) -> None:
+    camera = np.floor(0.02 * STEPS * 30) / 30
+    assert told(capsys, camera, fps=50) == (50, "")
+    arrays = {"obs/camera/timestamp": camera + 0.1 * STEPS, "timestamp": 0.02 * STEPS}
+    assert recorded_rate(Source({"action": np.zeros((150, 2)), **arrays})) == 50
+    assert capsys.readouterr().err == ""
+
+
+def test_stamps_of_few_digits_tell_the_rate(capsys) -> None:
+    assert told(capsys, (1e5 + 0.05 * np.arange(150)).astype(np.float32)) == (20, "")
+
+
+def test_an_episode_whose_clock_stands_still_is_said_in_sentences_alone(capsys, recwarn) -> None:
+    times = 0.05 * STEPS
+    times[:] = np.where(np.arange(150) < 140, times, times[139])
+    source = Source({"action": np.zeros((150, 2)), "timestamp": times})
+    source.episode_ends = np.array([40, 100, 140, 150])
+    assert recorded_rate(source) == 20
+    err = capsys.readouterr().err
+    assert "in 1 of 4 episodes a step takes another time than the 0.05 of most, first in episode 3, 0" in err
+    times[5:7] = np.inf
+    assert recorded_rate(source) is None and not recwarn.list
+
+
+def test_episodes_without_number_are_looked_at_together(monkeypatch) -> None:
+    episodes = 1000
+    source = Source({"action": np.zeros((10_000, 1)), "t": np.tile(0.05 * np.arange(10), episodes)})
+    source.episode_ends = 10 * np.arange(1, episodes + 1)
+    asked, median = [], np.median
+    monkeypatch.setattr(np, "median", lambda values: asked.append(1) or median(values))
+    assert recorded_rate(source) == 20
+    assert len(asked) < 10, "one of each of 10^5 episodes takes longer than all else"
+
+
 def test_arrays_that_cannot_be_read_block_nothing() -> None:
     class Broken(Source):
         def read(self, key: str, start: int, stop: int) -> np.ndarray:
