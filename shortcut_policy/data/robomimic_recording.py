@@ -193,8 +193,15 @@ def _is_text(value: Any) -> bool:
 
 
 def _read(path: str, place: str) -> np.ndarray:
-    with open_hdf5(path) as file:
-        return np.asarray(file[place][()])
+    try:
+        with open_hdf5(path) as file:
+            return np.asarray(file[place][()])
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises many kinds, and a damaged shape asks for any amount of memory
+        raise InputError(
+            f"{place} of {path} cannot be read ({error}); the file is damaged: restore it from a copy"
+        ) from error
 
 
 def _foreign(file: Any, path: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

@@ -57,7 +57,8 @@ def file_stamps(path: str, below: str = "") -> list[Any]:
 
 def stamps_of(files: Iterable[Path], root: Path) -> list[Any]:
     """``root`` as it really is, and name below it, size and time of change of each file; plain JSON."""
-    status = ((file, file.stat()) for file in files)
+    # A link that leads nowhere counts as itself: who reads it says what is missing.
+    status = ((file, file.stat() if file.exists() else file.lstat()) for file in files)
     return [str(root.resolve()), *([str(f.relative_to(root)), s.st_size, s.st_mtime_ns] for f, s in status)]
 
 

@@ -13,7 +13,14 @@ import pytest
 import zarr
 
 from shortcut_policy.commands import cli
-from shortcut_policy.data import DemonstrationDataset, EpisodeWriter, Field, RobomimicSource, ZarrSource
+from shortcut_policy.data import (
+    DemonstrationDataset,
+    EpisodeWriter,
+    Field,
+    RobomimicSource,
+    ZarrSource,
+    robomimic_recording,
+)
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
@@ -445,3 +452,18 @@ def test_arrays_of_any_name_and_byte_order_come_back_with_their_values(tmp_path,
     if name == "a.lerobot":
         info = json.loads((tmp_path / name / "meta/info.json").read_text())
         assert info["features"]["observation.turned"]["dtype"] == "float32"
+
+
+def test_an_array_that_takes_no_end_of_memory_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a damaged shape does; others than rows of steps are read when they are written."""
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["notes/large"] = np.ones((3, 5))
+
+    def refuse(*_: object) -> np.ndarray:
+        raise MemoryError("Unable to allocate 9 PiB")
+
+    monkeypatch.setattr(robomimic_recording.np, "asarray", refuse)
+    with pytest.raises(InputError, match=r"notes/large of .*a\.hdf5 cannot be read \(Unable to allocate"):
+        robomimic_recording._read(str(tmp_path / "a.hdf5"), "notes/large")

@@ -502,12 +502,13 @@ def test_of_several_stores_in_a_zip_none_is_taken_for_the_other(tmp_path: Path) 
 @pytest.mark.parametrize(
     "begins, said",
     [
-        (gzip.compress(b"rows"), "is compressed with gzip: unpack it"),
+        (gzip.compress(b"rows", mtime=0), "is compressed with gzip: unpack it"),
         (b"\x28\xb5\x2f\xfdrows", "is compressed with zstd: unpack it"),
         (b"a.zarr".ljust(257, b"\0") + b"ustar", "is an archive of tar: unpack it"),
         (b"<!DOCTYPE html>", "is a page of the web"),
         (b"", "is empty: copy or download it again"),
     ],
+    ids=["gzip", "zstd", "tar", "html", "empty"],
 )
 def test_files_that_have_to_be_unpacked_are_told(tmp_path: Path, begins: bytes, said: str) -> None:
     for name, source in {"a.zarr.gz": ZarrSource, "a.hdf5": RobomimicSource}.items():
@@ -534,3 +535,15 @@ def test_ends_whose_metadata_are_a_pointer_of_git_lfs_are_told(tmp_path: Path) -
     )
     with pytest.raises(InputError, match=r"episode_ends/\.zarray is a pointer of git LFS"):
         ZarrSource(store)
+
+
+def test_a_link_that_leads_nowhere_is_a_missing_file(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr") as writer:
+        writer.add_episode({"action": np.ones((4, 2)), "state": np.ones((4, 3))})
+    (chunk,) = (tmp_path / "a.zarr/data/state").glob("[0-9]*")
+    chunk.unlink()
+    chunk.symlink_to(tmp_path / "away")
+    source = ZarrSource(tmp_path / "a.zarr")
+    assert any("state" in str(part) for part in source.stamp("state"))
+    with pytest.raises(InputError, match="is missing: restore it"):
+        source.read("state", 0, 4)
