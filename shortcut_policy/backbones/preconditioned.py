@@ -40,8 +40,12 @@ class Preconditioned(Wrapper):
     ) -> None:
         super().__init__()
         for name, value in (("data_std", data_std), ("residual_std", residual_std)):
+            # Squares of larger ones leave float32.
             check_number(
-                f"precondition.{name}", value, lambda std: std > 0, "above 0: it is a standard deviation"
+                f"precondition.{name}",
+                value,
+                lambda std: 0 < std <= 1e6,
+                "above 0 and at most 1e6: it is a standard deviation of normalised data",
             )
         self.network, self.path = network, path
         self.data_variance, self.residual_variance = data_std**2, residual_std**2

@@ -137,6 +137,7 @@ def test_a_diffusion_that_becomes_a_shortcut_model_has_none(compose_config, tiny
         ("+precondition.std=1", "Preconditioned has no setting 'std': it has data_std, residual_std"),
         (SKIP.format(0, 0.1), "precondition.data_std=0 must be above 0"),
         (SKIP.format(0.5, -1), "precondition.residual_std=-1 must be above 0"),
+        (SKIP.format(1e30, 0.1), "precondition.data_std=1e.30 must be above 0 and at most 1e6"),
     ],
 )
 def test_settings_without_meaning_are_refused(compose_config, tiny_dataset, override, sentence):
