@@ -165,7 +165,7 @@ class _GroupNorm(nn.GroupNorm):
 
 
 #: What PyTorch convolves with on this machine's CPU. With oneDNN switched off it is 12 times slower than a
-#: product; with it, but without AVX-512, gradients take up to twice as long as a product's (torch 2.13).
+#: product; with it, but without AVX-512, gradients take two to three times as long (torch 2.13).
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
