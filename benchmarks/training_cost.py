@@ -13,7 +13,6 @@ again. More seeds later are added in the same way, on the same machine.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from checkouts import commit_of, environment_of, text_of
 
 from shortcut_policy.checkpoint import find_checkpoint, read_metadata
 from shortcut_policy.paths import write_atomic
@@ -72,7 +72,7 @@ def main() -> None:
         parser.error("two cores are needed, one for each of two trainings side by side")
     if options.old_part is None:
         options.old_part = options.part
-    old_name = "default_" + run_text(["git", "rev-parse", "--short=7", "HEAD"], options.old)
+    old_name = "default_" + commit_of(options.old)
     updates = scaled(ROOT, options.part, options.task)
     old_updates = scaled(options.old, options.old_part, options.task)
     old_seeds = options.seeds if options.old_seeds is None else options.old_seeds
@@ -114,7 +114,7 @@ def work_off(
 
 def scaled(checkout: Path, part: float, task: str) -> int:
     """This part of the default number of updates of a checkout."""
-    text = run_text([sys.executable, "scripts/train.py", f"task={task}", "--cfg", "job"], checkout)
+    text = text_of([sys.executable, "scripts/train.py", f"task={task}", "--cfg", "job"], checkout)
     block = text[text.index("\ntrainer:") :]
     whole = next(line for line in block.splitlines() if line.strip().startswith("max_steps:"))
     return round(part * int(whole.split(":")[1]))
@@ -130,7 +130,7 @@ def train(training: Training, output: Path, core: int, task: str) -> None:
         process = subprocess.Popen(
             [*command, *training.overrides],
             cwd=training.checkout,
-            env=environment(training.checkout),
+            env=environment_of(training.checkout),
             stdout=lines,
             stderr=subprocess.STDOUT,
         )
@@ -144,7 +144,7 @@ def play(run: Path, core: int, starts: int) -> dict[str, list[float]]:
     output = run / "played"
     command = [sys.executable, "scripts/rollout.py", f"checkpoint={run.resolve()}", "steps=[1]"]
     command += [f"episodes={starts}", "num_envs=25", f"output={output.resolve()}"]
-    run_text(["taskset", "--cpu-list", str(core), *command], ROOT)
+    text_of(["taskset", "--cpu-list", str(core), *command], ROOT)
     (file,) = output.rglob("episodes.jsonl")
     episodes = [json.loads(line) for line in file.read_text().splitlines()]
     return {key: [float(episode[key]) for episode in episodes] for key in ("score", "success")}
@@ -188,20 +188,6 @@ def summary(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "success_ci": success_interval(values["success"])[0],
         "seeds": len(rows),
     }
-
-
-def environment(checkout: Path) -> dict[str, str]:
-    """The environment's variables with a checkout's own packages and one thread."""
-    packages = os.pathsep.join(str(checkout.resolve() / part) for part in ("", "envs"))
-    return {**os.environ, "PYTHONPATH": packages, "OMP_NUM_THREADS": "1"}
-
-
-def run_text(command: Sequence[str], checkout: Path) -> str:
-    """What a command prints, run in a checkout."""
-    done = subprocess.run(
-        command, cwd=checkout, env=environment(checkout), check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

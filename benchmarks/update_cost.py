@@ -11,7 +11,6 @@ long whole trainings take, and what comes of them, is measured by ``training_cos
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkouts import commit_of, environment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("results/training_cost/update.json")
@@ -44,7 +44,7 @@ def main() -> None:
     from shortcut_policy.provenance import command_line, commit, library_versions
     from shortcut_policy.rollout.latency import device_name
 
-    places = {"default": ROOT, f"default_{short_commit(options.old)}": options.old.resolve()}
+    places = {"default": ROOT, f"default_{commit_of(options.old)}": options.old.resolve()}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in places}
     for _ in range(options.rounds):
         for name, place in places.items():
@@ -76,12 +76,11 @@ def row(name: str, processes: list[dict[str, Any]]) -> dict[str, Any]:
 
 def in_checkout(place: Path, updates: int) -> dict[str, Any]:
     """What `measured` gives with the code of a checkout."""
-    packages = os.pathsep.join(str(place / part) for part in ("", "envs", "benchmarks"))
     command = [sys.executable, str(ROOT / "benchmarks/update_cost.py"), "--old", str(place), "--side"]
     done = subprocess.run(
         [*command, "--updates", str(updates)],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": packages, "OMP_NUM_THREADS": "1"},
+        env=environment_of(place, last=["benchmarks"]),
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -106,12 +105,6 @@ def measured(updates: int) -> dict[str, Any]:
             if number >= 2:
                 times[part].append(1000 * (time.process_time() - start))
     return {"begins": trainer.model.objective.bootstrap_from, **times}
-
-
-def short_commit(place: Path) -> str:
-    """Of a checkout, seven letters."""
-    command = ["git", "-C", str(place), "rev-parse", "--short=7", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ dispatches without views; some of these are several kernels, a fused optimizer's
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from checkouts import commit_of, environment_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -78,23 +78,16 @@ def main() -> None:
 
 def in_checkout(checkout: Path, overrides: list[str]) -> dict[str, Any]:
     """`counted`, with the packages of a checkout."""
-    folders = [str(checkout.resolve() / part) for part in ("benchmarks", "", "envs")]
     done = subprocess.run(
         [sys.executable, __file__, "--count", *overrides],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        env=environment_of(checkout, first=["benchmarks"]),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found | {"commit": commit_of(checkout)}
-
-
-def commit_of(checkout: Path) -> str:
-    """The first letters of a checkout's commit."""
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(command, cwd=checkout, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return found | {"commit": commit_of(checkout, letters=12)}
 
 
 def counted(overrides: list[str]) -> dict[str, Any]:
@@ -103,8 +96,12 @@ def counted(overrides: list[str]) -> dict[str, Any]:
     sys.path.remove(str(Path(__file__).resolve().parent))
     from training_step import bare_update, make_trainer
 
+    from shortcut_policy.backbones import unet1d
     from shortcut_policy.objectives.base import cost_phases
 
+    # Convolutions are counted as a GPU runs them, also on a CPU where they are computed as products.
+    for flag in ("HAS_ONEDNN", "HAS_AVX512"):
+        setattr(unet1d, flag, True)
     trainer = make_trainer("task=pusht", "trainer.precision=fp32", "cpu=true", *overrides)
     # Older trainers call it their policy.
     model = trainer.model if hasattr(trainer, "model") else trainer.policy
