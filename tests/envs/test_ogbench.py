@@ -121,6 +121,50 @@ def test_demonstrations_are_of_every_task_and_checked(tmp_path: Path):
         OGBenchDemonstrations(path, "cube-double")
 
 
+@pytest.fixture(scope="module")
+def seen() -> OGBenchEnv:
+    return OGBenchEnv("cube-single", cameras=["front_pixels"], image_size=32, render_mode="rgb_array")
+
+
+@installed
+def test_cameras_see_the_scene_and_change_nothing_else(single: OGBenchEnv, seen: OGBenchEnv):
+    assert np.array_equal(played(single, 7, 3), played(seen, 7, 3))
+    first, _ = seen.reset(seed=3)
+    assert seen.observation_space.contains(first)
+    assert np.array_equal(first["arm"], first["state"][:19])
+    picture = first["front_pixels_image"]
+    assert picture.std() > 10
+    moved = seen.step(np.array([0, 0, -1, 0, 0], np.float32))[0]["front_pixels_image"]
+    assert not np.array_equal(moved, picture)
+    assert np.array_equal(seen.reset(seed=3)[0]["front_pixels_image"], picture)
+    film = seen.render()
+    assert film is not None and film.shape == (256, 256, 3)
+    assert np.array_equal(seen.reset(seed=3)[0]["front_pixels_image"], picture)
+
+
+@installed
+def test_pictures_that_nobody_looks_at_are_not_drawn(seen: OGBenchEnv, monkeypatch):
+    picture = seen.reset(seed=4)[0]["front_pixels_image"]
+    monkeypatch.setattr(seen, "draws", False)
+    old, *_ = seen.step(np.array([0, 0, -1, 0, 0], np.float32))
+    assert np.array_equal(old["front_pixels_image"], picture)
+    old["front_pixels_image"][:] = 0
+    monkeypatch.setattr(seen, "draws", True)
+    new, *_ = seen.step(np.zeros(5, np.float32))
+    assert not np.array_equal(new["front_pixels_image"], picture)
+
+
+@installed
+@pytest.mark.slow
+def test_recorded_pictures_lie_beside_the_states_of_the_same_demonstration(tmp_path: Path):
+    spec = {"_target_": "shortcut_envs.ogbench.expert.OGBenchExpert", "scene": "cube-single"}
+    blind, _ = record(spec, 0, 0)
+    seen, _ = record({**spec, "cameras": ["front_pixels"], "image_size": 8}, 0, 0)
+    assert seen.keys() - blind.keys() == {"arm", "front_pixels_image"}
+    assert all(np.array_equal(blind[key], seen[key]) for key in blind)
+    assert seen["front_pixels_image"].shape == (len(seen["action"]), 8, 8, 3)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (4, 4), (1, 5)])
 def test_lights_out_is_solved_where_it_can_be(rows: int, columns: int):
     random = np.random.default_rng(0)
@@ -154,6 +198,12 @@ def test_what_cannot_be_used_is_told(single: OGBenchEnv):
         single.reset(options={"goal": 1})
     with pytest.raises(InputError, match="task_id"):
         OGBenchEnv("cube-single", task_id=6)
+    with pytest.raises(
+        InputError, match=r"^cameras=\['side'\] must be a list of some of front_pixels, front$"
+    ):
+        OGBenchEnv("cube-single", cameras=["side"])
+    with pytest.raises(InputError, match="cameras=front must be a list of some of"):
+        OGBenchExpert("cube-single", cameras="front")
     with pytest.raises(InputError, match=r"^expert.oracles=all must be both, markov, plan"):
         OGBenchExpert("cube-single", oracles="all")
 
@@ -186,3 +236,15 @@ def test_each_scene_has_a_task_with_its_sizes(scene: str):
         assert {key: list(space[key].shape) for key in space} == {
             key: list(field.shape) for key, field in config.obs.items()
         }
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_each_scene_has_a_task_of_pictures(scene: str):
+    name = scene.replace("-", "_")
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        config = compose("train", [f"task=ogbench/{name}_image"])
+        states = compose("train", [f"task=ogbench/{name}"]).task
+    task = config.task
+    assert (task.name, task.source.scene) == (f"{scene}-image", scene)
+    assert (task.env.id, task.obs.goal) == (states.env.id, states.obs.goal)
+    assert config.encoder.crop < task.obs.front_pixels_image.shape[0]

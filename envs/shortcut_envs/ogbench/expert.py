@@ -1,14 +1,14 @@
 """Demonstrations of OGBench's tasks by the oracles that it ships."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from shortcut_envs.checks import check_deviation
-from shortcut_envs.ogbench.env import ACTION, OGBenchEnv
+from shortcut_envs.ogbench.env import ACTION, OGBenchEnv, check_cameras
 from shortcut_envs.ogbench.goals import next_subgoal
 from shortcut_policy.errors import InputError
 
@@ -31,6 +31,8 @@ class OGBenchExpert:
         oracles: ``both`` or one of them.
         noise: Standard deviation of what is added to the actions of ``markov``, whose limit is 1; plans have
             noise of their own.
+        cameras: As well; what they see is recorded beside the states, whose demonstrations do not change.
+        image_size: As well.
 
     Attributes:
         attributes: What a store of its demonstrations says about them.
@@ -40,13 +42,21 @@ class OGBenchExpert:
     """
 
     def __init__(
-        self, scene: str, task_id: int | None = None, oracles: Oracles = "both", noise: float = 0.1
+        self,
+        scene: str,
+        task_id: int | None = None,
+        oracles: Oracles = "both",
+        noise: float = 0.1,
+        cameras: Sequence[str] = (),
+        image_size: int = 64,
     ) -> None:
         if oracles not in get_args(Oracles):
             raise InputError(f"expert.oracles={oracles} must be {', '.join(get_args(Oracles))}")
         check_deviation("expert.noise", noise)
-        self._scene, self._task_id, self._oracles, self._noise = scene, task_id, oracles, noise
-        _env(scene, task_id)
+        check_cameras(cameras, image_size)
+        self._oracles, self._noise = oracles, noise
+        self._made = (scene, task_id, tuple(cameras), image_size)
+        _env(*self._made)
         self._index: int | None = None
         self.attributes: Mapping[str, Any] = {
             "expert": "ogbench",
@@ -55,11 +65,13 @@ class OGBenchExpert:
             "task_id": task_id,
             "oracles": oracles,
             "noise": float(noise),
+            **({"cameras": list(cameras), "image_size": image_size} if cameras else {}),
         }
 
     def of_episode(self, index: int) -> "OGBenchExpert":
         """The expert that makes demonstration ``index``: each of the tasks has its turn."""
-        one = OGBenchExpert(self._scene, self._task_id, self._oracles, self._noise)
+        scene, task_id, cameras, image_size = self._made
+        one = OGBenchExpert(scene, task_id, self._oracles, self._noise, cameras, image_size)
         one._index = index
         return one
 
@@ -67,13 +79,13 @@ class OGBenchExpert:
         """A demonstration from a random start, or None if it failed.
 
         Row t is what is seen before action t: ``state`` (T, S), ``goal`` (T, G), as `OGBenchEnv` observes
-        them, and ``action`` (T, 5), as it is executed; all float32.
+        them, and ``action`` (T, 5), as it is executed; all float32. With cameras also ``arm`` and pictures.
         """
-        env = _env(self._scene, self._task_id)
+        env = _env(*self._made)
         seed = FIRST_SEED + int(random.integers(2**32))
         tasks = env.simulation.num_tasks
         options = {}
-        if self._task_id is None and self._index is not None:
+        if env.task_id is None and self._index is not None:
             options = {"task_id": self._index % tasks + 1}
         kinds = ["markov", "plan"] if self._oracles == "both" else [self._oracles]
         kind = kinds[int(random.integers(len(kinds)))]
@@ -97,7 +109,7 @@ class OGBenchExpert:
         simulation = env.simulation
         rows: list[dict[str, np.ndarray]] = []
         while (subgoal := next_subgoal(simulation, random)) is not None:
-            oracle = _oracle(self._scene, kind, subgoal.kind, env)
+            oracle = _oracle(env.scene, kind, subgoal.kind, env)
             told = {f"privileged/{key}": value for key, value in subgoal.told.items()}
             oracle.reset(None, {**simulation.compute_ob_info(), **told})
             while not oracle.done:
@@ -115,9 +127,9 @@ class OGBenchExpert:
 
 
 @cache
-def _env(scene: str, task_id: int | None) -> OGBenchEnv:
+def _env(scene: str, task_id: int | None, cameras: tuple[str, ...], image_size: int) -> OGBenchEnv:
     """One for all episodes of a process: making it takes longer than an episode."""
-    return OGBenchEnv(scene, task_id)
+    return OGBenchEnv(scene, task_id, cameras=cameras, image_size=image_size)
 
 
 def _oracle(scene: str, kind: str, thing: str, env: OGBenchEnv) -> Any:
