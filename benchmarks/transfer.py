@@ -22,6 +22,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from shortcut_policy.benchmark.result_files import read_rows
+from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR, write_atomic
 from shortcut_policy.provenance import command_line, commit, library_versions
 
@@ -71,7 +72,13 @@ def benchmark(data: str, updates: int, folder: Path, more: Sequence[str]) -> lis
     ).returncode
     if status:
         raise SystemExit(f"the benchmark of {data} with {updates} updates ended with status {status}")
-    return read_rows(folder)
+    try:
+        return read_rows(folder)
+    except InputError as error:
+        raise SystemExit(
+            f"other processes are at the benchmark of {data} with {updates} updates and make its table: give "
+            f"the command again when they have ended ({error})"
+        ) from error
 
 
 def judged(data: str, budget: float, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
