@@ -2,6 +2,7 @@
 
     python -m tests.campaign.fuzz_readers --cpu-minutes 120
     python -m tests.campaign.fuzz_readers --targets hdf5 --cpu-minutes 2 --seed 7 --output /tmp/fuzz.json
+    python -m tests.campaign.fuzz_readers --targets mcap hdf5 --cpu-minutes 20 --place /dev/shm/fuzz
 
 Each example is a copy of small valid files, damaged by draws from (seed, target, number of the example),
 and read as the commands read them. What may come back is a result, or one of the library's own errors,
@@ -11,7 +12,9 @@ refuses more than `ROOM` bytes of memory. A target's examples run in a process o
 started again after a crash.
 
 The results hold counts and, of each traceback, its kind and place, and no damaged file. With ``--keep`` a
-folder gets the files of what was found.
+folder gets the files of what was found. With ``--place`` the work is in a folder that stays: the same
+command goes on where it was. Several commands at once, each with a place and targets of its own, add to one
+file of results.
 """
 
 import argparse
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--keep", type=Path, default=None, help="folder for the files of what was found")
+    parser.add_argument("--place", type=Path, default=None, help="folder of the work, a new one by default")
     parser.add_argument("--worker", type=Path, default=None, help="own use")
     given = parser.parse_args()
     if given.worker is not None:
@@ -69,9 +73,11 @@ def main() -> None:
         return
     names = given.targets or every_target()
     seconds = given.cpu_minutes * 60 / len(names)
+    with contextlib.ExitStack() as stack:
+        folder = given.place or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz_")))
+        folder.mkdir(parents=True, exist_ok=True)
+        found = run_targets(names, given.seed, given.examples, seconds, folder, given.keep)
     results = json.loads(given.output.read_text("utf-8")) if given.output.exists() else {"readers": {}}
-    with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
-        found = run_targets(names, given.seed, given.examples, seconds, Path(folder), given.keep)
     from shortcut_policy.paths import write_atomic
     from shortcut_policy.provenance import command_line, commit, library_versions
 
@@ -101,7 +107,6 @@ def run_targets(
     names: list[str], seed: int, examples: int | None, seconds: float, folder: Path, keep: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Run targets in a process of their own, which is started again behind an example that ended it."""
-    ends: dict[str, Counter[str]] = {name: Counter() for name in names}
     left = list(names)
     while left:
         command = [sys.executable, "-m", "tests.campaign.fuzz_readers", "--seed", str(seed)]
@@ -118,17 +123,19 @@ def run_targets(
         name, number = (folder / "now").read_text().split()
         if ended is not None and ended > 0:
             print((folder / "noise").read_text(errors="replace")[-1000:], file=sys.stderr)
-        ends[name]["hang" if ended is None else f"signal {-ended}" if ended < 0 else f"status {ended}"] += 1
+        how = "hang" if ended is None else f"signal {-ended}" if ended < 0 else f"status {ended}"
         _keep(keep, folder / name / "given", f"{name}_{number}_crash")
         with (folder / name / "log").open("a") as log:
-            print(json.dumps({"kind": "crash", "number": int(number), "cpu": 0.0, "mb": 0}), file=log)
+            record = {"kind": "crash", "number": int(number), "cpu": 0.0, "mb": 0, "ended": how}
+            print(json.dumps(record), file=log)
         left = left[left.index(name) :]
-    return {name: _counted(folder / name / "log", ends[name]) for name in names}
+    return {name: _counted(folder / name / "log") for name in names}
 
 
-def _counted(log: Path, ends: Counter[str]) -> dict[str, Any]:
+def _counted(log: Path) -> dict[str, Any]:
     """The counts of a target."""
     lines = _records(log)
+    ends = Counter(line["ended"] for line in lines if "ended" in line)
     kinds = Counter(line["kind"] for line in lines)
     places = Counter(line["at"] for line in lines if line["kind"] == "traceback")
     return {
