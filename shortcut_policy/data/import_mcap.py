@@ -7,6 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from shortcut_policy.data.in_one_step import check_absent, in_one_step
+from shortcut_policy.data.mcap_file import recordings_without_mcap
+from shortcut_policy.data.mcap_labels import Labels
 from shortcut_policy.data.mcap_reader import Recording, check_file, read_episodes
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
@@ -37,13 +39,14 @@ def import_mcap(inputs: Sequence[str], output: str, recording: Recording) -> Pat
         raise InputError("input names no file; give an MCAP file, a folder of them, or a list")
     for file in files:  # before the first is gone through, which may take long
         check_file(file, recording)
+    labels: dict[str, Labels] = {}
     about = {"files": [file.name for file in files], "recording": asdict(recording)}
     with (
         in_one_step(target) as temporary,
         EpisodeWriter(temporary, attributes={MCAP: about}) as writer,
     ):
         for file in tqdm(files, unit="file"):
-            for episode in read_episodes(file, recording):
+            for episode in read_episodes(file, recording, labels):
                 try:
                     writer.add_episode(episode)
                 except InputError as error:
@@ -56,5 +59,5 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = sorted(path.glob("*.mcap"))
     if not files:
-        raise InputError(f"{path} is a folder without MCAP files (.mcap)")
+        raise InputError(f"{path} is a folder without MCAP files (.mcap){recordings_without_mcap(path)}")
     return files

@@ -7,7 +7,6 @@ pictures that an episode needs. So no more is held than the numbers of a file an
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +15,8 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from shortcut_policy.data.conversion import ROUGH
+from shortcut_policy.data.mcap_file import opened, types_of_topics
+from shortcut_policy.data.mcap_labels import Labels, delay, say_clocks
 from shortcut_policy.data.resample import SECOND, Rule, Track, in_order, latest, resample, ticks
 from shortcut_policy.data.ros_values import IMAGES, holds_quaternion, numbers, parse_path, picture, stamp_of
 from shortcut_policy.data.source import MIN_RANGE, expand
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from mcap.reader import McapReader
 
 Stamp = Literal["header", "log"]
-#: What a file begins and ends with, 8 bytes each, and its last record, of 29: a shorter one is none.
-LEAST_BYTES = 45
 #: Messages of a topic without a picture.
 NOTHING = np.empty((0, 0))
 
@@ -108,12 +107,14 @@ class _Key:
     values: list[np.ndarray] = field(default_factory=list)
     order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     #: What the numbers are called, where messages say it, as those of joints do.
-    names: list[str] | None = None
+    labels: Labels = field(default_factory=Labels)
     #: Whether it was said that float32 does not hold the numbers.
     rounded: bool = False
 
 
-def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterator[dict[str, np.ndarray]]:
+def read_episodes(
+    path: str | os.PathLike[str], recording: Recording, labels: dict[str, Labels] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """The episodes of a file, for `EpisodeWriter.add_episode`: key -> (T, *shape).
 
     Numbers become float32, pictures (T, H, W, C) uint8. Arrays are new ones.
@@ -121,14 +122,18 @@ def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterato
     Args:
         path: Of the file; ``~`` and environment variables are expanded.
         recording: What to take out of it.
+        labels: What the numbers of each key are called by the files before, to which this one's are added;
+            one mapping for all files of a store.
 
     Raises:
         InputError: The file cannot be read; a topic or field is missing or has an encoding that is not
-            supported; stamps run backwards; a gap is too long; a number is not finite.
+            supported; stamps run backwards; a gap is too long; a number is not finite, or of other joints
+            than those before.
     """
-    with _opened(expand(path)) as reader:
+    labels = {} if labels is None else labels
+    with opened(expand(path)) as reader:
         kinds = _check_topics(reader, expand(path), recording)
-        found = _first_pass(reader, recording, kinds)
+        found = _first_pass(reader, recording, kinds, labels)
         if recording.split_topic is not None:
             spans = _marked(reader, recording.split_topic, recording.split_field)
         else:
@@ -149,71 +154,16 @@ def read_episodes(path: str | os.PathLike[str], recording: Recording) -> Iterato
 
 def check_file(path: str | os.PathLike[str], recording: Recording) -> None:
     """Raise `InputError` unless a file can be opened and has the topics, without a look at its messages."""
-    with _opened(expand(path)) as reader:
+    with opened(expand(path)) as reader:
         _check_topics(reader, expand(path), recording)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator["McapReader"]:
-    """A reader of a file; what goes wrong with the file becomes one sentence."""
-    try:
-        from mcap.reader import make_reader
-        from mcap_ros2.decoder import DecoderFactory
-    except ImportError as error:
-        raise InputError(
-            "MCAP files need mcap and mcap-ros2-support, which are not installed: "
-            "pip install 'shortcut-policy[mcap]'"
-        ) from error
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give the path of an MCAP file")
-    size = path.stat().st_size
-    if size < LEAST_BYTES:
-        raise InputError(
-            f"{path} has {size} bytes, which is no MCAP file: it was cut off at its beginning or never "
-            "written; copy it again, or leave it out"
-        )
-    try:
-        with path.open("rb") as file:
-            reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
-            if reader.get_summary() is None:
-                raise InputError(
-                    f"{path} has no summary at its end: the recording was cut off; mend it with "
-                    "'mcap recover' of the MCAP command line"
-                )
-            yield reader
-    except InputError as error:
-        raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-    except Exception as error:  # mcap and what it decompresses with raise many kinds
-        what = str(error) or type(error).__name__
-        raise InputError(
-            f"{path} cannot be read as MCAP ({what}); if it was cut off, mend it with 'mcap recover' of the "
-            "MCAP command line"
-        ) from error
 
 
 def _check_topics(reader: "McapReader", path: Path, recording: Recording) -> dict[str, str]:
     """Topic -> type of its messages, of those that are named."""
-    summary = reader.get_summary()
-    assert summary is not None
-    there = {channel.topic: channel for channel in summary.channels.values()}
-    kinds = {}
-    wanted = {topic.topic: f"key '{key}'" for key, topic in recording.keys.items()}
+    users = {topic.topic: f"key '{key}'" for key, topic in recording.keys.items()}
     if recording.split_topic is not None:
-        wanted.setdefault(recording.split_topic, "split_topic")
-    for topic, user in wanted.items():
-        if topic not in there:
-            raise InputError(
-                f"{path} has no topic {topic}, which {user} names; it has "
-                f"{', '.join(sorted(there)) or 'none'}"
-            )
-        schema = summary.schemas.get(there[topic].schema_id)
-        form = (there[topic].message_encoding, schema.encoding if schema else "none")
-        if schema is None or form != ("cdr", "ros2msg"):
-            raise InputError(
-                f"the messages of {topic} in {path} are stored as {form[0]} with a schema of {form[1]}; only "
-                "those of ROS 2 are read, as cdr with ros2msg"
-            )
-        kinds[topic] = schema.name
+        users.setdefault(recording.split_topic, "split_topic")
+    kinds = types_of_topics(reader, path, users)
     for key, settings in recording.keys.items():
         kind = kinds[settings.topic]
         if (kind in IMAGES) != (settings.field is None):
@@ -226,9 +176,11 @@ def _check_topics(reader: "McapReader", path: Path, recording: Recording) -> dic
     return kinds
 
 
-def _first_pass(reader: "McapReader", recording: Recording, kinds: Mapping[str, str]) -> dict[str, _Key]:
+def _first_pass(
+    reader: "McapReader", recording: Recording, kinds: Mapping[str, str], labels: dict[str, Labels]
+) -> dict[str, _Key]:
     """Stamps of all messages, and the values of those of numbers."""
-    found = {key: _Key() for key in recording.keys}
+    found = {key: _Key(labels=labels.setdefault(key, Labels())) for key in recording.keys}
     users: dict[str, list[str]] = {}
     for key, topic in recording.keys.items():
         users.setdefault(topic.topic, []).append(key)
@@ -253,6 +205,10 @@ def _first_pass(reader: "McapReader", recording: Recording, kinds: Mapping[str, 
         if not record.stamps:
             raise InputError(f"{name} has no message")
         record.order = in_order(name, np.array(record.stamps, np.int64), recording.gap(key))
+    # What is sent when it changes may have been stamped long before it was logged.
+    regular = {key: record for key, record in found.items() if recording.gap(key) is not None}
+    delays = {_name(key, recording.keys[key]): delay(x.stamps, x.logged) for key, x in regular.items()}
+    say_clocks(delays, recording.rate)
     return found
 
 
@@ -262,14 +218,8 @@ def _value(key: str, settings: TopicKey, path: Any, message: Any, record: _Key) 
         value = numbers(message, path)
     except InputError as error:
         raise InputError(f"{name}, field {settings.field}, message {number}: {error}") from error
-    names = getattr(message, "name", None)
-    if isinstance(names, list):
-        if record.names not in (None, names):
-            raise InputError(
-                f"{name}: message {number} is of {', '.join(names)}, and those before of "
-                f"{', '.join(record.names or ())}: give each a topic of its own, or leave one out of the file"
-            )
-        record.names = list(names)
+    order = record.labels.order(name, number, message, path)
+    value = value if order is None else numbers(message, path, order)
     if not np.isfinite(value).all():
         raise InputError(f"{name}: message {number} holds a number that is not finite; cut the file there")
     if record.values and len(value) != len(record.values[0]):

@@ -14,6 +14,8 @@ IMAGES = (COMPRESSED, RAW)
 ENCODINGS = {"rgb8": (3, slice(None)), "bgr8": (3, slice(None, None, -1)), "mono8": (1, slice(None))}
 STEP = re.compile(r"(?P<name>[A-Za-z]\w*)(?:\[(?P<start>\d*)(?P<range>:?)(?P<stop>\d*)\])?")
 SECOND = 1_000_000_000
+#: Names of fields, each with what is taken out of it.
+Steps = list[tuple[str, int | slice | None]]
 
 
 def stamp_of(message: Any) -> int | None:
@@ -22,13 +24,13 @@ def stamp_of(message: Any) -> int | None:
     return None if stamp is None else int(stamp.sec) * SECOND + int(stamp.nanosec)
 
 
-def parse_path(path: str) -> list[tuple[str, int | slice | None]]:
+def parse_path(path: str) -> Steps:
     """Steps of a path such as ``transforms[0].transform.translation`` or ``position[0:6]``.
 
     Raises:
         InputError: It is no path.
     """
-    steps: list[tuple[str, int | slice | None]] = []
+    steps: Steps = []
     for part in path.split("."):
         found = STEP.fullmatch(part)
         if found is None or (found["start"] == "" and not found["range"]):
@@ -42,18 +44,25 @@ def parse_path(path: str) -> list[tuple[str, int | slice | None]]:
     return steps
 
 
-def numbers(message: Any, steps: list[tuple[str, int | slice | None]]) -> np.ndarray:
+def numbers(message: Any, steps: Steps, order: list[int] | None = None) -> np.ndarray:
     """The numbers at a path, (D,) float64, a copy; those of a message in it in the order of its fields.
+
+    Args:
+        message: Decoded.
+        steps: Of the path.
+        order: In which the last list on the path is brought first, if it is not in the right one.
 
     Raises:
         InputError: There is no such field, or it holds no numbers.
     """
     value = message
-    for name, index in steps:
+    for step, (name, index) in enumerate(steps, start=1):
         if not hasattr(value, name):
             fields = ", ".join(getattr(value, "__slots__", ())) or "no fields"
             raise InputError(f"there is no field '{name}' (there are {fields})")
         value = getattr(value, name)
+        if order is not None and step == len(steps):
+            value = [value[place] for place in order]
         if index is not None:
             wanted = index if isinstance(index, int) else (index.stop or index.start + 1) - 1
             if not hasattr(value, "__len__") or wanted >= len(value):
@@ -66,7 +75,7 @@ def numbers(message: Any, steps: list[tuple[str, int | slice | None]]) -> np.nda
     return np.array(flat, np.float64)
 
 
-def holds_quaternion(message: Any, steps: list[tuple[str, int | slice | None]]) -> bool:
+def holds_quaternion(message: Any, steps: Steps) -> bool:
     """Whether a path leads to a message with a quaternion in it."""
     for name, index in steps:
         message = getattr(message, name)

@@ -18,6 +18,7 @@ from PIL import Image
 from shortcut_policy.commands.import_mcap import read_recording
 from shortcut_policy.commands.import_mcap import run as import_mcap
 from shortcut_policy.data import ZarrSource
+from shortcut_policy.data.import_mcap import import_mcap as import_files
 from shortcut_policy.data.mcap_reader import Recording, TopicKey, read_episodes
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import CONFIG_DIR
@@ -44,11 +45,21 @@ DEFINITIONS = {
         "std_msgs/Header header\nuint32 height\nuint32 width\nstring encoding\nuint8 is_bigendian\n"
         f"uint32 step\nuint8[] data\n{HEADED}"
     ),
+    "trajectory_msgs/msg/JointTrajectory": (
+        "string[] joint_names\ntrajectory_msgs/JointTrajectoryPoint[] points\n"
+        f"{'=' * 80}\nMSG: trajectory_msgs/JointTrajectoryPoint\nfloat64[] positions\n"
+    ),
+    "tf2_msgs/msg/TFMessage": (
+        f"my_msgs/Moved[] transforms\n{'=' * 80}\nMSG: my_msgs/Moved\nstring child_frame_id\n"
+        f"geometry_msgs/Vector3 translation\n{'=' * 80}\nMSG: geometry_msgs/Vector3\n"
+        "float64 x\nfloat64 y\nfloat64 z\n"
+    ),
     "std_msgs/msg/Float64": "float64 data\n",
     "std_msgs/msg/Bool": "bool data\n",
     "std_msgs/msg/String": "string data\n",
 }
 JOINTS, POSE = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
+TRAJECTORY, TRANSFORMS = "trajectory_msgs/msg/JointTrajectory", "tf2_msgs/msg/TFMessage"
 JPEG, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 
 
@@ -420,6 +431,136 @@ def test_joints_of_two_publishers_are_not_mixed(tmp_path: Path) -> None:
         InputError, match=r"message 5 is of finger_0, .*and those before of .*topic of its own"
     ):
         episodes(path, STATE)
+
+
+def named(seconds: float, names: list[str], *position: float) -> tuple[str, str, float, Any]:
+    *start, message = joints(seconds, *position)
+    message.name = names
+    return (*start, message)  # type: ignore[return-value]
+
+
+def test_joints_in_another_order_are_brought_to_that_of_the_first_file(tmp_path: Path, capsys) -> None:
+    """Their order is not kept from one start of a robot to the next."""
+    first = write(tmp_path / "a.mcap", [named(i / 10, ["a", "b", "c"], 1, 2, 3) for i in range(4)])
+    other = write(tmp_path / "b.mcap", [named(i / 10, ["c", "a", "b"], 3, 1, 2) for i in range(4)])
+    store = import_files([str(first), str(other)], str(tmp_path / "demos.zarr"), recording(STATE))
+    assert ZarrSource(store).read("state", 0, 8).tolist() == [[1, 2]] * 8
+    assert capsys.readouterr().err.count("another order than those before, and is brought to theirs: a") == 1
+    third = write(tmp_path / "c.mcap", [named(i / 10, ["a", "b", "d"], 1, 2, 3) for i in range(4)])
+    with pytest.raises(InputError, match=r"message 0 is of a, b, d, and those before of a, b, c"):
+        import_files([str(first), str(third)], str(tmp_path / "none.zarr"), recording(STATE))
+    short = write(tmp_path / "d.mcap", [named(0, ["a", "b"], 1, 2, 3), named(0.1, ["b", "a"], 2, 1, 3)])
+    with pytest.raises(InputError, match=r"message 1 is of b, a, and those before of a, b"):
+        episodes(short, STATE)
+
+
+def test_joints_of_commands_have_names_too(tmp_path: Path) -> None:
+    def command(seconds: float, names: list[str], *positions: float) -> tuple[str, str, float, Any]:
+        points = [SimpleNamespace(positions=list(positions))]
+        return "/command", TRAJECTORY, seconds, SimpleNamespace(joint_names=names, points=points)
+
+    path = write(tmp_path / "a.mcap", [command(0, ["a", "b"], 1, 2), command(0.1, ["b", "a"], 2, 1)])
+    keys = {"action": {"topic": "/command", "field": "points[0].positions", "stamp": "log"}}
+    assert episodes(path, keys)[0]["action"].tolist() == [[1, 2], [1, 2]]
+
+
+def test_transforms_of_two_frames_are_not_mixed(tmp_path: Path) -> None:
+    def transform(seconds: float, frame: str, x: float) -> tuple[str, str, float, Any]:
+        moved = SimpleNamespace(x=x, y=0.0, z=0.0)
+        held = SimpleNamespace(child_frame_id=frame, translation=moved)
+        return "/tf", TRANSFORMS, seconds, SimpleNamespace(transforms=[held])
+
+    keys = {"tool": {"topic": "/tf", "field": "transforms[0].translation", "stamp": "log"}}
+    path = write(tmp_path / "a.mcap", [transform(i / 10, "tool", i) for i in range(4)])
+    assert episodes(path, keys)[0]["tool"][:, 0].tolist() == [0, 1, 2, 3]
+    path = write(tmp_path / "b.mcap", [transform(i / 10, ("tool", "camera")[i % 2], i) for i in range(4)])
+    with pytest.raises(InputError, match="message 1 is of camera, and those before of tool"):
+        episodes(path, keys)
+
+
+def test_poses_in_another_frame_are_said_once(tmp_path: Path, capsys) -> None:
+    messages = [pose(i / 10, i) for i in range(6)]
+    for number, (*_, message) in enumerate(messages):
+        message.header.frame_id = "odom" if number > 3 else "map"
+    episodes(write(tmp_path / "a.mcap", messages), {"state": {"topic": "/pose", "field": "pose.position"}})
+    assert (
+        capsys.readouterr().err.count("message 4 is in the frame 'odom', and those before are in 'map'") == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [(0.0, ""), (-0.4, ""), (-1.5, "1.500 s before it"), (0.3, "0.300 s after it was logged")],
+)
+def test_clocks_that_differ_are_said(tmp_path: Path, capsys, shift: float, said: str) -> None:
+    """A picture may come late, but neither very late nor before it was taken."""
+    poses = [(*pose(i / 20, i)[:3], pose(i / 20 + shift, i)[3]) for i in range(60)]
+    path = write(tmp_path / "a.mcap", [*poses, *(joints(i / 20, i, -i, 9) for i in range(60))])
+    keys = STATE | {"pose": {"topic": "/pose", "field": "pose.position"}}
+    episodes(path, keys)
+    err = capsys.readouterr().err
+    assert said in err if said else not err
+    keys = {key: value | {"stamp": "log"} for key, value in keys.items()}
+    episodes(path, keys)
+    assert not capsys.readouterr().err
+
+
+def write_bytes(path: Path, messages: list[tuple[str, str, str, bytes]], **settings: Any) -> Path:
+    """Topic, type, its definition, the bytes of a message; one every tenth of a second."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as file:
+        writer, channels = Writer(file, **settings), {}
+        writer.start()
+        for number, (topic, kind, definition, data) in enumerate(messages):
+            if (topic, kind) not in channels:
+                schema = writer.register_schema(kind, "ros2msg", definition.encode())
+                channels[topic, kind] = writer.register_channel(topic, "cdr", schema)
+            writer.add_message(channels[topic, kind], at(number / 10), data, at(number / 10))
+        writer.finish()
+    return path
+
+
+CDR = b"\0\1\0\0" + bytes(8)
+NUMBER = {"state": {"topic": "/a", "field": "data", "stamp": "log"}}
+
+
+def test_messages_that_are_compressed_are_no_numbers(tmp_path: Path) -> None:
+    """As ``ros2 bag record --compression-mode message`` leaves them; decoded they would be zeros."""
+    messages = [("/a", "std_msgs/msg/Float64", "float64 data\n", CDR)]
+    assert episodes(write_bytes(tmp_path / "a.mcap", messages), NUMBER)[0]["state"].tolist() == [[0]]
+    for first, sentence in ((b"\x28\xb5\x2f\xfd", "compressed one by one with zstd"), (b"{}", "not in CDR")):
+        messages = [("/a", "std_msgs/msg/Float64", "float64 data\n", first + CDR)]
+        with pytest.raises(InputError, match=sentence):
+            episodes(write_bytes(tmp_path / "b.mcap", messages), NUMBER)
+
+
+def test_a_topic_of_two_types_and_a_summary_without_topics_are_told(tmp_path: Path) -> None:
+    one, other = (("/a", f"std_msgs/msg/{kind}", "float64 data\n", CDR) for kind in ("Float64", "Float"))
+    with pytest.raises(InputError, match=r"has messages of several types, std_msgs/msg/Float and std_msgs/"):
+        episodes(write_bytes(tmp_path / "a.mcap", [one, other]), NUMBER)
+    path = write_bytes(tmp_path / "b.mcap", [one], repeat_channels=False, repeat_schemas=False)
+    with pytest.raises(InputError, match="leaves out its 1 topics: write the file again with them"):
+        episodes(path, NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "sentence"),
+    [
+        ("a.db3", b"SQLite format 3\0", "recording of ROS 2 in SQLite"),
+        ("a.mcap.zstd", b"\x28\xb5\x2f\xfd", "is compressed with zstd: unpack it"),
+        ("a.bag", b"#ROSBAG V2.0\n", "is a recording of ROS 1"),
+    ],
+)
+def test_other_recordings_are_called_what_they_are(
+    tmp_path: Path, name: str, begins: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(begins + bytes(100))
+    with pytest.raises(InputError, match=sentence):
+        episodes(tmp_path / name, STATE)
+    if name != "a.bag":
+        with pytest.raises(InputError, match=r"folder without MCAP files \(.mcap\), but with"):
+            import_files([str(tmp_path)], str(tmp_path / "demos.zarr"), recording(STATE))
 
 
 @pytest.mark.parametrize("split", [{"split_gap": 2}, {"split_topic": "/episode"}])

@@ -1,0 +1,131 @@
+"""Whether the numbers of a topic stay what they were: of the same joints and frames, by the same clock."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shortcut_policy.data.ros_values import Steps
+from shortcut_policy.errors import InputError
+
+#: Fields of messages that say what the numbers in them are of: lists of names, and a name.
+LISTS, NAME = ("name", "joint_names"), "child_frame_id"
+#: Seconds that messages of one topic may be logged after their stamps, later than those of another.
+LATE = 1.0
+#: Seconds by which a stamp may be ahead of the log, if a period is shorter.
+AHEAD = 0.1
+
+
+class Labels:
+    """What the numbers of a key are called by the messages themselves, from file to file.
+
+    Joints in another order are brought to that of the first message.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, list[str]] = {}
+        self.said: set[str] = set()
+
+    def order(self, name: str, number: int, message: Any, steps: Steps) -> list[int] | None:
+        """How to sort the last list on a path; None if it is as in the messages before.
+
+        Args:
+            name: Of the key, for errors.
+            number: Of the message in its file.
+            message: Decoded; the path leads to numbers.
+            steps: Of the path, see `parse_path`.
+
+        Raises:
+            InputError: The numbers are of something else than in the messages before.
+        """
+        found: list[int] | None = None
+        value, place = message, ""
+        for step, (attribute, index) in enumerate(steps):
+            self._say_frame(name, number, place, value)
+            for label in (*LISTS, NAME):
+                order = self._compared(name, number, f"{place}{label}", getattr(value, label, None))
+                if order is None:
+                    continue
+                last = _inside(value, steps[step:])
+                if not hasattr(last, "__len__") or len(last) != len(order):
+                    self._refuse(name, number, f"{place}{label}", getattr(value, label))
+                found = order
+            value = getattr(value, attribute)
+            value = value if index is None else value[index]
+            place = f"{place}{attribute}{'' if index is None else '[]'}."
+        return found
+
+    def _compared(self, name: str, number: int, place: str, given: Any) -> list[int] | None:
+        words = [given] if isinstance(given, str) and place.endswith(NAME) else given
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            return None
+        known = self.known.setdefault(place, words)
+        if words == known:
+            return None
+        if sorted(words) != sorted(known) or len(set(words)) < len(words):
+            self._refuse(name, number, place, given)
+        if place not in self.said:
+            self.said.add(place)
+            print(
+                f"{name}: message {number} has its joints in another order than those before, and is brought "
+                f"to theirs: {', '.join(known)}",
+                file=sys.stderr,
+            )
+        return [words.index(word) for word in known]
+
+    def _refuse(self, name: str, number: int, place: str, given: Any) -> None:
+        words = ", ".join([given] if isinstance(given, str) else given) or "nothing"
+        raise InputError(
+            f"{name}: message {number} is of {words}, and those before of "
+            f"{', '.join(self.known[place]) or 'nothing'}: give each a topic of its own, or leave one out of "
+            "the file"
+        )
+
+    def _say_frame(self, name: str, number: int, place: str, value: Any) -> None:
+        frame = getattr(getattr(value, "header", None), "frame_id", None)
+        if not frame or not isinstance(frame, str):
+            return
+        (known,) = self.known.setdefault(f"{place}header.frame_id", [frame])
+        if frame != known and "frame" not in self.said:
+            self.said.add("frame")
+            print(
+                f"{name}: message {number} is in the frame '{frame}', and those before are in '{known}': "
+                "numbers of two frames cannot be compared; cut the files where it changes",
+                file=sys.stderr,
+            )
+
+
+def say_clocks(delays: Mapping[str, float], rate: float) -> None:
+    """On stderr, whether keys were stamped by clocks that differ, so that rows are of several moments.
+
+    Args:
+        delays: Name of a key -> seconds by which its messages were logged after the time that counts, in the
+            middle.
+        rate: Ticks a second.
+    """
+    if not delays:
+        return
+    first, last = min(delays, key=delays.__getitem__), max(delays, key=delays.__getitem__)
+    apart = delays[last] - delays[first]
+    ahead = max(AHEAD, 1 / rate)
+    if apart > LATE or (apart > ahead and delays[first] < -ahead):
+        when = {name: f"{abs(by):.3f} s {'before' if by >= 0 else 'after'}" for name, by in delays.items()}
+        print(
+            f"{first} is stamped {when[first]} it was logged, and {last} {when[last]} it: if their clocks "
+            "differ, a row holds two moments; take the log's times, with stamp: log",
+            file=sys.stderr,
+        )
+
+
+def delay(stamps: Sequence[int], logged: Sequence[int]) -> float:
+    """Seconds from the time that counts to that of the log, in the middle of the messages."""
+    return float(np.median(np.array(logged, np.int64) - np.array(stamps, np.int64))) / 1e9
+
+
+def _inside(value: Any, steps: Steps) -> Any:
+    """The list that the last step of a path takes numbers out of."""
+    for attribute, index in steps[:-1]:
+        value = getattr(value, attribute)
+        value = value if index is None else value[index]
+    return getattr(value, steps[-1][0])
