@@ -22,6 +22,9 @@ from shortcut_policy.objectives import Objective
 from shortcut_policy.objectives.base import Generators, check_generators
 from shortcut_policy.settings import check_whole
 
+#: Floats up to this number that are not whole are a picture in 0..1, however it was resized or brightened.
+BRIGHTEST_UNIT = 1.5
+
 
 def chunk_generator(seed: int, episode: int, chunk: int) -> torch.Generator:
     """The generator of the sampling noise of one action chunk, a function of these three numbers alone.
@@ -264,7 +267,8 @@ def agreed_rate(metadata: Mapping[str, Any], given: float | None) -> float | Non
 def as_pixels(name: str, picture: Tensor) -> Tensor:
     """A camera's observation as bytes, or as the floats in 0..255 that it holds.
 
-    Whole numbers up to 1 are a dark picture or a mask, floats up to 1 a picture that was divided by 255.
+    Whole numbers up to 1 are a dark picture or a mask, floats up to 1 a picture that was divided by 255. Of
+    several pictures, (..., H, W, C), each is looked at.
 
     Raises:
         InputError: It holds other numbers than pixels.
@@ -277,7 +281,14 @@ def as_pixels(name: str, picture: Tensor) -> Tensor:
     # Torch looks for the smallest of no unsigned numbers but bytes.
     numbers = picture if is_float else picture.float()
     low, high = numbers.min().item(), numbers.max().item()
-    if low < 0 or high > 255 or (is_float and 0 < high <= 1):
+    is_unit = is_float and 0 < high <= 1
+    if is_float and low >= 0 and 1 < high <= 255:
+        highest = numbers.amax(dim=tuple(range(-min(3, numbers.dim()), 0)))
+        suspects = numbers[(highest > 0) & (highest <= BRIGHTEST_UNIT)]
+        if (suspects != suspects.round()).any():
+            low, high = suspects.min().item(), suspects.max().item()
+            is_unit = True
+    if low < 0 or high > 255 or is_unit:
         raise InputError(
             f"observation '{name}' holds numbers from {low:.3g} to {high:.3g}, and this policy sees pixels "
             "in 0..255: give it as bytes (np.uint8), such as (255 * picture).round().astype(np.uint8)"

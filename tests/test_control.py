@@ -322,3 +322,14 @@ def test_pictures_of_true_and_false_are_black_and_white_and_other_numbers_are_re
     for wrong in (DARK / 255, DARK.astype(np.float32), -DARK.astype(np.int16), DARK.astype(np.uint16) * 256):
         with pytest.raises(InputError, match=r"'cam' holds numbers from .* give it as bytes"):
             as_pixels("cam", torch.from_numpy(wrong))
+
+
+@pytest.mark.parametrize("of_many", [1.0, 255.0])
+def test_a_picture_in_0_to_1_is_found_among_others_and_brightened_a_little(of_many: float):
+    """Resizing and sharpening overshoot, and a batch may hold the pictures of two sources."""
+    picture = torch.linspace(0, 1.03, 4 * 4 * 3).reshape(4, 4, 3)
+    for wrong in (picture, torch.stack([of_many * picture.clamp(max=1), picture])[None]):
+        with pytest.raises(InputError, match=r"holds numbers from 0 to 1\.03, and this policy sees pixels"):
+            as_pixels("cam", wrong)
+    dark = torch.stack([picture.round(), (200 * picture).clamp(max=255)])
+    assert as_pixels("cam", dark) is dark

@@ -221,7 +221,7 @@ class ZarrSource:
         for name in names:
             key = name.removeprefix(self.prefix)
             try:
-                nodes[name] = self._group()[name]
+                nodes[name] = self._node(name)
             except UNKNOWN_CODEC as error:
                 refused[name] = _codec_sentence(key, self.path, error)
             except Exception as error:  # zarr raises many kinds
@@ -240,8 +240,16 @@ class ZarrSource:
             return str(error)
         return None
 
+    def _node(self, name: str) -> zarr.Array | zarr.Group:
+        group = self._group()
+        try:
+            return group[name]
+        except KeyError:  # of the other format than the groups around it
+            path = f"{group.path}/{name}".lstrip("/")
+            return zarr.open(group.store, path=path, mode="r")
+
     def _array(self, name: str) -> zarr.Array:
-        array = self._group()[name]
+        array = self._node(name)
         assert isinstance(array, zarr.Array)
         return array
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_sharded_and_slash_separated_stores_are_not_refused(tmp_path: Path) -> N
     group.create_array("meta/episode_ends", data=np.array([ROWS]))
     assert (tmp_path / "slash.zarr/data/action/0/0").is_file()
     np.testing.assert_array_equal(ZarrSource(tmp_path / "slash.zarr").read("action", 3, 39), action[3:39])
+
+
+@FORMATS
+def test_arrays_of_the_other_format_than_the_groups_around_them(tmp_path: Path, zarr_format: int) -> None:
+    """As zarr leaves a store that was opened again with another version of it."""
+    store, other = write(tmp_path / "a.zarr", zarr_format), write(tmp_path / "b.zarr", 5 - zarr_format)
+    shutil.rmtree(store / "data/action")
+    shutil.copytree(other / "data/action", store / "data/action")
+    source = ZarrSource(store)
+    assert source.keys == ("action", "image", "keypoint") and not source.lacking
+    np.testing.assert_array_equal(source.read("action", 3, 39), arrays()["action"][3:39])
 
 
 def test_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

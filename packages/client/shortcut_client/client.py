@@ -169,7 +169,7 @@ class ShortcutClient:
         for name in expected:
             if np.ma.is_masked(obs[name]):
                 raise RequestRefused(f"observation '{name}' has numbers that are masked: fill them in")
-        step = {name: np.array(obs[name]) for name in expected}
+        step = {name: _array(name, obs[name]) for name in expected}
         for name, value in step.items():
             if list(value.shape) != list(expected[name]["shape"]):
                 raise RequestRefused(
@@ -179,3 +179,18 @@ class ShortcutClient:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise RequestRefused(f"observation '{name}' holds NaN or infinity: no action can rest on it")
         return step
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """A copy of an observation as an array."""
+    try:
+        return np.array(value)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # lists of rows of several lengths, tensors of torch
+        raise RequestRefused(
+            f"observation '{name}' is no array ({error}): give a NumPy array, such as "
+            "tensor.detach().float().cpu().numpy()"
+        ) from error

@@ -265,3 +265,16 @@ def test_masked_numbers_are_refused_before_anything_is_sent(fake, connect):
     assert server.asked == []
     client.infer({"place": np.ma.masked_greater([0.0, 9.0], 50)})
     np.testing.assert_array_equal(server.asked[0]["place"], [0, 9])
+
+
+class Tensor:
+    """As one of torch that has a gradient."""
+
+    def __array__(self, *arguments, **settings):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
+@pytest.mark.parametrize("value", [Tensor(), [[1.0], [1.0, 2.0]]])
+def test_what_is_no_array_is_one_sentence(fake, connect, value):
+    with pytest.raises(RequestRefused, match=r"observation 'place' is no array .*: give a NumPy array"):
+        connect(fake()).select_action({"place": value})
