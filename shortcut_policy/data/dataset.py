@@ -2,7 +2,7 @@
 
 import operator
 import os
-import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from shortcut_policy.data.windows import (
     check_sizes,
     create_windows,
     marked_rows,
+    say_short,
     split_episodes,
     tasks_of_episodes,
 )
@@ -190,7 +191,8 @@ class DemonstrationDataset(data.Dataset[Batch]):
                 f"{longest} steps, horizon={horizon} needs {self._fewest}; lower it, or give "
                 "data.pad_short_episodes=true"
             )
-        self._say_short()
+        if not pad_short_episodes:
+            say_short(source, self._fewest, horizon)
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
@@ -275,6 +277,14 @@ class DemonstrationDataset(data.Dataset[Batch]):
             found.update(rows)
         return np.stack([found.min, found.max])
 
+    def checksum(self) -> str:
+        """Of all numbers that are trained on but pictures, which decoders round in several ways."""
+        found = 0
+        for name in [name for name, field in self.fields.items() if field.normalize != "image"]:
+            for _, rows in self._blocks(name):
+                found = zlib.crc32(np.ascontiguousarray(rows).data, found)
+        return f"{found:08x}"
+
     @property
     def in_memory(self) -> bool:
         """Whether every field is held there, so that a batch is gathered on ``device``."""
@@ -308,18 +318,6 @@ class DemonstrationDataset(data.Dataset[Batch]):
     def _fewest(self) -> int:
         """Steps of an episode that has a window."""
         return max(1, self.horizon - self.n_obs_steps - self.n_action_steps + 2)
-
-    def _say_short(self) -> None:
-        """On stderr, how many episodes are too short."""
-        lengths = np.diff(self.source.episode_ends, prepend=0)
-        short = int((lengths < self._fewest).sum())
-        if short and not self._pad_short:
-            print(
-                f"{short} of {len(lengths)} episodes of {self.source.path} have fewer than {self._fewest} "
-                f"steps, which a window of horizon={self.horizon} needs, and are left out; "
-                "data.pad_short_episodes=true trains on them, too, with their last step repeated",
-                file=sys.stderr,
-            )
 
     def _load(self, key: str, folder: Path) -> None:
         """Go through a key: check every value of its fields, and keep them in memory or in files."""

@@ -4,6 +4,8 @@ Both repeat Diffusion Policy (Chi et al. 2023) number by number: the same window
 same episodes held out for the same seed.
 """
 
+import sys
+
 import numpy as np
 
 from shortcut_policy.data.source import EpisodeSource
@@ -106,6 +108,19 @@ def tasks_of_episodes(source: EpisodeSource, key: str) -> np.ndarray:
         )
     numbers: np.ndarray = np.unique(rows[starts], axis=0, return_inverse=True)[1].reshape(-1)
     return numbers
+
+
+def say_short(source: EpisodeSource, fewest: int, horizon: int) -> None:
+    """On stderr, how many episodes have fewer than the ``fewest`` steps of one with a window."""
+    lengths = np.diff(source.episode_ends, prepend=0)
+    short = int((lengths < fewest).sum())
+    if short:
+        print(
+            f"{short} of {len(lengths)} episodes of {source.path} have fewer than {fewest} steps, which a "
+            f"window of horizon={horizon} needs, and are left out; data.pad_short_episodes=true trains on "
+            "them, too, with their last step repeated",
+            file=sys.stderr,
+        )
 
 
 def split_episodes(

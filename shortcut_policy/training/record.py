@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
-from shortcut_policy.objectives import Objective
 from shortcut_policy.training.batches import LearnedFrom
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.log import RunLog
-from shortcut_policy.training.run_folder import write_config
+from shortcut_policy.training.run_folder import CHECKSUM, write_config
 
 
 def run_document(model: Model, dataset: LearnedFrom, config: TrainerConfig, seed: int) -> dict[str, Any]:
@@ -65,13 +64,13 @@ def recorded(
         log.close()
 
 
-def check_length(output: Path, objective: Objective, before: int, now: int, step: int) -> str | None:
+def check_going_on(output: Path, known: Mapping[str, Any], model: Model, now: int, step: int) -> str | None:
     """How a run goes on that is to have another length than it began with.
 
     Args:
         output: Run folder.
-        objective: Of the run.
-        before: Updates that it was to have.
+        known: What its newest checkpoint says of itself.
+        model: That is to go on, with the metadata of a new training of these data.
         now: Updates that it is to have.
         step: Updates that it has done.
 
@@ -79,11 +78,19 @@ def check_length(output: Path, objective: Objective, before: int, now: int, step
         A sentence; None if it is as long.
 
     Raises:
-        InputError: Its updates are divided into phases with a teacher, which would have ended elsewhere.
+        InputError: Its data hold other numbers now; or its updates are divided into phases with a teacher,
+            which would have ended elsewhere.
     """
+    before, found = known.get("max_steps", now), model.metadata.get(CHECKSUM)
+    if found is not None and known.get(CHECKSUM, found) != found:
+        raise InputError(
+            f"{output} was trained with other numbers than {model.metadata.get('dataset')} holds now, by "
+            f"their checksums, {known[CHECKSUM]} and {found}: a run goes on with its own data, restore them, "
+            "give another output, or begin one from its policy with init_from"
+        )
     if before == now:
         return None
-    if any(point > 0 for point in objective.teacher_phases):
+    if any(point > 0 for point in model.objective.teacher_phases):
         raise InputError(
             f"{output} was trained with trainer.max_steps={before}, not {now}, and its objective divides the "
             "updates into phases with a teacher, which would have ended elsewhere: give another output, or "

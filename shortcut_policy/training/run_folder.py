@@ -17,6 +17,8 @@ from shortcut_policy.training.comparison import FREE_ON_RESUME, compared, first_
 from shortcut_policy.training.config import TrainingConfig
 
 CONFIG, LOCK = "config.yaml", ".lock"
+#: What a checkpoint calls the `DemonstrationDataset.checksum` of its data.
+CHECKSUM = "data_checksum"
 
 
 def output_folder(config: TrainingConfig) -> Path:

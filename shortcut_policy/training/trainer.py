@@ -38,7 +38,7 @@ from shortcut_policy.training.parts import prepare
 from shortcut_policy.training.precision import computes_bf16
 from shortcut_policy.training.prefetch import Prefetch
 from shortcut_policy.training.processes import any_process, compiling, make_accelerator, means, reaching_all
-from shortcut_policy.training.record import check_length, progress_bar, recorded, run_document
+from shortcut_policy.training.record import check_going_on, progress_bar, recorded, run_document
 from shortcut_policy.training.run_folder import check_output, only_training
 from shortcut_policy.training.schedules import make_schedule, phase_starts, present_rate, set_rate
 from shortcut_policy.training.signals import StopSignals
@@ -149,8 +149,8 @@ class Trainer:
         bits, interrupted or not.
 
         Raises:
-            InputError: The run cannot be lengthened, because its phases with a teacher would have ended
-                elsewhere; or its training state is lost or damaged.
+            InputError: The data have changed, or the training state is lost or damaged; or the run cannot be
+                lengthened, because its phases with a teacher would have ended elsewhere.
         """
         checkpoints = list_checkpoints(self.output)
         if not checkpoints:
@@ -159,7 +159,7 @@ class Trainer:
             tidy(self.output, self.config)
         known = read_metadata(checkpoints[-1])
         now, step = self.config.max_steps, checkpoint_step(checkpoints[-1])
-        change = check_length(self.output, self.model.objective, known.get("max_steps", now), now, step)
+        change = check_going_on(self.output, known, self.model, now, step)
         if change is not None and self.accelerator.is_main_process:
             print(change, file=sys.stderr)
         # A policy that was loaded to go on did not begin from itself.

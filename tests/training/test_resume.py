@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+import zarr
 
 from shortcut_policy.checkpoint import list_checkpoints, load_training_state, read_description
 from shortcut_policy.commands.train import make_dataset, read_training, run
@@ -85,6 +86,21 @@ def test_what_changes_the_training_is_refused(
     settings = (*EVERY, "trainer.max_steps=10", override, "resume=true", f"output={short}")
     with pytest.raises(InputError, match=rf"was trained with {sentence}"):
         run(compose_config(*settings))
+
+
+def test_data_of_other_numbers_are_refused(
+    compose_config: Compose, demonstrations: Path, short: Path, tmp_path: Path
+):
+    """As many windows as before, of actions in other units, of which the policy has another scaling."""
+    output, store = shutil.copytree(short, tmp_path / "run"), tmp_path / demonstrations.name
+    shutil.copytree(demonstrations, store)
+    settings = (*EVERY, "trainer.max_steps=20", "resume=true", f"task.source.path={store}")
+    metadata = read_description(list_checkpoints(output)[-1])["metadata"]
+    assert metadata["data_checksum"] == make_dataset(read_training(compose_config(*settings))).checksum()
+    action = zarr.open_group(store, mode="a", use_consolidated=False)["data/action"]
+    action[:] = action[:] + 1
+    with pytest.raises(InputError, match=rf"was trained with other numbers than {store.name} holds now"):
+        run(compose_config(*settings, f"output={output}"))
 
 
 def test_a_longer_run_follows_the_longer_cosine_and_says_so(
