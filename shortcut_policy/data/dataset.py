@@ -172,11 +172,13 @@ class DemonstrationDataset(data.Dataset[Batch]):
         if len(source.episode_ends) == 0 or (np.diff(source.episode_ends, prepend=0) < 0).any():
             raise InputError(f"the episode_ends of {source.path} must increase: {source.episode_ends!r:.80}")
         tasks = None if per_task is None else tasks_of_episodes(source, per_task)
-        long_enough = np.diff(source.episode_ends, prepend=0) >= (1 if pad_short_episodes else self._fewest)
-        self.train_episodes, self.val_episodes = split_episodes(
-            long_enough, numbers.val_fraction, numbers.max_train_episodes, numbers.seed, tasks
-        )
         marked = None if only is None else marked_rows(source, only)
+        usable = np.diff(source.episode_ends, prepend=0) >= (1 if pad_short_episodes else self._fewest)
+        if marked is not None:  # or else all that is marked may be held out, or nothing
+            usable &= np.isin(source.episode_ends, self._windows(usable, marked)[:, 2])
+        self.train_episodes, self.val_episodes = split_episodes(
+            usable, numbers.val_fraction, numbers.max_train_episodes, numbers.seed, tasks
+        )
         self.train = self._windows(self.train_episodes, marked)
         self.val = self._windows(self.val_episodes, marked)
         if len(self.train) == 0 and marked is not None and len(self._windows(self.train_episodes)):

@@ -75,11 +75,23 @@ class PerTaskEncoder(LowDimEncoder):
             self.register_buffer(f"{name}_inverse", torch.full((tasks, size), torch.nan))
 
     def fit(self, blocks: Iterable[Mapping[str, Tensor]]) -> None:
-        """See `FittedEncoder`. A task without demonstrations is left as the normaliser scales it."""
+        """See `FittedEncoder`. A task without demonstrations is left as the normaliser scales it.
+
+        Raises:
+            InputError: The observation that tells the task holds something else than a 1 and zeros.
+        """
         low = {name: torch.full_like(self.get_buffer(f"{name}_middle"), torch.inf) for name in self._sizes}
         high = {name: -value for name, value in low.items()}
         for block in blocks:
-            tasks = block[self._task].flatten(0, 1).argmax(1)
+            told = block[self._task].flatten(0, 1)
+            tasks = told.argmax(1)
+            wrong = (told != torch.nn.functional.one_hot(tasks, told.shape[1])).any(1)
+            if wrong.any():
+                raise InputError(
+                    f"encoder.task={self._task} must be 1 for the task and 0 for the others, and the network "
+                    f"gets {[round(x, 3) for x in told[wrong][0].tolist()]}: give its field normalize: "
+                    "identity, and store a number for each task"
+                )
             for name, size in self._sizes.items():
                 rows = block[name].reshape(len(tasks), size).to(low[name])
                 index = tasks[:, None].expand(-1, size)

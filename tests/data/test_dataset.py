@@ -400,6 +400,17 @@ def test_only_windows_that_begin_in_marked_rows_are_learned(tmp_path: Path) -> N
     assert len(expected) > 0 and chosen.train.tolist() == expected
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_episodes_with_marked_rows_some_are_held_out_and_some_trained_on(
+    tmp_path: Path, seed: int
+) -> None:
+    """Whichever are drawn: corrections are in few episodes."""
+    marks = np.zeros(ROWS, np.uint8)
+    marks[[33, 68]] = 1
+    chosen = dataset(store(tmp_path, intervention=marks), only="intervention", val_fraction=0.3, seed=seed)
+    assert len(chosen.train) == len(chosen.val) == 1
+
+
 @pytest.mark.parametrize(
     ("marks", "only", "message"),
     [

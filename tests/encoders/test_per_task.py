@@ -76,6 +76,13 @@ def test_the_task_must_be_told_by_an_observation(task: str):
         PerTaskEncoder({**SHAPES, "picture": (4, 4, 3)}, n_obs_steps=1, task=task)
 
 
+@pytest.mark.parametrize("told", [[1.0, -1.0, -1.0], [0.7, 0.3, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+def test_the_task_is_told_by_a_one_and_zeros(told: list[float]):
+    """Which ``normalize: limits`` makes 1 and -1 of: sums of the scales of all tasks, in silence."""
+    with pytest.raises(InputError, match="give its field normalize: identity"):
+        PerTaskEncoder(SHAPES, n_obs_steps=1).fit([block(0, [[0.5, 0.2]]) | {"task": torch.tensor([[told]])}])
+
+
 def mt10_policy(tmp_path: Path, compose_config) -> tuple[Policy, DemonstrationDataset]:
     """An untrained policy, and demonstrations in which task k reaches k + 1 times as far as task 0."""
     path, draws = tmp_path / "mt10.zarr", np.random.default_rng(0)

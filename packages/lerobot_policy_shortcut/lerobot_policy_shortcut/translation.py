@@ -12,7 +12,8 @@ from torch import Tensor
 
 from shortcut_policy.control import as_pixels
 from shortcut_policy.data import Field, Normalizer
-from shortcut_policy.data.normalizer import RunningStatistics
+from shortcut_policy.data.fields import ACTION
+from shortcut_policy.data.normalizer import RunningStatistics, say_nearly_constant
 from shortcut_policy.encoders.image import CHANNELS
 from shortcut_policy.errors import InputError
 from shortcut_policy.training.run_folder import snake_case
@@ -145,7 +146,8 @@ def fit_normalizer(
         statistics: LeRobot's key -> ``min``, ``max``, ``mean`` and ``std``, as in ``meta/stats.json``.
 
     Raises:
-        InputError: A field's statistics are missing, or of another shape.
+        InputError: A field's statistics are missing, not finite, or of another shape; or nothing of the
+            action varies.
     """
     found = {}
     for name, field in fields.items():
@@ -158,6 +160,11 @@ def fit_normalizer(
                 "meta/stats.json again with LeRobot"
             )
         low, high, mean, std = (_numbers(given[part]) for part in ("min", "max", "mean", "std"))
+        if not all(np.isfinite(part).all() for part in (low, high, mean, std)):
+            raise InputError(
+                f"the statistics of {keys[name]} hold NaN or infinity, as its data do: repair these, and "
+                "write meta/stats.json again with LeRobot"
+            )
         if low.size != np.prod(field.shape, dtype=int):
             raise InputError(
                 f"the statistics of {keys[name]} are {low.size} numbers, but the policy sees {field.shape}"
@@ -167,6 +174,7 @@ def fit_normalizer(
         parts: list[Any] = [value.reshape(field.shape) for value in (low, high, mean, std**2)]
         running.min, running.max, running.mean, running.square = parts
         found[name] = running
+        say_nearly_constant(field, running, f"{keys[name]} of the data set", needed=name == ACTION)
     return Normalizer(fields, found)
 
 

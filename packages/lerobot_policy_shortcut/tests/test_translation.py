@@ -72,12 +72,26 @@ def test_scaling_is_that_of_our_own_statistics():
     [
         ({}, "no statistics of observation.state"),
         ({"observation.state": dict.fromkeys(("min", "max", "mean", "std"), np.zeros(2))}, "are 2 numbers"),
+        ({"observation.state": dict.fromkeys(("min", "max", "mean", "std"), np.full(3, np.nan))}, "hold NaN"),
     ],
 )
 def test_statistics_that_do_not_fit_are_refused(statistics, sentence):
     fields = {"state": Field("observation.state", (3,))}
     with pytest.raises(InputError, match=sentence):
         translation.fit_normalizer(fields, {"state": "observation.state"}, statistics)
+
+
+def test_elements_that_hardly_vary_are_named_and_actions_that_do_not_are_refused(capsys):
+    fields = {"state": Field("observation.state", (2,)), "action": Field("action", (1,))}
+    keys = {"state": "observation.state", "action": "action"}
+    told = {"min": [0.0, 0.0], "max": [1.0, 5e-5], "mean": [0.5, 0.0], "std": [0.3, 1e-5]}
+    action = {part: values[:1] for part, values in told.items()}
+    translation.fit_normalizer(fields, keys, {"observation.state": told, "action": action})
+    said = "observation.state of the data set: element [1] varies by 5e-05 only"
+    assert said in capsys.readouterr().err
+    action = {part: values[1:] for part, values in told.items()}
+    with pytest.raises(InputError, match="and so do all of them: give its field less"):
+        translation.fit_normalizer(fields, keys, {"observation.state": told, "action": action})
 
 
 def test_batches_are_told_in_our_words():
