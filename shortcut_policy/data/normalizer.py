@@ -18,6 +18,8 @@ FAR = {"limits": 3.0, "gaussian": 10.0}
 #: An element that was constant moves if it is further from its constant than this many times what noise may
 #: be: `Field.min_range`, and what float32 cannot hold.
 MOVED = 10.0
+#: Numbers of a sentence.
+SHOWN = 6
 ROUNDING = 1e-6
 
 
@@ -151,7 +153,9 @@ class Normalizer(Float32Buffers):
             clamp: What limits the size of the numbers that the network gets, if something does.
             of: What the values are, for the sentence.
         """
-        advice = "; obs_clamp limits what it gets" if clamp is None else f" (obs_clamp={clamp:g})"
+        advice = "" if clamp is None else f" (obs_clamp={clamp:g})"
+        if clamp is None and of == "observation":
+            advice = "; obs_clamp limits what it gets"
         for name in [name for name in values if name in self._far]:
             scale, offset = self._affine(name)
             rows = values[name].float().reshape(-1, max(scale.numel(), 1))
@@ -245,11 +249,18 @@ def say_nearly_constant(field: Field, statistics: RunningStatistics, where: str,
 
     Args:
         where: The field and its key, for the sentence.
-        needed: Whether nothing can be learned if all elements that vary are like that.
+        needed: Whether nothing can be learned if all elements that vary are like that, or none varies.
 
     Raises:
         InputError: It is so.
     """
+    if needed and statistics.count > 1 and not (statistics.max > statistics.min).any():
+        values = ", ".join(f"{value:.6g}" for value in statistics.min.flatten()[:SHOWN])
+        print(
+            f"{where} is the same in all of the data, {values}{', ...' * (statistics.min.size > SHOWN)}: only "
+            "that can be learned; look at what was recorded, or name another key",
+            file=sys.stderr,
+        )
     elements = nearly_constant(field, statistics)
     if not elements:
         return

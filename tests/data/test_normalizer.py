@@ -270,3 +270,25 @@ def test_what_the_data_do_not_scale_is_not_clamped() -> None:
     assert y[0, 0, 0] == 5, "what was given is left as it is"
     picture = Field("x", (3,), normalize="image")
     assert torch.equal(Normalizer({"x": picture}, {}).clamped("x", y, 1.5), y)
+
+
+@pytest.mark.parametrize("normalize", ["limits", "identity"])
+def test_an_action_that_is_always_the_same_is_said(normalize: str, capsys) -> None:
+    """As where a recorder got no commands, and wrote zeros."""
+    field, statistics = Field("action", (2,), normalize=normalize), RunningStatistics()
+    statistics.update(np.zeros((20, 2)))
+    say_nearly_constant(field, statistics, "action (key 'a' of demos.zarr)", needed=True)
+    assert (
+        "(key 'a' of demos.zarr) is the same in all of the data, 0, 0: only that" in capsys.readouterr().err
+    )
+    say_nearly_constant(field, statistics, "goal", needed=False)
+    statistics.update(np.eye(2))
+    say_nearly_constant(field, statistics, "action", needed=True)
+    assert not capsys.readouterr().err
+
+
+def test_actions_far_from_the_data_are_no_matter_of_obs_clamp(capsys) -> None:
+    normalizer = fit(ROWS)
+    normalizer.say_far({"x": torch.full((1, 3), 1e6)}, of="in the training data")
+    said = capsys.readouterr().err
+    assert "check units and sensor" in said and "obs_clamp" not in said
