@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import h5py
 
 ACTION, OBSERVATIONS = "action", "observations/"
+#: What ACT's recorders write for each step: if it has another length, the file is damaged.
+STEPWISE = (ACTION, *(f"{OBSERVATIONS}{name}" for name in ("qpos", "qvel", "effort", "images/")))
 LAYOUT = "a dataset of ACT is a folder with files episode_<number>.hdf5"
 
 
@@ -94,7 +96,9 @@ class ActSource:
         """Key -> dataset of a file; notes sizes of what is new, and compares those of what is not."""
         opened = self._file(file)
         found = {path.removeprefix(OBSERVATIONS): path for path in list_arrays(opened)}
-        if ACTION not in found or not len(opened[ACTION]):
+        if ACTION in found and not len(opened[ACTION]):
+            raise InputError(f"{file} holds no step, as its action is empty; leave the file out")
+        if ACTION not in found:
             raise InputError(f"{file} has no actions (it holds {listed(opened)}); {LAYOUT}")
         if opened.attrs.get("compress", False):
             raise InputError(
@@ -103,7 +107,7 @@ class ActSource:
             )
         rows = len(opened[ACTION])
         for key, path in list(found.items()):  # of the whole episode, as a sentence or the sizes of its JPEGs
-            if not path.startswith(OBSERVATIONS) and len(opened[path]) != rows:
+            if not path.startswith(STEPWISE) and len(opened[path]) != rows:
                 self.lacking[key] = (
                     f"{path} of {file} has {len(opened[path])} rows, and {rows} actions: a task needs a row "
                     "for each step"

@@ -170,7 +170,7 @@ class MinariSource:
             for path, array in list_arrays(self.file()[name]).items():
                 if (why := unreadable(array)) is not None:
                     unusable.setdefault(path, f"{path} in {name} of {self.path} {why}")
-                elif self._rows_fit(name, path, len(array), length):
+                elif self._rows_fit(name, path, len(array), length, unusable):
                     more.setdefault(path, set()).add(len(array) - length)
                     holders.setdefault(path, []).append(name)
                     kind = ("image",) if _is_jpeg(array) else (array.dtype, array.shape[1:])
@@ -196,15 +196,18 @@ class MinariSource:
         names = {path: bare(path) for path in sorted(common)}
         return {path if name in common else name: path for path, name in names.items()}
 
-    def _rows_fit(self, name: str, path: str, rows: int, length: int) -> bool:
-        """Whether an array has a row for each step; `InputError` if it has to and has not."""
+    def _rows_fit(self, name: str, path: str, rows: int, length: int, unusable: dict[str, str]) -> bool:
+        """Whether an array has a row for each step; `InputError` or ``unusable`` if it has to and has not."""
         if path.split("/")[0] == OBSERVATIONS and rows != length + 1:
             same = "as many as" if rows == length else f"{rows} of them, and"
-            raise InputError(
+            why = (
                 f"{path} in {name} of {self.path} must be one more than its {length} actions, the last one "
                 f"after the last action, but there are {same} actions: create the dataset again with "
                 "Minari's own tools"
             )
+            if rows == length:  # as all of its observations may be, each a step late
+                raise InputError(why)
+            unusable.setdefault(path, why)
         if path in ("rewards", "terminations", "truncations") and rows != length:
             raise InputError(
                 f"{path} in {name} of {self.path} must be as many as its {length} actions, not {rows}; drop "

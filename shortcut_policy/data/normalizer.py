@@ -255,9 +255,10 @@ def say_nearly_constant(field: Field, statistics: RunningStatistics, where: str,
         InputError: It is so.
     """
     if needed and statistics.count > 1 and not (statistics.max > statistics.min).any():
-        values = ", ".join(f"{value:.6g}" for value in statistics.min.flatten()[:SHOWN])
+        values = [f"{value:.6g}" for value in statistics.min.flatten()[:SHOWN]]
+        values += ["..."] * (statistics.min.size > SHOWN)
         print(
-            f"{where} is the same in all of the data, {values}{', ...' * (statistics.min.size > SHOWN)}: only "
+            f"{where} is the same in all of the data, {', '.join(values)}: only "
             "that can be learned; look at what was recorded, or name another key",
             file=sys.stderr,
         )

@@ -73,6 +73,21 @@ def test_what_an_episode_holds_once_blocks_nothing(folder: Path):
         source.read("words", 0, 1)
 
 
+def test_what_an_observation_holds_once_blocks_nothing(folder: Path):
+    for number, rows in LENGTHS.items():
+        write(folder, number, rows, **{"observations/words": np.zeros((1, 512), np.float32)})
+    source = ActSource(folder)
+    assert source.keys == ("action", "images/top", "qpos")
+    with pytest.raises(InputError, match=r"observations/words of .*hdf5 has 1 rows, and \d actions"):
+        source.read("words", 0, 1)
+
+
+def test_an_episode_of_no_step_is_called_so(folder: Path):
+    write(folder, 11, 0)
+    with pytest.raises(InputError, match=r"_11\.hdf5 holds no step, as its action is empty; leave the file"):
+        ActSource(folder)
+
+
 def test_an_array_that_nobody_can_read_blocks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
     write(folder, 11, 2, **{"observations/force": np.zeros((2, 3)), "observations/touch": np.zeros((2, 3))})
     write(folder, 12, 2, **{"observations/force": np.zeros((2, 6))})

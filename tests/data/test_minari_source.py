@@ -128,6 +128,20 @@ def test_what_only_some_episodes_have_is_said_by_who_needs_it(copy):
         source.read("position", 0, 1)
 
 
+def test_observations_of_another_length_are_said_by_who_needs_them(copy):
+    """A sentence as numbers, once an episode: others are read."""
+
+    def edit(opened: h5py.File) -> None:
+        for episode in opened.values():
+            episode["observations/words"] = np.zeros((1, 512))
+
+    source = MinariSource(change(copy, edit))
+    assert "state" in source.keys and len(source.read("state", 0, 9)) == 9
+    sentence = "observations/words in episode_0 .* one more than its 4 actions, .* there are 1 of them"
+    with pytest.raises(InputError, match=sentence):
+        source.read("words", 0, 1)
+
+
 def test_other_mistakes_get_a_sentence(copy, tmp_path):
     with pytest.raises(InputError, match=r"has no data/main_data.hdf5; a Minari dataset is"):
         MinariSource(tmp_path / "none")
