@@ -91,6 +91,7 @@ class Observed(gymnasium.Wrapper):
                     f"observation '{name}' of {self.env.unwrapped} holds {found.min()} to {found.max()}, and "
                     f"its space is of {declared}, from {limits.min} to {limits.max}: correct the space"
                 )
+            found = found.astype(declared)  # lists are of int64, which is not stacked in smaller numbers
         if found.dtype.kind == "f" and declared == np.float16 and found.dtype != declared:
             with np.errstate(over="ignore"):
                 rounded = found.astype(declared)

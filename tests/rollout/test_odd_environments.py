@@ -22,6 +22,7 @@ from shortcut_policy.rollout.action_reach import ActionReach
 from shortcut_policy.rollout.episode import ActionChunkEpisode
 from shortcut_policy.rollout.evaluate import summarise
 from shortcut_policy.rollout.latency import measure_latency
+from shortcut_policy.rollout.observed import Observed
 from shortcut_policy.rollout.play import rollout, try_environment
 from shortcut_policy.rollout.recorder import EpisodeRecorder
 
@@ -628,3 +629,24 @@ def test_episodes_that_end_before_demonstrations_do_are_told(tiny_policy: Policy
             rollout(tiny_policy, lambda kind=kind: TimeLimit(kind(), LENGTH), range(1))
             said = capsys.readouterr().err
             assert said.count("end after 12 steps, and half of the demonstrations took 13 or more") == told
+
+
+class Pixels(gymnasium.Env):
+    """Pictures as lists, in a space of bytes."""
+
+    observation_space = gymnasium.spaces.Dict({"picture": gymnasium.spaces.Box(0, 255, (2, 2, 3), np.uint8)})
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    brightest = 255
+
+    def reset(self, *, seed=None, options=None):
+        return {"picture": [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, self.brightest]]]}, {}
+
+
+def test_whole_numbers_have_the_type_of_their_space_if_it_holds_them():
+    """Or else they cannot be stacked with those of other environments."""
+    env = Observed(Pixels())
+    picture = env.reset()[0]["picture"]
+    assert picture.dtype == np.uint8 and picture.max() == 255
+    env.unwrapped.brightest = 256
+    with pytest.raises(InputError, match="holds 0 to 256, and its space is of uint8, from 0 to 255"):
+        env.reset()
