@@ -204,7 +204,7 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
 def _read_json(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description: Any = rename(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); take another checkpoint") from error
     parts = [description.get(key) for key in ("policy", "metadata")] if isinstance(description, dict) else []
@@ -217,8 +217,8 @@ def _read_json(folder: str | Path) -> dict[str, Any]:
             f"{path} has checkpoint format {description['format']}, this version reads {FORMAT}; "
             "update shortcut-policy"
         )
-    renamed: dict[str, Any] = rename(description)
-    return renamed
+    read: dict[str, Any] = description
+    return read
 
 
 def save_checkpoint(policy: Model, run: Path, step: int, training_state: Mapping[str, Any]) -> Path:

@@ -202,6 +202,7 @@ def test_saving_that_fails_leaves_the_old_weights(tied: Policy, tmp_path: Path, 
         ({"n_action_steps": 100}, "horizon=16 must hold"),
         ({"horizon": "x"}, "horizon='x' must be a whole number"),
         ({"obs": []}, "describes no model that can be built"),
+        ({"obs_noise": json.loads("[" * 400 + "]" * 400)}, "more than 50 levels of mappings and lists"),
     ],
 )
 def test_a_description_of_no_policy_is_one_sentence(tiny_policy, tmp_path, change, sentence):

@@ -204,6 +204,9 @@ def test_an_observation_far_from_the_data_is_said_once_and_can_be_clamped(policy
     policy.obs_clamp = 1.5
     assert policy._normalized(tensors)["keypoint"].amax() == 1.5
     assert Policy.from_spec({**policy.spec, "obs_clamp": 2}).obs_clamp == 2
+    for none in (1e300, 10**30):
+        policy.obs_clamp = none
+        assert policy._normalized(tensors)["keypoint"].amax() > 100
     with pytest.raises(InputError, match=r"obs_clamp=0.5 must be at least 1, in normalised units"):
         Policy.from_spec({**policy.spec, "obs_clamp": 0.5})
 

@@ -113,7 +113,8 @@ class Normalizer(Float32Buffers):
         """
         if name not in self._far:
             return y
-        kept = y.clamp(-size, size)
+        limit = min(float(size), torch.finfo(y.dtype).max)  # a limit beyond that is none
+        kept = y.clamp(-limit, limit)
         for element in self._unscaled[name]:
             kept[..., element] = y[..., element]
         return kept

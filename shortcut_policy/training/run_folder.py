@@ -72,7 +72,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config: Any = rename(yaml.safe_load(path.read_text(encoding="utf-8")))
         damage = "" if isinstance(config, dict) and isinstance(config.get("task"), dict) else "no mapping"
     except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
         damage = first_line(error)
@@ -80,8 +80,8 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is no configuration of a training ({damage}): put it back, or take another run"
         )
-    renamed: dict[str, Any] = rename(config)
-    return renamed
+    read: dict[str, Any] = config
+    return read
 
 
 def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> None:

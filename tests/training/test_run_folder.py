@@ -25,7 +25,10 @@ def test_a_damaged_log_is_told(damage: bytes, tmp_path: Path):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe", b"a: [", b"3", b"task: 3", b"[" * 3000])
+@pytest.mark.parametrize(
+    "damage",
+    [b"\xff\xfe", b"a: [", b"3", b"task: 3", b"[" * 3000, b"task: {a: " + b"[" * 99 + b"]" * 99 + b"}"],
+)
 def test_a_damaged_configuration_is_told(damage: bytes, tmp_path: Path):
     (tmp_path / "config.yaml").write_bytes(damage)
     with pytest.raises(InputError, match=r"config\.yaml is no configuration of a training") as caught:
