@@ -2,7 +2,6 @@
 
 import operator
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from shortcut_policy.data.source import (
     whole_chunks,
 )
 from shortcut_policy.data.suspects import Turns, say_copied
+from shortcut_policy.data.totals import totals
 from shortcut_policy.data.windows import (
     check_sizes,
     create_windows,
@@ -279,13 +279,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
             found.update(rows)
         return np.stack([found.min, found.max])
 
-    def checksum(self) -> str:
-        """Of all numbers that are trained on but pictures, which decoders round in several ways."""
-        found = 0
-        for name in [name for name, field in self.fields.items() if field.normalize != "image"]:
-            for _, rows in self._blocks(name):
-                found = zlib.crc32(np.ascontiguousarray(rows).data, found)
-        return f"{found:08x}"
+    def totals(self) -> dict[str, list[float]]:
+        """The `totals` of each field but pictures, which decoders round in several ways."""
+        numbers = [name for name, field in self.fields.items() if field.normalize != "image"]
+        return {name: totals(self._blocks(name)) for name in numbers}
 
     @property
     def in_memory(self) -> bool:

@@ -27,7 +27,7 @@ from shortcut_policy.training.config import DataConfig, PolicyTask, TrainerConfi
 from shortcut_policy.training.cost import evaluations_per_update
 from shortcut_policy.training.initialise import ORIGIN, initialise
 from shortcut_policy.training.precision import computes_bf16, training_device
-from shortcut_policy.training.run_folder import CHECKSUM, method_name, output_folder, snake_case
+from shortcut_policy.training.run_folder import TOTALS, method_name, output_folder, snake_case
 from shortcut_policy.training.teacher import taught_by
 from shortcut_policy.trust import trusted_in
 
@@ -146,14 +146,12 @@ def describe(
 
 
 def _recorded(dataset: LearnedFrom) -> dict[str, Any]:
-    """How long the demonstrations are, in steps, a sum of their numbers, and their rate, if they say it."""
+    """How long the demonstrations are, in steps, sums of their numbers, and their rate, if they say it."""
     if not isinstance(dataset, DemonstrationDataset):
         return {}
     rate, lengths = recorded_rate(dataset.source), np.diff(dataset.source.episode_ends, prepend=0)
     steps = float(np.median(lengths[dataset.train_episodes]))
-    return {"episode_steps": steps, CHECKSUM: dataset.checksum()} | (
-        {} if rate is None else {"rate_hz": rate}
-    )
+    return {"episode_steps": steps, TOTALS: dataset.totals()} | ({} if rate is None else {"rate_hz": rate})
 
 
 def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: int, cpu: bool) -> None:

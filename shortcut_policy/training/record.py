@@ -9,12 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from shortcut_policy.data.totals import changed
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.training.batches import LearnedFrom
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.log import RunLog
-from shortcut_policy.training.run_folder import CHECKSUM, write_config
+from shortcut_policy.training.run_folder import TOTALS, write_config
 
 
 def run_document(model: Model, dataset: LearnedFrom, config: TrainerConfig, seed: int) -> dict[str, Any]:
@@ -81,12 +82,12 @@ def check_going_on(output: Path, known: Mapping[str, Any], model: Model, now: in
         InputError: Its data hold other numbers now; or its updates are divided into phases with a teacher,
             which would have ended elsewhere.
     """
-    before, found = known.get("max_steps", now), model.metadata.get(CHECKSUM)
-    if found is not None and known.get(CHECKSUM, found) != found:
+    before, found = known.get("max_steps", now), model.metadata.get(TOTALS)
+    if found is not None and (other := changed(known.get(TOTALS, {}), found)) is not None:
         raise InputError(
-            f"{output} was trained with other numbers than {model.metadata.get('dataset')} holds now, by "
-            f"their checksums, {known[CHECKSUM]} and {found}: a run goes on with its own data, restore them, "
-            "give another output, or begin one from its policy with init_from"
+            f"{output} was trained with other numbers of '{other}' than {model.metadata.get('dataset')} "
+            "holds now: a run goes on with its own data, restore them, give another output, or begin one "
+            "from its policy with init_from"
         )
     if before == now:
         return None

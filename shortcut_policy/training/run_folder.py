@@ -17,8 +17,8 @@ from shortcut_policy.training.comparison import FREE_ON_RESUME, compared, first_
 from shortcut_policy.training.config import TrainingConfig
 
 CONFIG, LOCK = "config.yaml", ".lock"
-#: What a checkpoint calls the `DemonstrationDataset.checksum` of its data.
-CHECKSUM = "data_checksum"
+#: What a checkpoint calls the `DemonstrationDataset.totals` of its data.
+TOTALS = "data_totals"
 
 
 def output_folder(config: TrainingConfig) -> Path:
