@@ -237,14 +237,14 @@ def example(name: str, seed: int, number: int, folder: Path) -> dict[str, Any]:
     from tests.campaign.fuzz_targets import TARGETS
 
     given, made = folder / "given", folder / "made"
+    started = time.process_time()
     fresh_copy(folder / "valid", given)
     (folder / "empty").mkdir(exist_ok=True)
     fresh_copy(folder / "empty", made)
     try:
         TARGETS[name].damage(given, Random(f"{seed} {name} {number}"))
     except Exception:  # two damages in one place may exclude each other
-        return {"kind": "undamaged", "cpu": 0.0, "mb": 0}
-    started = time.process_time()
+        return {"kind": "undamaged", "cpu": round(time.process_time() - started, 5), "mb": 0}
     record: dict[str, Any] = {"kind": "accepted"}
     try:
         with limited(SECONDS):
@@ -255,7 +255,7 @@ def example(name: str, seed: int, number: int, folder: Path) -> dict[str, Any]:
         record = {"kind": "hang"}
     except BaseException as error:
         record = {"kind": "traceback", "at": place_of(error), "why": _scrubbed(str(error), folder)}
-    record["cpu"] = round(time.process_time() - started, 3)
+    record["cpu"] = round(time.process_time() - started, 5)
     record["mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return record
 
