@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 ACTION, OBSERVATIONS = "action", "observations/"
 #: What ACT's recorders write for each step: if it has another length, the file is damaged.
-STEPWISE = (ACTION, *(f"{OBSERVATIONS}{name}" for name in ("qpos", "qvel", "effort", "images/")))
+STEPWISE = (ACTION, *(f"{OBSERVATIONS}{name}" for name in ("qpos", "qvel", "effort")))
+IMAGES = f"{OBSERVATIONS}images/"
 LAYOUT = "a dataset of ACT is a folder with files episode_<number>.hdf5"
 
 
@@ -107,7 +108,8 @@ class ActSource:
             )
         rows = len(opened[ACTION])
         for key, path in list(found.items()):  # of the whole episode, as a sentence or the sizes of its JPEGs
-            if not path.startswith(STEPWISE) and len(opened[path]) != rows:
+            is_stepwise = path in STEPWISE or path.startswith(IMAGES)
+            if not is_stepwise and len(opened[path]) != rows:
                 self.lacking[key] = (
                     f"{path} of {file} has {len(opened[path])} rows, and {rows} actions: a task needs a row "
                     "for each step"

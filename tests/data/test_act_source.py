@@ -82,6 +82,15 @@ def test_what_an_observation_holds_once_blocks_nothing(folder: Path):
         source.read("words", 0, 1)
 
 
+def test_arrays_whose_names_begin_like_stepwise_ones_block_nothing(folder: Path):
+    for number, rows in LENGTHS.items():
+        once = np.zeros((1, 3), np.float32)
+        write(folder, number, rows, action_limits=once, **{"observations/qpos_limits": once})
+    source = ActSource(folder)
+    assert source.keys == ("action", "images/top", "qpos")
+    assert source.lacking.keys() == {"action_limits", "qpos_limits"}
+
+
 def test_an_episode_of_no_step_is_called_so(folder: Path):
     write(folder, 11, 0)
     with pytest.raises(InputError, match=r"_11\.hdf5 holds no step, as its action is empty; leave the file"):
