@@ -15,12 +15,15 @@ LISTS, NAME = ("name", "joint_names"), "child_frame_id"
 LATE = 1.0
 #: Seconds by which a stamp may be ahead of the log, if a period is shorter.
 AHEAD = 0.1
+#: At which the keys of a file are compared, from its beginning to its end.
+MOMENTS = 1000
 
 
 class Labels:
     """What the numbers of a key are called by the messages themselves, from file to file.
 
-    Joints in another order are brought to that of the first message.
+    Joints in another order are brought to that of the first message. Names of frames that change are said,
+    but an element of a list, as of transforms, must stay the same.
     """
 
     def __init__(self) -> None:
@@ -42,8 +45,12 @@ class Labels:
         found: list[int] | None = None
         value, place = message, ""
         for step, (attribute, index) in enumerate(steps):
-            self._say_frame(name, number, place, value)
-            for label in (*LISTS, NAME):
+            frame = getattr(getattr(value, "header", None), "frame_id", None)
+            if not any(hasattr(value, label) for label in LISTS):  # joints are in no frame
+                self._say_frame(name, number, f"{place}header.frame_id", frame)
+            if not place.endswith("[]."):  # no element of several: renamed, not another one
+                self._say_frame(name, number, f"{place}{NAME}", getattr(value, NAME, None))
+            for label in (*LISTS, NAME) if place.endswith("[].") else LISTS:
                 order = self._compared(name, number, f"{place}{label}", getattr(value, label, None))
                 if order is None:
                     continue
@@ -82,11 +89,11 @@ class Labels:
             "the file"
         )
 
-    def _say_frame(self, name: str, number: int, place: str, value: Any) -> None:
-        frame = getattr(getattr(value, "header", None), "frame_id", None)
-        if not frame or not isinstance(frame, str):
+    def _say_frame(self, name: str, number: int, place: str, frame: Any) -> None:
+        if not isinstance(frame, str) or not frame.strip("/"):
             return
-        (known,) = self.known.setdefault(f"{place}header.frame_id", [frame])
+        frame = frame.strip("/")  # which older versions of ROS put first
+        (known,) = self.known.setdefault(place, [frame])
         if frame != known and "frame" not in self.said:
             self.said.add("frame")
             print(
@@ -96,14 +103,14 @@ class Labels:
             )
 
 
-def say_clocks(delays: Mapping[str, float], rate: float) -> None:
+def say_clocks(times: Mapping[str, tuple[Sequence[int], Sequence[int]]], rate: float) -> None:
     """On stderr, whether keys were stamped by clocks that differ, so that rows are of several moments.
 
     Args:
-        delays: Name of a key -> seconds by which its messages were logged after the time that counts, in the
-            middle.
+        times: Name of a key -> the times of its messages that count, and those of the log, nanoseconds.
         rate: Ticks a second.
     """
+    delays = _delays(times)
     if not delays:
         return
     first, last = min(delays, key=delays.__getitem__), max(delays, key=delays.__getitem__)
@@ -118,9 +125,22 @@ def say_clocks(delays: Mapping[str, float], rate: float) -> None:
         )
 
 
-def delay(stamps: Sequence[int], logged: Sequence[int]) -> float:
-    """Seconds from the time that counts to that of the log, in the middle of the messages."""
-    return float(np.median(np.array(logged, np.int64) - np.array(stamps, np.int64))) / 1e9
+def _delays(times: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> dict[str, float]:
+    """Name of a key -> seconds from the time that counts to that of the log, in the middle of the messages.
+
+    All are of the same moments, while there are messages of each key: the clock of a simulation may fall
+    behind the log more and more.
+    """
+    begin = max((logged[0] for _, logged in times.values()), default=0)
+    end = min((logged[-1] for _, logged in times.values()), default=-1)
+    if end < begin:
+        return {}
+    moments, found = np.linspace(0, end - begin, MOMENTS), {}
+    for name, (stamps, logged) in times.items():
+        at = np.array(logged, np.int64)
+        late = at - np.array(stamps, np.int64)
+        found[name] = float(np.median(np.interp(moments, at - begin, late))) / 1e9
+    return found
 
 
 def _inside(value: Any, steps: Steps) -> Any:

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt
 
 from shortcut_policy.data.conversion import ROUGH
 from shortcut_policy.data.mcap_file import opened, types_of_topics
-from shortcut_policy.data.mcap_labels import Labels, delay, say_clocks
+from shortcut_policy.data.mcap_labels import Labels, say_clocks
 from shortcut_policy.data.resample import SECOND, Rule, Track, in_order, latest, resample, ticks
 from shortcut_policy.data.ros_values import IMAGES, holds_quaternion, numbers, parse_path, picture, stamp_of
 from shortcut_policy.data.source import MIN_RANGE, expand
@@ -207,8 +207,8 @@ def _first_pass(
         record.order = in_order(name, np.array(record.stamps, np.int64), recording.gap(key))
     # What is sent when it changes may have been stamped long before it was logged.
     regular = {key: record for key, record in found.items() if recording.gap(key) is not None}
-    delays = {_name(key, recording.keys[key]): delay(x.stamps, x.logged) for key, x in regular.items()}
-    say_clocks(delays, recording.rate)
+    times = {_name(key, recording.keys[key]): (x.stamps, x.logged) for key, x in regular.items()}
+    say_clocks(times, recording.rate)
     return found
 
 

@@ -54,12 +54,17 @@ DEFINITIONS = {
         f"geometry_msgs/Vector3 translation\n{'=' * 80}\nMSG: geometry_msgs/Vector3\n"
         "float64 x\nfloat64 y\nfloat64 z\n"
     ),
+    "my_msgs/msg/Moved": (
+        "string child_frame_id\ngeometry_msgs/Vector3 translation\n"
+        f"{'=' * 80}\nMSG: geometry_msgs/Vector3\nfloat64 x\nfloat64 y\nfloat64 z\n"
+    ),
     "std_msgs/msg/Float64": "float64 data\n",
     "std_msgs/msg/Bool": "bool data\n",
     "std_msgs/msg/String": "string data\n",
 }
 JOINTS, POSE = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"
 TRAJECTORY, TRANSFORMS = "trajectory_msgs/msg/JointTrajectory", "tf2_msgs/msg/TFMessage"
+MOVED = "my_msgs/msg/Moved"
 JPEG, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 
 
@@ -488,6 +493,36 @@ def test_poses_in_another_frame_are_said_once(tmp_path: Path, capsys) -> None:
     )
 
 
+def test_frames_that_are_none_or_are_called_otherwise_are_not_said(tmp_path: Path, capsys) -> None:
+    """Joints are in no frame, whatever their header says; older versions of ROS put a slash first."""
+    poses, moved = [pose(i / 10, i) for i in range(6)], [joints(i / 10, i, -i, 9) for i in range(6)]
+    for number, (one, other) in enumerate(zip(poses, moved, strict=True)):
+        one[3].header.frame_id = ("", "map", "/map")[number % 3]
+        other[3].header.frame_id = ("base", "base_link")[number % 2]
+    keys = STATE | {"pose": {"topic": "/pose", "field": "pose.position"}}
+    episodes(write(tmp_path / "a.mcap", [*poses, *moved]), keys)
+    assert not capsys.readouterr().err
+
+
+def test_what_moves_may_be_called_otherwise_in_another_file(tmp_path: Path, capsys) -> None:
+    """As the bases of two robots; of a list of several it would be another one."""
+
+    def odometry(seconds: float, frame: str, x: float) -> tuple[str, str, float, Any]:
+        moved = SimpleNamespace(x=x, y=0.0, z=0.0)
+        return "/odom", MOVED, seconds, SimpleNamespace(child_frame_id=frame, translation=moved)
+
+    files = [
+        str(write(tmp_path / f"{n}.mcap", [odometry(i / 10, frame, i) for i in range(4)]))
+        for n, frame in enumerate(("", "a/base", "a/base", "b/base"))
+    ]
+    keys = {"base": {"topic": "/odom", "field": "translation", "stamp": "log"}}
+    import_files(files[:3], str(tmp_path / "quiet.zarr"), recording(keys))
+    assert "frame" not in capsys.readouterr().err
+    store = import_files(files, str(tmp_path / "demos.zarr"), recording(keys))
+    assert ZarrSource(store).read("base", 0, 16)[:, 0].tolist() == [0, 1, 2, 3] * 4
+    assert capsys.readouterr().err.count("is in the frame 'b/base', and those before are in 'a/base'") == 1
+
+
 @pytest.mark.parametrize(
     ("shift", "said"),
     [(0.0, ""), (-0.4, ""), (-1.5, "1.500 s before it"), (0.3, "0.300 s after it was logged")],
@@ -502,6 +537,19 @@ def test_clocks_that_differ_are_said(tmp_path: Path, capsys, shift: float, said:
     assert said in err if said else not err
     keys = {key: value | {"stamp": "log"} for key, value in keys.items()}
     episodes(path, keys)
+    assert not capsys.readouterr().err
+
+
+def test_the_clock_of_a_simulation_that_is_slower_is_no_clock_that_differs(tmp_path: Path, capsys) -> None:
+    """All fall behind the log alike; what begins later is further behind in the middle of its messages."""
+
+    def slow(message: tuple[str, str, float, Any]) -> tuple[str, str, float, Any]:
+        topic, kind, seconds, held = message
+        return topic, kind, 2 * seconds, held
+
+    poses = [slow(pose(i / 20, i)) for i in range(60, 120)]
+    path = write(tmp_path / "a.mcap", [*(slow(joints(i / 20, i, -i, 9)) for i in range(120)), *poses])
+    episodes(path, STATE | {"pose": {"topic": "/pose", "field": "pose.position"}})
     assert not capsys.readouterr().err
 
 
