@@ -22,7 +22,8 @@ def rename(value: Any, level: int = 0) -> Any:
     """A specification or configuration with the old names of targets and environments replaced.
 
     Raises:
-        ValueError: It has more than `DEEPEST` levels, of which Python would come to an end somewhere.
+        ValueError: It has more than `DEEPEST` levels: far more would end in a RecursionError of Python,
+            here or wherever it is read later.
     """
     if level > DEEPEST:
         raise ValueError(f"more than {DEEPEST} levels of mappings and lists")

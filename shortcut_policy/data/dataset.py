@@ -196,6 +196,7 @@ class DemonstrationDataset(data.Dataset[Batch]):
         if not pad_short_episodes:
             say_short(source, self._fewest, horizon)
         folder = cache_folder(None if cache is None else expand(cache)) / FRAMES
+        self._totals: dict[str, list[float]] = {}
         self._in_memory: dict[str, Tensor] = {}
         self._on_disk: dict[str, FrameFile] = {}
         self._limit_mb, self._processes = numbers.memory_limit_mb, local_processes()
@@ -281,8 +282,10 @@ class DemonstrationDataset(data.Dataset[Batch]):
 
     def totals(self) -> dict[str, list[float]]:
         """The `totals` of each field but pictures, which decoders round in several ways."""
-        numbers = [name for name, field in self.fields.items() if field.normalize != "image"]
-        return {name: totals(self._blocks(name)) for name in numbers}
+        for name in [name for name, field in self.fields.items() if field.normalize != "image"]:
+            if name not in self._totals:
+                self._totals[name] = totals(self._blocks(name))
+        return dict(self._totals)
 
     @property
     def in_memory(self) -> bool:

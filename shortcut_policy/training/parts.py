@@ -131,9 +131,7 @@ def describe(
         "backbone": snake_case(backbone.get("network", backbone)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "task": dict(task or {"name": Path(dataset.source.path).stem, "env": None}),
-        "dataset": Path(dataset.source.path).name,
-        **dataset.size,
-        **_recorded(dataset),
+        **_learned_from(dataset),
         "batch_size": trainer.batch_size,
         "max_steps": trainer.max_steps,
         "train_nfe_per_step": evaluations_per_update(model, batch, trainer.batch_size),
@@ -145,13 +143,17 @@ def describe(
     }
 
 
-def _recorded(dataset: LearnedFrom) -> dict[str, Any]:
-    """How long the demonstrations are, in steps, sums of their numbers, and their rate, if they say it."""
+def _learned_from(dataset: LearnedFrom) -> dict[str, Any]:
+    """Name and size of the data; of demonstrations how long they are, in steps, sums of their numbers, and
+    their rate, if they say it.
+    """
+    named = {"dataset": Path(dataset.source.path).name, **dataset.size}
     if not isinstance(dataset, DemonstrationDataset):
-        return {}
+        return named
     rate, lengths = recorded_rate(dataset.source), np.diff(dataset.source.episode_ends, prepend=0)
     steps = float(np.median(lengths[dataset.train_episodes]))
-    return {"episode_steps": steps, TOTALS: dataset.totals()} | ({} if rate is None else {"rate_hz": rate})
+    recorded = {"episode_steps": steps, TOTALS: dataset.totals()}
+    return named | recorded | ({} if rate is None else {"rate_hz": rate})
 
 
 def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: int, cpu: bool) -> None:
@@ -180,7 +182,8 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
         origin = {key: known[key] for key in ORIGIN if key in known}
         known = {"task": known["task"]} if "task" in known else {}
         known["init_from"] = {"checkpoint": None, **origin}
-    elif "train_nfe_per_step" in known:
+    elif "train_nfe_per_step" in known:  # prepared before, but perhaps for other data
+        model.metadata = {k: v for k, v in known.items() if k != "rate_hz"} | _learned_from(dataset)
         return
     if fitted:
         _say_far(model, dataset)

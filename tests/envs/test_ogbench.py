@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from hydra import compose, initialize_config_dir
 
 from shortcut_envs.ogbench.demonstrations import OGBenchDemonstrations
-from shortcut_envs.ogbench.env import OGBenchEnv
+from shortcut_envs.ogbench.env import OGBenchEnv, check_cameras
 from shortcut_envs.ogbench.expert import FIRST_SEED, OGBenchExpert
 from shortcut_envs.ogbench.goals import lights_out
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
@@ -124,6 +125,12 @@ def test_demonstrations_are_of_every_task_and_checked(tmp_path: Path):
 @pytest.fixture(scope="module")
 def seen() -> OGBenchEnv:
     return OGBenchEnv("cube-single", cameras=["front_pixels"], image_size=32, render_mode="rgb_array")
+
+
+@pytest.mark.parametrize("cameras", [None, 3, {"front": 1}, "front", ["side"], [["front"]]])
+def test_what_are_no_cameras_is_told(cameras: Any):
+    with pytest.raises(InputError, match=r"^cameras=.* must be a list of some of front_pixels, front$"):
+        check_cameras(cameras, 64)
 
 
 @installed

@@ -13,7 +13,7 @@ import zarr
 from shortcut_policy.checkpoint import list_checkpoints, load_training_state, read_description
 from shortcut_policy.commands.train import make_dataset, read_training, run
 from shortcut_policy.errors import InputError
-from shortcut_policy.training.parts import make_model
+from shortcut_policy.training.parts import make_model, prepare
 from shortcut_policy.training.trainer import Trainer
 from tests.conftest import Compose
 from tests.training.test_trainer import assert_equal_states, final_state, read_log
@@ -106,6 +106,23 @@ def test_data_of_other_numbers_are_refused(
     action[:] = found
     with pytest.raises(InputError, match=rf"other numbers of 'action' than {store.name} holds now"):
         run(compose_config(*settings, f"output={output}"))
+
+
+def test_a_policy_that_was_prepared_for_other_data_tells_those_it_learned_from(
+    compose_config: Compose, demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As in a notebook, where the data were mended and the policy was not built again."""
+    store = shutil.copytree(demonstrations, tmp_path / demonstrations.name)
+    config = read_training(compose_config(*EVERY, f"task.source.path={store}"))
+    old = make_dataset(config)
+    policy = make_model(config, old)
+    action = zarr.open_group(store, mode="a", use_consolidated=False)["data/action"]
+    action[:] = action[:] + 1
+    mended = make_dataset(config)
+    prepare(policy, mended, config.trainer, 0, cpu=True)
+    assert policy.metadata["data_totals"] == mended.totals() != old.totals()
+    monkeypatch.setattr("shortcut_policy.data.dataset.totals", None)  # they are computed once
+    prepare(policy, mended, config.trainer, 0, cpu=True)
 
 
 def test_a_longer_run_follows_the_longer_cosine_and_says_so(

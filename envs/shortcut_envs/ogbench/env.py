@@ -179,7 +179,8 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
 def check_cameras(cameras: Sequence[str], image_size: int) -> None:
     """Raise `InputError` unless these can be cameras of a scene, and the side of their pictures."""
-    if isinstance(cameras, str) or any(camera not in CAMERAS for camera in cameras):
+    is_list = isinstance(cameras, Sequence) and not isinstance(cameras, str)
+    if not is_list or any(camera not in CAMERAS for camera in cameras):
         raise InputError(f"cameras={cameras} must be a list of some of {', '.join(CAMERAS)}")
     check_whole("image_size", image_size, 1)
 

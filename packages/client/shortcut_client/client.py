@@ -185,11 +185,8 @@ def _array(name: str, value: Any) -> np.ndarray:
     """A copy of an observation as an array."""
     try:
         return np.array(value)
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # lists of rows of several lengths, tensors of torch
+    # Lists of rows of several lengths; tensors of torch on a GPU, or with a gradient.
+    except (ValueError, TypeError, RuntimeError) as error:
         raise RequestRefused(
             f"observation '{name}' is no array ({error}): give a NumPy array, such as "
             "tensor.detach().float().cpu().numpy()"
