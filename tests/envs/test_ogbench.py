@@ -16,6 +16,7 @@ from shortcut_envs.ogbench.env import OGBenchEnv, check_cameras
 from shortcut_envs.ogbench.expert import FIRST_SEED, OGBenchExpert
 from shortcut_envs.ogbench.goals import lights_out
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
+from shortcut_policy import EpisodeWriter
 from shortcut_policy.commands import cli
 from shortcut_policy.commands.collect import run as collect
 from shortcut_policy.data.collect import record
@@ -125,6 +126,18 @@ def test_demonstrations_are_of_every_task_and_checked(tmp_path: Path):
 @pytest.fixture(scope="module")
 def seen() -> OGBenchEnv:
     return OGBenchEnv("cube-single", cameras=["front_pixels"], image_size=32, render_mode="rgb_array")
+
+
+def test_demonstrations_without_pictures_are_told_with_the_command_that_records_them(tmp_path: Path):
+    path = tmp_path / "cube.zarr"
+    cameras = ["front_pixels"]
+    with pytest.raises(InputError, match=r"no demonstrations of .* expert\.cameras=\[front_pixels\] output="):
+        OGBenchDemonstrations(path, "cube-single", cameras)
+    with EpisodeWriter(path, attributes={"task": "cube-single"}) as writer:
+        writer.add_episode({"action": np.zeros((3, 5), np.float32)})
+    assert OGBenchDemonstrations(path, "cube-single").keys == ("action",)
+    with pytest.raises(InputError, match=r"pictures of front_pixels: .*=\[front_pixels\] output="):
+        OGBenchDemonstrations(path, "cube-single", cameras)
 
 
 @pytest.mark.parametrize("cameras", [None, 3, {"front": 1}, "front", ["side"], [["front"]]])
@@ -253,5 +266,6 @@ def test_each_scene_has_a_task_of_pictures(scene: str):
         states = compose("train", [f"task=ogbench/{name}"]).task
     task = config.task
     assert (task.name, task.source.scene) == (f"{scene}-image", scene)
+    assert task.source.cameras == task.env.cameras == ["front_pixels"]
     assert (task.env.id, task.obs.goal) == (states.env.id, states.obs.goal)
     assert config.encoder.crop < task.obs.front_pixels_image.shape[0]
