@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +49,8 @@ def load_model(
     """
     folder, device = find_checkpoint(path), usable_device(device)
     description = read_description(folder, trust)
-    try:
+    with building(folder / DESCRIPTION):
         model = build_model(description["policy"])
-    except InputError as error:
-        raise InputError(f"{folder / DESCRIPTION} describes no model that can be built: {error}") from error
-    except Exception as error:  # whatever a class says of arguments that it cannot use
-        raise InputError(
-            f"{folder / DESCRIPTION} describes no model that can be built ({type(error).__name__}: "
-            f"{first_line(error)}); "
-            "take another checkpoint"
-        ) from error
     model.metadata = description["metadata"]
     try:
         model.load_state_dict(_read_weights(folder / WEIGHTS))
@@ -70,6 +63,20 @@ def load_model(
     if not model.normalizer.fitted:
         raise InputError(f"{folder / WEIGHTS} lacks the normaliser's statistics; take another checkpoint")
     return model.to(device).eval()
+
+
+@contextmanager
+def building(file: Path) -> Iterator[None]:
+    """Whatever goes wrong while what ``file`` describes is built becomes a sentence that names it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{file} describes no model that can be built: {error}") from error
+    except Exception as error:  # whatever a class says of arguments that it cannot use
+        raise InputError(
+            f"{file} describes no model that can be built ({type(error).__name__}: {first_line(error)}); "
+            "take another checkpoint"
+        ) from error
 
 
 def save_model(model: Model, folder: str | Path) -> None:

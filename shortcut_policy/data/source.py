@@ -282,7 +282,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 def _integers(key: str, name: str, values: Any, smallest: int) -> tuple[int, ...]:
     numbers = list(values) if isinstance(values, Iterable) else [values]
-    whole = all(isinstance(number, Real) and float(number).is_integer() for number in numbers)
+    whole = all(isinstance(x, int) or (isinstance(x, Real) and float(x).is_integer()) for x in numbers)
     if not isinstance(values, Iterable) or not whole or min(numbers, default=smallest) < smallest:
         raise InputError(f"field '{key}': {name}={values} must be a list of whole numbers from {smallest} up")
     return tuple(int(number) for number in numbers)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.adaptive import Sample, Steps
+from shortcut_policy.checkpoint import DESCRIPTION, building
 from shortcut_policy.control import check_finite
 from shortcut_policy.encoders.per_task import ClampedEncoder
 from shortcut_policy.errors import InputError
@@ -142,7 +143,8 @@ class Compiled(Model):
             raise InputError(f"device={device}: the export {path} runs on the CPU; load the checkpoint there")
         manifest, description = read_export(path, trust)
         statistics = read_statistics(path)
-        policy = cls._without_weights(description["policy"], description["metadata"], statistics)
+        with building(Path(path).expanduser() / DESCRIPTION):
+            policy = cls._without_weights(description["policy"], description["metadata"], statistics)
         policy.runtime = load_runtime(path, manifest, policy)
         return policy
 

@@ -24,7 +24,7 @@ from shortcut_policy.checkpoint import (
     write_description,
 )
 from shortcut_policy.control import agreed_rate
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
 from shortcut_policy.locks import writer_lock
@@ -32,9 +32,9 @@ from shortcut_policy.paths import atomic_path_alone, named, write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
 from shortcut_policy.runtimes.formats import FORMATS, Call, Format, Programs, find_format
-from shortcut_policy.runtimes.graph import NOISE, ActGraph, Acting, make_program
+from shortcut_policy.runtimes.graph import NOISE, ActGraph, Acting, example_inputs, make_program
 from shortcut_policy.runtimes.parity import TOLERANCES, check_parity
-from shortcut_policy.settings import check_choice
+from shortcut_policy.settings import check_choice, check_number, check_whole
 from shortcut_policy.trust import trusted_modules
 
 MANIFEST, EXAMPLE, STATISTICS = "manifest.json", "example.py", "statistics.safetensors"
@@ -162,7 +162,9 @@ def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict
                 f"{folder / MANIFEST} has format version {manifest['format_version']}, this version reads "
                 f"{FORMAT_VERSION}: export it again"
             )
-        native = find_format(manifest["format"], FORMATS).native
+        found = find_format(manifest["format"], FORMATS)
+        _check_manifest(folder / MANIFEST, manifest, found)
+        native = found.native
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / MANIFEST} cannot be read ({error}): export it again") from error
     trusted = trusted_modules(trust)
@@ -174,13 +176,29 @@ def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict
     return manifest, read_description(folder, [name for name in trusted if name != NATIVE])
 
 
+def _check_manifest(file: Path, manifest: Mapping[str, Any], found: Format) -> None:
+    """Raise `InputError` unless a manifest says all that `load_runtime` asks it."""
+    for key in ("precision", "steps", "guidance", "weights", "versions"):
+        if key not in manifest:
+            raise InputError(f"{file} lacks {key}: export it again")
+    check_choice(f"precision in {file}", manifest["precision"], found.precisions)
+    check_whole(f"steps in {file}", manifest["steps"], 1)
+    if manifest["guidance"] is not None:
+        check_number(f"guidance in {file}", manifest["guidance"], lambda _: True, "a finite number, or null")
+
+
 def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Any) -> Runtime:
-    """The graph of an export, for the policy that it was made of."""
+    """The graph of an export, for the policy that it was made of.
+
+    Raises:
+        InputError: It cannot be loaded, or takes or gives something else than the policy.
+    """
     format, precision, steps, guidance = (
         manifest[key] for key in ("format", "precision", "steps", "guidance")
     )
     found = find_format(format, FORMATS)
     call = _load_graph(Path(path).expanduser(), found, policy, precision)
+    _check_call(call, policy, Path(path))
     made = [manifest["weights"], format, precision, steps, guidance, manifest["versions"]]
     identity = short_hash([*made, package_versions(*found.packages)])
     return Runtime(format, precision, steps, guidance, identity, call)
@@ -239,6 +257,21 @@ def _inference(policy: Any) -> Iterator[None]:
 
 def _load_graph(folder: Path, found: Format, policy: Acting, precision: str) -> Call:
     return found.load(folder, tuple(policy.obs_shapes), precision, torch.get_num_threads())
+
+
+def _check_call(call: Call, policy: Acting, path: Path) -> None:
+    """Raise `InputError` unless a graph takes the observations of a policy and gives its actions."""
+    obs, noise = example_inputs(policy, rows=1)
+    try:
+        _, chunk = call(obs, noise)
+        reason = "" if chunk.shape == noise.shape else f"a chunk of {list(chunk.shape[1:])}"
+    except Exception as error:  # each runtime raises kinds of its own
+        reason = first_line(error)
+    if reason:
+        raise InputError(
+            f"the graph in {path} does not fit the policy that is described beside it ({reason}): export it "
+            "again"
+        )
 
 
 @contextmanager

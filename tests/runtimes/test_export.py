@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,38 @@ def test_a_damaged_export_is_one_sentence(exported: Path, policy: Policy, tmp_pa
     (tmp_path / "a" / "manifest.json").write_text('{"format_version": 1}')
     with pytest.raises(InputError, match="cannot be read"):
         load_policy(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "sentence"),
+    [
+        ("manifest", {"precision": None}, r"precision in .*manifest\.json=None must be fp32"),
+        ("manifest", {"steps": 0}, r"steps in .*manifest\.json=0 must be a whole number from 1 on"),
+        ("manifest", {"guidance": "much"}, r"guidance in .*manifest\.json=much must be a finite number"),
+        ("manifest", {"versions": ...}, r"manifest\.json lacks versions: export it again"),
+        (
+            "policy",
+            {"horizon": 20},
+            r"the graph in .* does not fit the policy that is described beside it \(",
+        ),
+        (
+            "policy",
+            {"backbone": {"_target_": "shortcut_policy.backbones.Mlp", "embedding_dim": 10**30}},
+            "built",
+        ),
+    ],
+)
+def test_an_export_whose_parts_do_not_fit_is_one_sentence(
+    exported: Path, tmp_path: Path, file: str, change: dict[str, object], sentence: str
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "export")
+    document = json.loads((folder / f"{file}.json").read_text())
+    (document["policy"] if file == "policy" else document).update(change)
+    document = {key: value for key, value in document.items() if value is not ...}
+    (folder / f"{file}.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_policy(folder)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.slow
