@@ -1,6 +1,7 @@
 """Sums by which a training knows its data again."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +27,16 @@ def totals(blocks: Iterable[tuple[int, np.ndarray]]) -> list[float]:
     return [told, sizes]
 
 
-def changed(before: Mapping[str, list[float]], now: Mapping[str, list[float]]) -> str | None:
-    """The first field with other `totals` than before; None if there is none among those of both."""
-    for name in [name for name in now if name in before]:
-        (told, sizes), (old, old_sizes) = now[name], before[name]
-        if max(abs(told - old), abs(sizes - old_sizes)) > ROUNDING * max(sizes, old_sizes):
-            return name
+def changed(before: Any, now: Mapping[str, list[float]]) -> str | None:
+    """The first field with other `totals` than before; None if there is none.
+
+    Args:
+        before: What a checkpoint holds; what is no totals there says nothing.
+        now: Totals of each field.
+    """
+    for name, (told, sizes) in now.items():
+        match before.get(name) if isinstance(before, Mapping) else None:
+            case [int() | float() as old, int() | float() as old_sizes]:
+                if max(abs(told - old), abs(sizes - old_sizes)) > ROUNDING * max(sizes, old_sizes):
+                    return name
     return None
