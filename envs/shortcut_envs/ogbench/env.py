@@ -203,6 +203,7 @@ def _seeded(made: type[Any]) -> type[Any]:
 
     class Seeded(made):
         _space: Any = None
+        _ob_type: str
 
         @property
         def action_space(self) -> Any:
