@@ -102,7 +102,7 @@ def read_published(path: Path, trust: str | Sequence[str] | None = ()) -> list[R
             )
             for run in runs
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"the published results {path} cannot be read ({type(error).__name__}: {error}); name a folder "
             "that 'publish' has written, or restore the file"
@@ -154,7 +154,7 @@ def _read_json(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
         rows = rows["table"] if isinstance(rows, dict) else rows
         if not (isinstance(rows, list) and rows and all(key in row for row in rows for key in keys)):
             raise ValueError("it is no list, an empty one, or one of other things")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{path} holds no rows of a benchmark ({type(error).__name__}: {error}); name a folder that "
             "scripts/benchmark.py has written, its output or its publish"
