@@ -8,7 +8,9 @@ from shortcut_policy.benchmark.result_files import read_published, read_rows
 from shortcut_policy.errors import InputError
 
 RUN = '{"kind": "run", "run": 0, "spec": {}, "training": {}, "checkpoints": [], "losses": {}}\n'
-CELL = '{"kind": "cell", "run": 0, "checkpoint": "a", "steps": 1, "summary": {}, "score": [%s], "success": []}\n'
+CELL = (
+    '{"kind": "cell", "run": 0, "checkpoint": "a", "steps": 1, "summary": {}, "score": [%s], "success": []}\n'
+)
 
 
 def test_a_run_and_its_cell_are_read(tmp_path: Path):
