@@ -4,6 +4,7 @@ It says what the policy's metadata and measured results say, and what they leave
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
 def _summary(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); roll the policy out again") from error
     lacking = [name for name in MEASURED if not isinstance(found, dict) or name not in found]
     if lacking or not isinstance(found["settings"], dict):
@@ -158,7 +159,8 @@ def _summary(file: Path) -> dict[str, Any]:
     numbers += [found["settings"].get("steps", 0)]
     pairs = [found[name] for name in ("score_ci", "success_ci")]
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) or not all(
-        isinstance(number, int | float) for number in [*numbers, *pairs[0], *pairs[1]]
+        isinstance(number, int | float) and not abs(number) > sys.float_info.max
+        for number in [*numbers, *pairs[0], *pairs[1]]
     ):
         raise InputError(
             f"{file} holds no numbers where a summary of scripts/rollout.py does; roll the policy out again"

@@ -175,10 +175,14 @@ def test_results_of_other_weights_or_none_are_refused(policy: Policy, tiny_polic
     (tmp_path / "other.json").write_text('{"score": 1}')
     put_summary(policy, tmp_path / "steps.json", None)
     put_summary(policy, tmp_path / "interval.json", 1, score_ci=[0.5])
+    put_summary(policy, tmp_path / "large.json", 10**400)
+    (tmp_path / "deep.json").write_text("[" * 9999)
     for path, sentence in (
         (file, "holds 1 summaries of other weights"),
         (tmp_path / "steps.json", "holds no numbers where a summary"),
         (tmp_path / "interval.json", "holds no numbers where a summary"),
+        (tmp_path / "large.json", "holds no numbers where a summary"),
+        (tmp_path / "deep.json", "cannot be read"),
         (tmp_path / "none", "there is no summary.json at"),
         (tmp_path / "torn.json", "cannot be read"),
         (tmp_path / "other.json", "is no summary of scripts/rollout.py: it lacks settings, episodes"),
