@@ -1,10 +1,15 @@
 """Zip archives that others made: no member may lead out of the folder that they are unpacked to."""
 
+import lzma
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from shortcut_policy.errors import InputError
+
+#: What zipfile raises of an archive that is damaged, needs a password, or is packed as it does not know.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 def check_members(archive: zipfile.ZipFile, name: str | Path) -> list[zipfile.ZipInfo]:

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 from tqdm import tqdm
 
-from shortcut_policy.data.archive import check_members
+from shortcut_policy.data.archive import ZIP_ERRORS, check_members
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
@@ -294,7 +293,7 @@ def _unpack(download: Download, folder: str) -> None:
             root = _folder_in(archive, folder, download)
             archive.extractall(temporary, [one for one in members if one.filename.startswith(root)])
             (temporary / root).rename(download.path)
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except ZIP_ERRORS as error:
         _drop(download)
         raise InputError(
             f"{download.url} gave a damaged archive ({error}), which was dropped: try again"

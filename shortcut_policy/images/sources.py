@@ -1,12 +1,12 @@
 """Where images come from: a task's ``source`` names one of these functions, which return an `ImageSource`."""
 
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import zarr
 
+from shortcut_policy.data.archive import ZIP_ERRORS
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.zarr_files import open_store
 from shortcut_policy.errors import InputError
@@ -128,7 +128,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as stored:
             return {name: stored[name] for name in ARRAYS if name in stored}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, *ZIP_ERRORS) as error:
         raise InputError(f"{path} cannot be read ({error}); {EXPECTED}") from error
 
 

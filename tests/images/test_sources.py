@@ -217,6 +217,19 @@ def test_arrays_that_cannot_be_used(tmp_path: Path):
     assert arrays(stored(images=np.zeros((2, 4, 4), np.uint8))).train.images.shape == (2, 1, 4, 4)
 
 
+@pytest.mark.parametrize(("at", "byte"), [(8, 1), (8, 32), (10, 97)])
+def test_arrays_packed_in_another_way_are_one_sentence(tmp_path: Path, at: int, byte: int):
+    """With a password, as a patch, by a method that nobody has."""
+    path = tmp_path / "images.npz"
+    np.savez(path, images=np.zeros((2, 4, 4), np.uint8))
+    content = bytearray(path.read_bytes())
+    for start, shift in ((content.index(b"PK\x01\x02"), 0), (content.index(b"PK\x03\x04"), -2)):
+        content[start + at + shift] = byte
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"images\.npz cannot be read \("):
+        arrays(path)
+
+
 def test_guidance_is_checked(folder: Path, load: Callable, tmp_path: Path):
     check_classes(load(folder), guided=True)
     shutil.rmtree(folder / "dogs")
