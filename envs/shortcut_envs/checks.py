@@ -1,7 +1,7 @@
 """Checks of arguments that several environments and experts take."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,13 @@ def checked_action(action: Any, size: int, owner: str, dtype: type = np.float64)
     if given.shape != (size,) or not np.isfinite(given).all():
         raise InputError(f"an action of {owner} must be {size} finite numbers, not {given}")
     return given
+
+
+def check_cameras(cameras: Any, known: Sequence[str]) -> None:
+    """Raise `InputError` unless ``cameras`` is a list of some of those that are ``known``."""
+    is_list = isinstance(cameras, Sequence) and not isinstance(cameras, str)
+    if not is_list or any(camera not in known for camera in cameras):
+        raise InputError(f"cameras={cameras} must be a list of some of {', '.join(known)}")
 
 
 def known_options(options: Mapping[str, Any] | None, name: str | None = None) -> Mapping[str, Any]:

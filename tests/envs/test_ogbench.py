@@ -11,8 +11,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hydra import compose, initialize_config_dir
 
+from shortcut_envs.checks import check_cameras
 from shortcut_envs.ogbench.demonstrations import OGBenchDemonstrations
-from shortcut_envs.ogbench.env import OGBenchEnv, check_cameras
+from shortcut_envs.ogbench.env import CAMERAS, OGBenchEnv
 from shortcut_envs.ogbench.expert import FIRST_SEED, OGBenchExpert
 from shortcut_envs.ogbench.goals import lights_out
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
@@ -143,7 +144,7 @@ def test_demonstrations_without_pictures_are_told_with_the_command_that_records_
 @pytest.mark.parametrize("cameras", [None, 3, {"front": 1}, "front", ["side"], [["front"]]])
 def test_what_are_no_cameras_is_told(cameras: Any):
     with pytest.raises(InputError, match=r"^cameras=.* must be a list of some of front_pixels, front$"):
-        check_cameras(cameras, 64)
+        check_cameras(cameras, CAMERAS)
 
 
 @installed

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shortcut_envs.checks import checked_action, known_options
+from shortcut_envs.checks import check_cameras, checked_action, known_options
 from shortcut_envs.opengl import check_installed, choose_opengl, drawn
 from shortcut_policy.errors import InputError
 from shortcut_policy.settings import check_whole
@@ -65,8 +65,7 @@ class AlohaEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> None:
         if task not in TASKS:
             raise InputError(f"gym-aloha has no task '{task}'; there are {', '.join(TASKS)}")
-        if isinstance(cameras, str) or any(camera not in CAMERAS for camera in cameras):
-            raise InputError(f"cameras={cameras} must be a list of some of {', '.join(CAMERAS)}")
+        check_cameras(cameras, CAMERAS)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"render_mode={render_mode!r} must be 'rgb_array' or None")
         if isinstance(image_size, str) or len(image_size) != 2:

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from shortcut_envs.checks import checked_action, known_options
+from shortcut_envs.checks import check_cameras, checked_action, known_options
 from shortcut_envs.ogbench.scenes import SCENES, check_scene
 from shortcut_envs.opengl import (
     check_installed,
@@ -77,7 +77,8 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"render_mode={render_mode!r} must be 'rgb_array' or None")
         check_whole("render_size", render_size, 1)
-        check_cameras(cameras, image_size)
+        check_cameras(cameras, CAMERAS)
+        check_whole("image_size", image_size, 1)
         length, module, name, kind = SCENES[scene]
         self.max_steps = length if max_steps is None else max_steps
         check_whole("max_steps", self.max_steps, 1)
@@ -175,14 +176,6 @@ class OGBenchEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     def _info(self, solved: bool) -> dict[str, Any]:
         name = self.simulation.cur_task_info["task_name"]
         return {"is_success": solved, "score": float(solved), "task": name}
-
-
-def check_cameras(cameras: Sequence[str], image_size: int) -> None:
-    """Raise `InputError` unless these can be cameras of a scene, and the side of their pictures."""
-    is_list = isinstance(cameras, Sequence) and not isinstance(cameras, str)
-    if not is_list or any(camera not in CAMERAS for camera in cameras):
-        raise InputError(f"cameras={cameras} must be a list of some of {', '.join(CAMERAS)}")
-    check_whole("image_size", image_size, 1)
 
 
 def import_ogbench() -> Any:

@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from shortcut_envs.checks import check_deviation
-from shortcut_envs.ogbench.env import ACTION, OGBenchEnv, check_cameras
+from shortcut_envs.checks import check_cameras, check_deviation
+from shortcut_envs.ogbench.env import ACTION, CAMERAS, OGBenchEnv
 from shortcut_envs.ogbench.goals import next_subgoal
 from shortcut_policy.errors import InputError
+from shortcut_policy.settings import check_whole
 
 #: Starts of demonstrations have seeds from here on, those of evaluations lie below.
 FIRST_SEED = 2**32
@@ -53,7 +54,8 @@ class OGBenchExpert:
         if oracles not in get_args(Oracles):
             raise InputError(f"expert.oracles={oracles} must be {', '.join(get_args(Oracles))}")
         check_deviation("expert.noise", noise)
-        check_cameras(cameras, image_size)
+        check_cameras(cameras, CAMERAS)
+        check_whole("image_size", image_size, 1)
         self._oracles, self._noise = oracles, noise
         self._made = (scene, task_id, tuple(cameras), image_size)
         _env(*self._made)
