@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_policy.data.ros_values import Steps
+from shortcut_policy.data.ros_values import Steps, inside
 from shortcut_policy.errors import InputError
 
 #: Fields of messages that say what the numbers in them are of: lists of names, and a name.
@@ -22,8 +22,9 @@ MOMENTS = 1000
 class Labels:
     """What the numbers of a key are called by the messages themselves, from file to file.
 
-    Joints in another order are brought to that of the first message. Names of frames that change are said,
-    but an element of a list, as of transforms, must stay the same.
+    Joints in another order are brought to that of the first message, and where a path takes some of them
+    (``position[0:6]``), the others may be any. Names of frames that change are said, but an element of a
+    list, as of transforms, must stay the same.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Labels:
         self.said: set[str] = set()
 
     def order(self, name: str, number: int, message: Any, steps: Steps) -> list[int] | None:
-        """How to sort the last list on a path; None if it is as in the messages before.
+        """Where in the last list on a path its numbers are; None if it is as in the messages before.
 
         Args:
             name: Of the key, for errors.
@@ -51,43 +52,52 @@ class Labels:
             if not place.endswith("[]."):  # no element of several: renamed, not another one
                 self._say_frame(name, number, f"{place}{NAME}", getattr(value, NAME, None))
             for label in (*LISTS, NAME) if place.endswith("[].") else LISTS:
-                order = self._compared(name, number, f"{place}{label}", getattr(value, label, None))
+                words: Any = getattr(value, label, None)
+                taken = index if step == len(steps) - 1 and label in LISTS else None
+                order = self._compared(name, number, f"{place}{label}", words, taken)
                 if order is None:
                     continue
-                last = _inside(value, steps[step:])
-                if not hasattr(last, "__len__") or len(last) != len(order):
-                    self._refuse(name, number, f"{place}{label}", getattr(value, label))
+                last = inside(value, [*steps[step:-1], (steps[-1][0], None)])
+                if not hasattr(last, "__len__") or len(last) != len(words):
+                    self._refuse(name, number, f"{place}{label}", words)
                 found = order
             value = getattr(value, attribute)
             value = value if index is None else value[index]
             place = f"{place}{attribute}{'' if index is None else '[]'}."
         return found
 
-    def _compared(self, name: str, number: int, place: str, given: Any) -> list[int] | None:
+    def _compared(
+        self, name: str, number: int, place: str, given: Any, taken: int | slice | None
+    ) -> list[int] | None:
         words = [given] if isinstance(given, str) and place.endswith(NAME) else given
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             return None
         known = self.known.setdefault(place, words)
         if words == known:
             return None
-        if sorted(words) != sorted(known) or len(set(words)) < len(words):
+        wanted = _taken(known, taken)
+        if wanted is None:  # all that there are
+            wanted = known if len(words) == len(known) else []
+        if not wanted or any(words.count(word) != 1 or known.count(word) != 1 for word in wanted):
             self._refuse(name, number, place, given)
-        if place not in self.said:
+        same = all(words[at : at + 1] == [word] for at, word in enumerate(known) if word in wanted)
+        if not same and place not in self.said:
             self.said.add(place)
             print(
                 f"{name}: message {number} has its joints in another order than those before, and is brought "
-                f"to theirs: {', '.join(known)}",
+                f"to theirs: {', '.join(wanted)}",
                 file=sys.stderr,
             )
-        return [words.index(word) for word in known]
+        # What the path leaves out may be missing here: any number stands for it.
+        return [words.index(word) if word in wanted else 0 for word in known]
 
     def _refuse(self, name: str, number: int, place: str, given: Any) -> None:
         words = ", ".join([given] if isinstance(given, str) else given) or "nothing"
-        raise InputError(
-            f"{name}: message {number} is of {words}, and those before of "
-            f"{', '.join(self.known[place]) or 'nothing'}: give each a topic of its own, or leave one out of "
-            "the file"
-        )
+        known = ", ".join(self.known[place]) or "nothing"
+        mend = "give each a topic of its own, or leave one out of the file"
+        if not place.endswith(NAME):
+            mend = "pick those of the key by name, such as joints: [shoulder, elbow]"
+        raise InputError(f"{name}: message {number} is of {words}, and those before of {known}: {mend}")
 
     def _say_frame(self, name: str, number: int, place: str, frame: Any) -> None:
         if not isinstance(frame, str) or not frame.strip("/"):
@@ -101,6 +111,27 @@ class Labels:
                 "numbers of two frames cannot be compared; cut the files where it changes",
                 file=sys.stderr,
             )
+
+
+def places_of(joints: Sequence[str], message: Any, steps: Steps) -> list[int] | None:
+    """Where joints are in the list that a path ends with; None in a message of other joints.
+
+    Raises:
+        InputError: The message does not name its numbers, or has only some of the joints.
+    """
+    *through, (field, _) = steps
+    holder = inside(message, through)
+    names = next((getattr(holder, label) for label in LISTS if hasattr(holder, label)), None)
+    if not isinstance(names, list) or not all(isinstance(word, str) for word in names):
+        raise InputError(f"joints: '{field}' comes without the names of joints ({' or '.join(LISTS)})")
+    if not set(joints) & set(names):
+        return None
+    if odd := [joint for joint in joints if names.count(joint) != 1]:
+        raise InputError(f"joint {odd[0]} is there {names.count(odd[0])} times, beside {', '.join(names)}")
+    count = len(inside(holder, [(field, None)]))
+    if count != len(names):
+        raise InputError(f"'{field}' has {count} values for {len(names)} joints")
+    return [names.index(joint) for joint in joints]
 
 
 def say_clocks(times: Mapping[str, tuple[Sequence[int], Sequence[int]]], rate: float) -> None:
@@ -143,9 +174,8 @@ def _delays(times: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> dict[st
     return found
 
 
-def _inside(value: Any, steps: Steps) -> Any:
-    """The list that the last step of a path takes numbers out of."""
-    for attribute, index in steps[:-1]:
-        value = getattr(value, attribute)
-        value = value if index is None else value[index]
-    return getattr(value, steps[-1][0])
+def _taken(known: list[str], index: int | slice | None) -> list[str] | None:
+    """The names that an index takes; None for one that is open, to which every other would belong."""
+    if isinstance(index, int):
+        return known[index : index + 1]
+    return None if index is None or index.stop is None else known[index]

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt
 
 from shortcut_policy.data.conversion import ROUGH
 from shortcut_policy.data.mcap_file import opened, types_of_topics
-from shortcut_policy.data.mcap_labels import Labels, say_clocks
+from shortcut_policy.data.mcap_labels import Labels, places_of, say_clocks
 from shortcut_policy.data.resample import SECOND, Rule, Track, in_order, latest, resample, ticks
 from shortcut_policy.data.ros_values import IMAGES, holds_quaternion, numbers, parse_path, picture, stamp_of
 from shortcut_policy.data.source import MIN_RANGE, expand
@@ -39,6 +39,8 @@ class TopicKey:
         topic: Such as ``/joint_states``.
         field: Path of the numbers in a message, such as ``position[0:6]`` or ``pose.position``; none for a
             picture.
+        joints: Names of the numbers to take, in this order, of messages that name theirs; those of other
+            joints are passed over. If None, the numbers of all messages, which must be of the same joints.
         resample: How a tick gets its value, see `shortcut_policy.data.resample`.
         stamp: Which time counts: that of the message's header, or that at which it was logged. If None, what
             the recording says.
@@ -49,6 +51,7 @@ class TopicKey:
 
     topic: str
     field: str | None = None
+    joints: list[str] | None = None
     resample: Rule = "latest"
     stamp: Stamp | None = None
     max_gap: Annotated[float, Ge(0)] | None = None
@@ -56,8 +59,14 @@ class TopicKey:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.field is not None:
-            parse_path(self.field)
+        steps = parse_path(self.field) if self.field is not None else [("", 0)]
+        if self.joints is not None and (steps[-1][1] is not None or not self.joints):
+            raise InputError(
+                f"joints: they are picked by name out of a whole list, such as field: position, and field is "
+                f"{self.field or 'not given'}"
+            )
+        if self.joints is not None and len(set(self.joints)) < len(self.joints):
+            raise InputError(f"joints: {', '.join(self.joints)} names one of them twice")
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,9 @@ def _first_pass(
     for _, channel, message, decoded in reader.iter_decoded_messages(topics=list(users)):
         for key in users[channel.topic]:
             settings, record = recording.keys[key], found[key]
+            value = _value(key, settings, paths[key], decoded, record) if key in paths else None
+            if key in paths and value is None:
+                continue  # of other joints
             stamp: int | None = message.log_time
             if (settings.stamp or recording.stamp) == "header":
                 stamp = stamp_of(decoded)
@@ -198,12 +210,13 @@ def _first_pass(
                 )
             record.stamps.append(stamp)
             record.logged.append(message.log_time)
-            if key in paths:
-                record.values.append(_value(key, settings, paths[key], decoded, record))
+            if value is not None:
+                record.values.append(value)
     for key, record in found.items():
         name = _name(key, recording.keys[key])
         if not record.stamps:
-            raise InputError(f"{name} has no message")
+            of = f" of {', '.join(recording.keys[key].joints or ())}" if recording.keys[key].joints else ""
+            raise InputError(f"{name} has no message{of}")
         record.order = in_order(name, np.array(record.stamps, np.int64), recording.gap(key))
     # What is sent when it changes may have been stamped long before it was logged.
     regular = {key: record for key, record in found.items() if recording.gap(key) is not None}
@@ -212,14 +225,19 @@ def _first_pass(
     return found
 
 
-def _value(key: str, settings: TopicKey, path: Any, message: Any, record: _Key) -> np.ndarray:
+def _value(key: str, settings: TopicKey, path: Any, message: Any, record: _Key) -> np.ndarray | None:
+    """The numbers of a message; None if it is of other joints than are asked for."""
     name, number = _name(key, settings), len(record.values)
     try:
-        value = numbers(message, path)
+        order = None if settings.joints is None else places_of(settings.joints, message, path)
+        if settings.joints is not None and order is None:
+            return None
+        value = numbers(message, path, order)
     except InputError as error:
         raise InputError(f"{name}, field {settings.field}, message {number}: {error}") from error
-    order = record.labels.order(name, number, message, path)
-    value = value if order is None else numbers(message, path, order)
+    if settings.joints is None:
+        order = record.labels.order(name, number, message, path)
+        value = value if order is None else numbers(message, path, order)
     if not np.isfinite(value).all():
         raise InputError(f"{name}: message {number} holds a number that is not finite; cut the file there")
     if record.values and len(value) != len(record.values[0]):

@@ -55,32 +55,48 @@ def numbers(message: Any, steps: Steps, order: list[int] | None = None) -> np.nd
     Raises:
         InputError: There is no such field, or it holds no numbers.
     """
-    value = message
-    for step, (name, index) in enumerate(steps, start=1):
-        if not hasattr(value, name):
-            fields = ", ".join(getattr(value, "__slots__", ())) or "no fields"
-            raise InputError(f"there is no field '{name}' (there are {fields})")
-        value = getattr(value, name)
-        if order is not None and step == len(steps):
-            value = [value[place] for place in order]
-        if index is not None:
-            wanted = index if isinstance(index, int) else (index.stop or index.start + 1) - 1
-            if not hasattr(value, "__len__") or wanted >= len(value):
-                count = len(value) if hasattr(value, "__len__") else "no"
-                raise InputError(f"'{name}' has {count} values, and number {wanted} is asked for")
-            value = value[index]
+    *through, (name, index) = steps
+    value = _field(inside(message, through), name)
+    if order is not None:
+        value = [value[place] for place in order]
+    value = _element(value, name, index)
     flat = _flat(value)
     if not flat:
-        raise InputError(f"'{steps[-1][0]}' is empty")
+        raise InputError(f"'{name}' is empty")
     return np.array(flat, np.float64)
+
+
+def inside(message: Any, steps: Steps) -> Any:
+    """What a path leads to.
+
+    Raises:
+        InputError: There is no such field, or it has no such element.
+    """
+    for name, index in steps:
+        message = _element(_field(message, name), name, index)
+    return message
+
+
+def _field(message: Any, name: str) -> Any:
+    if not hasattr(message, name):
+        fields = ", ".join(getattr(message, "__slots__", ())) or "no fields"
+        raise InputError(f"there is no field '{name}' (there are {fields})")
+    return getattr(message, name)
+
+
+def _element(value: Any, name: str, index: int | slice | None) -> Any:
+    if index is None:
+        return value
+    wanted = index if isinstance(index, int) else (index.stop or index.start + 1) - 1
+    if not hasattr(value, "__len__") or wanted >= len(value):
+        count = len(value) if hasattr(value, "__len__") else "no"
+        raise InputError(f"'{name}' has {count} values, and number {wanted} is asked for")
+    return value[index]
 
 
 def holds_quaternion(message: Any, steps: Steps) -> bool:
     """Whether a path leads to a message with a quaternion in it."""
-    for name, index in steps:
-        message = getattr(message, name)
-        message = message if index is None else message[index]
-    return _has_quaternion(message)
+    return _has_quaternion(inside(message, steps))
 
 
 def picture(message: Any, kind: str, size: tuple[int, int] | None) -> np.ndarray:

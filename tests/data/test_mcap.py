@@ -433,7 +433,7 @@ def test_joints_of_two_publishers_are_not_mixed(tmp_path: Path) -> None:
     message.name = [f"finger_{i}" for i in range(len(message.position))]
     path = write(tmp_path / "two.mcap", [*messages[:5], (*start, message), *messages[5:]])
     with pytest.raises(
-        InputError, match=r"message 5 is of finger_0, .*and those before of .*topic of its own"
+        InputError, match=r"message 5 is of finger_0, .*and those before of .*pick those of the key by name"
     ):
         episodes(path, STATE)
 
@@ -451,12 +451,69 @@ def test_joints_in_another_order_are_brought_to_that_of_the_first_file(tmp_path:
     store = import_files([str(first), str(other)], str(tmp_path / "demos.zarr"), recording(STATE))
     assert ZarrSource(store).read("state", 0, 8).tolist() == [[1, 2]] * 8
     assert capsys.readouterr().err.count("another order than those before, and is brought to theirs: a") == 1
-    third = write(tmp_path / "c.mcap", [named(i / 10, ["a", "b", "d"], 1, 2, 3) for i in range(4)])
-    with pytest.raises(InputError, match=r"message 0 is of a, b, d, and those before of a, b, c"):
+    third = write(tmp_path / "c.mcap", [named(i / 10, ["a", "d", "c"], 1, 2, 3) for i in range(4)])
+    with pytest.raises(InputError, match=r"message 0 is of a, d, c, and those before of a, b, c"):
         import_files([str(first), str(third)], str(tmp_path / "none.zarr"), recording(STATE))
     short = write(tmp_path / "d.mcap", [named(0, ["a", "b"], 1, 2, 3), named(0.1, ["b", "a"], 2, 1, 3)])
     with pytest.raises(InputError, match=r"message 1 is of b, a, and those before of a, b"):
         episodes(short, STATE)
+
+
+@pytest.mark.parametrize(
+    ("names", "position"),
+    [(["a", "b", "d"], (1, 2, 3)), (["d", "b", "a", "c"], (4, 2, 1, 3)), (["b", "a"], (2, 1))],
+)
+def test_joints_that_a_path_leaves_out_may_be_any(
+    tmp_path: Path, names: list[str], position: tuple[float, ...]
+) -> None:
+    """As those of another gripper on the same arm: the others are found by their names."""
+    first = write(tmp_path / "a.mcap", [named(i / 10, ["a", "b", "c"], 1, 2, 3) for i in range(4)])
+    other = write(tmp_path / "b.mcap", [named(i / 10, names, *position) for i in range(4)])
+    files = [str(first), str(other)]
+    for number, (index, expected) in enumerate((("0:2", [1, 2]), ("1", [2]))):
+        keys = {"state": {"topic": "/joints", "field": f"position[{index}]"}}
+        store = import_files(files, str(tmp_path / f"{number}.zarr"), recording(keys))
+        assert ZarrSource(store).read("state", 0, 8).tolist() == [expected] * 8
+    for number, field in enumerate(("position", "position[1:]")):
+        keys = {"state": {"topic": "/joints", "field": field}}
+        with pytest.raises(InputError, match=r"message 0 is of .*, and those before of a, b, c"):
+            import_files(files, str(tmp_path / f"all_{number}.zarr"), recording(keys))
+
+
+def test_joints_of_two_publishers_are_picked_by_name(tmp_path: Path) -> None:
+    """An arm and its gripper often share a topic; each sends its own joints."""
+    arm = [named(i / 20, ["b", "a"], -i, i) for i in range(8)]
+    hand = [named(i / 20 + 0.01, ["finger"], 10 * i) for i in range(8)]
+    mixed = [message for pair in zip(arm, hand, strict=True) for message in pair]
+    path = write(tmp_path / "a.mcap", mixed)
+
+    def keys(joints: list[str], field: str = "position", **more: Any) -> dict[str, Any]:
+        return {"state": {"topic": "/joints", "field": field, "joints": joints, **more}}
+
+    (both,) = episodes(path, keys(["a", "b"]) | {"hand": keys(["finger"])["state"]})
+    # Rows are a tenth of a second apart, and begin with the first message of the hand.
+    assert both["state"].tolist() == [[0, 0], [2, -2], [4, -4], [6, -6]]
+    assert both["hand"].tolist() == [[0], [20], [40], [60]]
+    for given, match in (
+        (keys(["a", "c"]), r"field position, message 0: joint c is there 0 times, beside b, a"),
+        (keys(["d"]), r"has no message of d"),
+        (keys(["a"], field="effort"), r"message 0: there is no field 'effort'"),
+        (keys(["a"], field="header.stamp"), r"joints: 'stamp' comes without the names of joints"),
+    ):
+        with pytest.raises(InputError, match=match):
+            episodes(path, given)
+    odd = write(tmp_path / "b.mcap", [named(0, ["a", "b"], 1, 2, 3)])
+    with pytest.raises(InputError, match="'position' has 3 values for 2 joints"):
+        episodes(odd, keys(["a"]))
+    for given, match in (
+        (keys(["a"], field="position[0]"), r"picked by name out of a whole list, .*field is position\[0\]"),
+        (keys([]), "picked by name out of a whole list"),
+        (keys(["a", "a"]), "a, a names one of them twice"),
+        ({"state": {"topic": "/joints", "joints": ["a"]}}, "field is not given"),
+        ({"state": {"topic": "/joints", "field": "position", "joints": "a"}}, "joints"),
+    ):
+        with pytest.raises(InputError, match=match):
+            recording(given)
 
 
 def test_joints_of_commands_have_names_too(tmp_path: Path) -> None:
