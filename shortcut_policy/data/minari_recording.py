@@ -114,6 +114,8 @@ def write_minari(recording: Recording, output: Path) -> None:
             group = file.create_group(f"{EPISODE}{number}")
             for place, values in rows.items():
                 put(group, place, Large(values.copy))
+            if OBSERVATIONS not in group:  # an episode of actions alone
+                group.create_group(OBSERVATIONS)
             group.attrs.update({"id": number, "total_steps": length})
             file.flush()
             check()

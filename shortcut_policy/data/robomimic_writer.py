@@ -181,7 +181,9 @@ def write_hdf5(
     with atomic_path(path) as temporary, create_hdf5(temporary, libver=("v110", "v110")) as (file, check):
         file.create_group("data")
         for name, arrays in episodes:
-            _fill(file["data"].create_group(name), {}, arrays)
+            demo = file["data"].create_group(name)
+            _fill(demo, {}, arrays)
+            demo.require_group("obs")  # without it, readers take the file for a recording of states alone
             file.flush()
             check()
         # Attributes of arrays come after the arrays.

@@ -471,3 +471,15 @@ def test_attributes_of_a_store_come_back_from_every_format(store, tmp_path, name
     zarr.open_group(store)["data/state"].attrs["units"] = "m"
     with pytest.raises(InputError, match=r"cannot hold all of .*: attribute data/state/@units"):
         convert(store, tmp_path / f"other{name[5:]}", PLAIN)
+
+
+def test_actions_alone_come_back(tmp_path):
+    """A demonstration without observations is not one of states, of which robomimic can make some."""
+    store, env_args = tmp_path / "blind.zarr", tmp_path / "env.json"
+    with EpisodeWriter(store) as writer:
+        writer.add_episode({"action": np.linspace(-1, 1, 8).reshape(4, 2)})
+    env_args.write_text(json.dumps({"env_name": "Mine", "type": 1, "env_version": "1", "env_kwargs": {}}))
+    options = ConvertOptions(env_args=str(env_args), lerobot=AT_10)
+    for name in ("blind.hdf5", "blind.lerobot", "blind-v0"):
+        again = ZarrSource(convert(convert(store, tmp_path / name, options), tmp_path / f"{name}.zarr"))
+        assert again.read("action", 0, 4).tolist() == ZarrSource(store).read("action", 0, 4).tolist()
