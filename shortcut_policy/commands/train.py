@@ -1,5 +1,9 @@
 """The training command: from a configuration to a trained policy, or generator of images."""
 
+import contextlib
+import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -57,16 +61,25 @@ def train(config: TrainingConfig) -> Path:
         print(f"reused: {output}, trained to update {config.trainer.max_steps} before")
         tidy_finished(output, config.trainer)
         return output
-    dataset = make_dataset(config)
-    model = make_model(config, dataset)
-    check_data(output, dataset.source.path, dataset.size)
-    rollouts = rollouts_of(model, config.trainer, config.seed)
-    pictures = pictures_of(model, config.trainer, output, config.seed)
-    trainer = Trainer(
-        model, dataset, config.trainer, output, config.seed, rollouts, config.cpu, pictures, config.resume
-    )
+    with _said_by_the_first_process():
+        dataset = make_dataset(config)
+        model = make_model(config, dataset)
+        check_data(output, dataset.source.path, dataset.size)
+        rollouts = rollouts_of(model, config.trainer, config.seed)
+        pictures = pictures_of(model, config.trainer, output, config.seed)
+        trainer = Trainer(
+            model, dataset, config.trainer, output, config.seed, rollouts, config.cpu, pictures, config.resume
+        )
     trainer.fit(config.document(), config.wandb)
     return output
+
+
+@contextlib.contextmanager
+def _said_by_the_first_process() -> Iterator[None]:
+    """All processes of a training read the same data: what there is to say of them on stderr is said once."""
+    first = os.environ.get("RANK", "0") == "0"  # as torchrun and accelerate number them
+    with contextlib.nullcontext() if first else contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def make_dataset(config: TrainingConfig) -> DemonstrationDataset | ImageDataset:

@@ -65,7 +65,8 @@ class Compiled(Model):
             >>> fast = load_policy("pretrained/pusht").compile("onnx")
             >>> fast.act(obs)
         """
-        compiled = self._without_weights(self.spec, self.metadata, self.normalizer.state_dict())
+        compiled = self._without_weights(self.spec, self.metadata)
+        compiled.normalizer.load_state_dict(self.normalizer.state_dict())
         compiled.runtime = compile_graph(self, runtime, steps, precision, guidance)
         return compiled
 
@@ -144,26 +145,23 @@ class Compiled(Model):
         manifest, description = read_export(path, trust)
         statistics = read_statistics(path)
         with building(Path(path).expanduser() / DESCRIPTION):
-            policy = cls._without_weights(description["policy"], description["metadata"], statistics)
+            policy = cls._without_weights(description["policy"], description["metadata"])
+        try:
+            policy.normalizer.load_state_dict(statistics)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{path}: the statistics do not fit the policy ({reason}); export it again"
+            ) from error
         policy.runtime = load_runtime(path, manifest, policy)
         return policy
 
     @classmethod
-    def _without_weights(
-        cls, spec: Mapping[str, Any], metadata: Mapping[str, Any], statistics: Mapping[str, Tensor]
-    ) -> Self:
-        """A policy for a runtime that has the weights: its own take no memory.
-
-        Raises:
-            InputError: The statistics are not of this policy.
-        """
+    def _without_weights(cls, spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> Self:
+        """A policy for a runtime that has the weights: its own take no memory."""
         with torch.random.fork_rng():
             policy = cls.from_spec(spec).eval()
         policy.metadata = dict(metadata)
-        try:
-            policy.normalizer.load_state_dict(statistics)
-        except RuntimeError as error:
-            raise InputError(f"the statistics do not fit the policy ({error}): export it again") from error
         for part in (policy.encoder, policy.backbone):
             part.to("meta")
         return policy

@@ -255,6 +255,11 @@ def test_a_damaged_export_is_one_sentence(exported: Path, policy: Policy, tmp_pa
         ),
         (
             "policy",
+            {"action": {"_target_": "shortcut_policy.data.Field", "key": "action", "shape": [3]}},
+            r"export: the statistics do not fit the policy \(.*; export it again",
+        ),
+        (
+            "policy",
             {"backbone": {"_target_": "shortcut_policy.backbones.Mlp", "embedding_dim": 10**30}},
             "built",
         ),

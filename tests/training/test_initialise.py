@@ -133,6 +133,25 @@ def test_data_in_other_units_than_the_checkpoint_s_are_said(
     assert "in the training data 'action', element [0], is " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_one_says_what_there_is_to_say(
+    compose_config, demonstrations, tiny_policy, tmp_path, capsys, monkeypatch, rank
+):
+    def stop(*_):
+        raise InputError("enough")
+
+    save_policy(tiny_policy, tmp_path / "saved")
+    other = in_other_units(demonstrations, tmp_path, action=1000)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("shortcut_policy.commands.train.check_data", stop)
+    config = compose_config(
+        f"init_from={tmp_path / 'saved'}", f"task.source.path={other}", f"output={tmp_path / 'run'}"
+    )
+    with pytest.raises(InputError, match="enough"):
+        run(config)
+    assert ("in the training data 'action', element [0], is " in capsys.readouterr().err) == (rank == "0")
+
+
 def test_a_clamp_that_cuts_the_data_is_said(compose_config, tiny_dataset, capsys):
     """With mean 0 and standard deviation 1 some lie beyond it, with the range in [-1, 1] none."""
     make_model(read_training(compose_config("obs_clamp=1.5")), tiny_dataset)
