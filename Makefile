@@ -11,6 +11,9 @@ READY := $(VENV)/.ready
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint
 PIP_INSTALL := $(BIN)/python -m pip install $(PIP_OPTIONS) constraints.txt
 METAWORLD_INSTALL := .venv_metaworld/bin/python -m pip install $(PIP_OPTIONS) .venv_metaworld/constraints.txt
+# Two processes of one thread each: torch with two threads in two processes slows both down. Each begins with half of
+# the tests and takes from the other when it is done, so that what a file's tests share is made once, mostly.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo quick test docs robomimic metaworld lint clean
@@ -25,11 +28,10 @@ demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out,
 
 # Without those that are marked as slow: the first thing to run, and often.
 quick: $(READY) ## Run the tests that take no time (2 minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" --durations=15 $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
-# Two processes of one thread each: torch with two threads in two processes slows both down.
 test: $(READY) ## Run the tests (10 minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 docs: $(READY) ## Build the pages of docs/ as a site; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
