@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.data.time_stamps import find_stamps
+from shortcut_policy.errors import InputError
 from shortcut_policy.settings import flatten
 
 #: Attributes of any format that say which robot, environment and rate demonstrations are of.
@@ -57,12 +59,38 @@ def _said_rate(source: EpisodeSource) -> float | None:
     attributes = getattr(source, "attributes", {})
     said: dict[str, Any] = dict(attributes() if callable(attributes) else attributes)
     env_args = getattr(source, "env_args", None)
-    said |= {} if env_args is None else env_args.kwargs
-    recording = said.get("mcap", {})
-    said |= recording.get("recording", {}) if isinstance(recording, Mapping) else {}
-    found = (said.get(name) for name in RATES)
+    return rate_of(said | ({} if env_args is None else env_args.kwargs))
+
+
+def rate_of(attributes: Mapping[str, Any]) -> float | None:
+    """Steps a second by attributes of any format; None if they do not say it."""
+    # Stores keep what they were converted from under the name of that format.
+    places = ("mcap", "recording"), ("lerobot", "rest"), ("robomimic", "rest")
+    imported, lerobot, robomimic = (_below(attributes, *names) for names in places)
+    env_args = attributes.get(ENV_ARGS) or robomimic.get(f"data/@{ENV_ARGS}")
+    found = [
+        *(part.get(name) for part in (imported, attributes) for name in RATES),
+        lerobot.get("/@fps"),
+        _control_freq(env_args),
+    ]
     numbers = [float(rate) for rate in found if isinstance(rate, Real) and not isinstance(rate, bool)]
     return next((rate for rate in numbers if 0 < rate < math.inf), None)
+
+
+def _control_freq(env_args: Any) -> Any:
+    """What robomimic's text about an environment says of its rate, if it can be read."""
+    try:
+        return None if env_args is None else EnvArgs.parse(env_args, ENV_ARGS).kwargs.get("control_freq")
+    except InputError:  # who makes the environment is told
+        return None
+
+
+def _below(attributes: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """What attributes hold under names in names, if these are mappings; or else nothing."""
+    found: Any = attributes
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

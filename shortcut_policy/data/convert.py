@@ -75,7 +75,7 @@ def convert(
     recordings = []
     for one in inputs:
         with reading(one):
-            recordings.append(_read(one, options))
+            recordings.append(_read(one, options, alone=len(inputs) == 1))
             recordings[-1].check_actions()
     with reading(", ".join(map(str, inputs))):
         recording = recordings[0] if len(inputs) == 1 else join(recordings)
@@ -135,12 +135,14 @@ def format_to(path: Path, to: str | None) -> str:
     return "minari" if path.suffix == ".minari" or MINARI_NAME.fullmatch(path.name) else "zarr"
 
 
-def _read(path: Path, options: ConvertOptions) -> Recording:
+def _read(path: Path, options: ConvertOptions, alone: bool) -> Recording:
     name = format_of(path)
     if name == "zarr":
         return read_zarr(path, options.actions, options.episode_ends, options.absent_chunks)
     refuse_store_settings(path, episode_ends=options.episode_ends, absent_chunks=options.absent_chunks)
-    return {"robomimic": read_robomimic, "minari": read_minari, "lerobot": read_lerobot}[name](path)
+    if name == "lerobot":
+        return read_lerobot(path, alone)
+    return {"robomimic": read_robomimic, "minari": read_minari}[name](path)
 
 
 def _lost(recording: Recording, to: str, options: ConvertOptions) -> list[str]:

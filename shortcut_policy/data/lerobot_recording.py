@@ -32,10 +32,14 @@ COUNTERS = ("index", "frame_index", "episode_index")
 SAID = ("fps", "robot_type")
 
 
-def read_lerobot(path: Path) -> Recording:
+def read_lerobot(path: Path, alone: bool = True) -> Recording:
     """All that a dataset holds; of videos the frames.
 
     ``timestamp`` is no column where it is the number of the frame divided by the rate.
+
+    Args:
+        alone: It comes back as it was before it became a dataset: rate and tasks that this one was given then
+            are left out. Beside others they say what is the same in them, and what is not.
 
     Raises:
         InputError: See `LeRobotSource`.
@@ -44,17 +48,18 @@ def read_lerobot(path: Path) -> Recording:
     file = path / NOTE
     text = file.read_text(encoding="utf-8") if file.is_file() else "{}"
     note = check_note(parse_note(text, str(file)), str(file))
-    made = {*COUNTERS, *note.get("made", ())} | ({TIMESTAMP} if _is_regular(source) else set())
+    added = set(note.get("made", ())) if alone else set()
+    made = {*COUNTERS, *added} | ({TIMESTAMP} if _is_regular(source) else set())
     columns = {note.get("paths", {}).get(key, path_of(key)): key for key in source.keys if key not in made}
     rest: dict[str, Any] = {}
-    if TASK not in note.get("made", ()):
+    if TASK not in added:
         rest = {f"/@{name}": source.attributes.get(name) for name in SAID}
         rest["/@tasks"] = {str(number): task for number, task in source.tasks.items()}
     recording = Recording(
         source,
         FORMAT,
         columns,
-        note.get("keys") or {place: key.replace("/", ".") for place, key in columns.items()},
+        {place: key.replace("/", ".") for place, key in columns.items()} | note.get("keys", {}),
         note.get("names") or [f"demo_{number}" for number in range(len(source.episode_ends))],
         {**({FORMAT: rest} if rest else {}), **noted_attributes(note)},
         list(source.lacking.values()),

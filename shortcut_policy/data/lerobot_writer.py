@@ -5,6 +5,7 @@ and camera. Statistics are those of all frames, in float64.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from shortcut_policy.data.action_kind import ACTIONS
+from shortcut_policy.data.agreement import SAME_RATE, rate_of, recorded_rate
 from shortcut_policy.data.env_args import ENV_ARGS, EnvArgs
 from shortcut_policy.data.lerobot_columns import CHUNK, DATA_PATH, FILE_BYTES, StepTables, file_numbers
 from shortcut_policy.data.lerobot_meta import import_parquet
@@ -28,7 +30,7 @@ from shortcut_policy.data.lerobot_recording import (
     times,
 )
 from shortcut_policy.data.lerobot_statistics import image_statistics, levels, statistics
-from shortcut_policy.data.recording import OBS, Recording, foreign
+from shortcut_policy.data.recording import OBS, STORE, Recording, foreign, is_root
 from shortcut_policy.data.video_writer import VideoErrors, check_size, write_video
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
@@ -223,21 +225,37 @@ def _name(path: str, is_image: bool) -> str:
 
 def _told(recording: Recording, settings: LeRobotSettings) -> _Told:
     own, robomimic = (recording.rest.get(name, {}) for name in (FORMAT, "robomimic"))
-    fps = settings.fps or own.get("/@fps")
+    rate = own.get("/@fps") or _stored_rate(recording)
     name = Path(getattr(recording.source, "paths", [recording.source.path])[0]).stem
     if f"data/@{ENV_ARGS}" in robomimic:
         args = EnvArgs.parse(robomimic[f"data/@{ENV_ARGS}"], recording.source.path)
-        name, fps = args.name, fps or args.kwargs.get("control_freq")
+        name, rate = args.name, rate or args.kwargs.get("control_freq")
+    fps = settings.fps or rate
     if not fps:
+        about = recorded_rate(recording.source)
+        by_times = "" if about is None else f" (by the times of its steps about {about:g})"
         raise InputError(
             f"{recording.source.path} does not say how many steps a second it has, which a LeRobot dataset "
-            "needs: give fps=<number>"
+            f"needs: give fps=<number>{by_times}"
+        )
+    if rate and abs(fps / rate - 1) > SAME_RATE:
+        print(
+            f"fps={fps:g} is given, and {recording.source.path} says {rate:g} steps a second: the dataset "
+            f"says {fps:g}, at which what was recorded is {fps / rate:.3g} times as fast; leave fps out if "
+            f"{rate:g} is right",
+            file=sys.stderr,
         )
     made = [one for one in (TASK, TIMESTAMP) if one not in _own_columns(recording)]
     tasks = {int(number): task for number, task in own.get("/@tasks", {}).items()}
     if TASK in made or not tasks:
         tasks = {0: settings.task or name}
     return _Told(fps, own.get("/@robot_type"), tasks, made)
+
+
+def _stored_rate(recording: Recording) -> float | None:
+    """Steps a second by the attributes of the store that the rows are of, or once were."""
+    places = recording.rest.get(STORE, {})
+    return rate_of({place[2:]: value for place, value in places.items() if is_root(place)})
 
 
 def _counters(

@@ -112,6 +112,13 @@ class MinariSource:
         """The file, see `SourceOfFiles`."""
         return file_stamps(str(self._folder / MAIN))
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Those of the store that it was converted from, if it was."""
+        note = self.metadata.get("converted")
+        said = note.get("attributes") if isinstance(note, dict) else None
+        return dict(said) if isinstance(said, dict) else {}
+
     def dataset_of(self, key: str) -> str:
         """Path of a key in the group of an episode."""
         return self._paths[key]

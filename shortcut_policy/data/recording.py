@@ -17,6 +17,13 @@ from shortcut_policy.settings import parse
 
 #: Group of the observations in a path.
 OBS = "obs/"
+#: Keys of a store, with one number a step, that say what came of it, when it was, or who acted: no robot sees
+#: them, and LeRobot's policies would take every observation that a dataset holds.
+NOT_SEEN = {"intervention", "reward", "rewards", "done", "dones", "success", "timestamp", "terminated"} | {
+    "terminations",
+    "truncated",
+    "truncations",
+}
 #: Arrays of more bytes are stored as arrays, smaller ones with the attributes.
 SMALL = 1024
 #: What a list of lost things has at most in one sentence.

@@ -12,7 +12,17 @@ from zarr.storage import LocalStore
 
 from shortcut_policy.data.action_kind import ACTIONS
 from shortcut_policy.data.object_state import OBJECT
-from shortcut_policy.data.recording import OBS, SMALL, STORE, Large, Recording, decode, encode, is_root
+from shortcut_policy.data.recording import (
+    NOT_SEEN,
+    OBS,
+    SMALL,
+    STORE,
+    Large,
+    Recording,
+    decode,
+    encode,
+    is_root,
+)
 from shortcut_policy.data.writer import WRITE_ALL_CHUNKS, EpisodeWriter
 from shortcut_policy.data.zarr_files import ENDS
 from shortcut_policy.data.zarr_source import RECORDING, ROBOMIMIC, AbsentChunks, ZarrSource, is_origin
@@ -32,8 +42,8 @@ def read_zarr(
     """All that a store holds.
 
     A store that was something else has the paths that it had there. Of any other, all keys are observations
-    but for the actions. Keys that lie elsewhere than in ``data/``, and ends of another name, get the places
-    that `EpisodeWriter` gives them.
+    but for the actions and what is `NOT_SEEN`. Keys that lie elsewhere than in ``data/``, and ends of another
+    name, get the places that `EpisodeWriter` gives them.
 
     Args:
         actions: Key of the actions.
@@ -146,7 +156,8 @@ def _columns(source: ZarrSource, keys: list[str], actions: str) -> dict[str, str
         raise InputError(
             f"{source.path} has no key '{actions}', given as actions=; it holds {', '.join(source.keys)}"
         )
-    return {ACTIONS if key == actions else OBS + key: key for key in keys}
+    unseen = {key for key in NOT_SEEN.intersection(keys) if source.shapes[key] in ((), (1,))}
+    return {ACTIONS if key == actions else key if key in unseen else OBS + key: key for key in keys}
 
 
 def _own(source: ZarrSource, numeric: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -13,6 +13,7 @@ import pytest
 import zarr
 
 from shortcut_policy.data import EpisodeWriter, Field, RobomimicSource, ZarrSource
+from shortcut_policy.data.agreement import recorded_rate
 from shortcut_policy.data.convert import ConvertOptions, convert, format_to
 from shortcut_policy.data.formats import format_of
 from shortcut_policy.data.lerobot_source import LeRobotSource
@@ -180,6 +181,63 @@ def test_lerobot_has_the_names_that_it_expects(store, tmp_path):
         json.loads((tmp_path / "demos.lerobot/meta/info.json").read_text())[key] for key in ("total_frames",)
     ]
     assert episodes == [sum(LENGTHS)]
+
+
+def test_what_no_robot_sees_is_no_observation_of_lerobot_s(tmp_path):
+    """Its policies take all that a dataset observes: a mark or a reward would be missing at play."""
+    with EpisodeWriter(tmp_path / "demos.zarr") as writer:
+        for length in LENGTHS:
+            steps = np.arange(length)
+            more = {
+                "intervention": steps % 2,
+                "reward": steps / 9,
+                "rewards": steps / 8,
+                "timestamp": steps / 10,
+            }
+            writer.add_episode({**rows(length), **more, "success": np.ones((length, 3))})
+    source = LeRobotSource(convert(tmp_path / "demos.zarr", tmp_path / "demos.lerobot", PLAIN))
+    assert {"intervention", "reward", "next.reward", "recorded.timestamp"} < set(source.keys)
+    assert "observation.success" in source.keys, "three numbers are something of the user's"
+    for name in ("demos.hdf5", "demos-v0"):
+        args = tmp_path / "env.json"
+        args.write_text('{"env_name": "Mine", "env_kwargs": {}}')
+        written = convert(tmp_path / "demos.zarr", tmp_path / name, ConvertOptions(env_args=args))
+        again = convert(written, tmp_path / f"{name}.zarr")
+        assert same(in_zarr(again), in_zarr(tmp_path / "demos.zarr"))
+    again = convert(tmp_path / "demos.lerobot", tmp_path / "again.zarr")
+    assert same(in_zarr(again), in_zarr(tmp_path / "demos.zarr"))
+
+
+def test_lerobot_takes_the_rate_that_the_demonstrations_say(tmp_path, capsys):
+    with EpisodeWriter(tmp_path / "demos.zarr", attributes={"control_hz": 20}) as writer:
+        writer.add_episode({"state": np.ones((4, 2)), "action": np.zeros((4, 2), np.float32)})
+    assert LeRobotSource(convert(tmp_path / "demos.zarr", tmp_path / "demos.lerobot")).fps == 20
+    minari = convert(tmp_path / "demos.zarr", tmp_path / "demos-v0")
+    assert recorded_rate(MinariSource(minari)) == 20
+    assert LeRobotSource(convert(minari, tmp_path / "minari.lerobot")).fps == 20
+    assert capsys.readouterr().err.count("steps a second") == 0
+    other = convert(tmp_path / "demos.zarr", tmp_path / "other.lerobot", PLAIN)
+    said = capsys.readouterr().err
+    assert (
+        "fps=10 is given, and" in said and "says 20 steps a second" in said and LeRobotSource(other).fps == 10
+    )
+
+
+def test_a_refusal_for_want_of_a_rate_names_that_of_the_times(tmp_path):
+    with EpisodeWriter(tmp_path / "demos.zarr") as writer:
+        times = {"timestamp": np.arange(9) / 30}
+        writer.add_episode({"state": np.ones((9, 2)), "action": np.zeros((9, 2), np.float32), **times})
+    with pytest.raises(InputError, match=r"give fps=<number> \(by the times of its steps about 30\)"):
+        convert(tmp_path / "demos.zarr", tmp_path / "demos.lerobot")
+
+
+def test_a_store_that_was_something_else_says_its_rate(file, tmp_path):
+    fixture = Path(__file__).parents[1] / "fixtures" / "lerobot_v3"
+    assert recorded_rate(ZarrSource(convert(fixture, tmp_path / "a.zarr"))) == 10
+    with h5py.File(file, "r+") as opened:
+        opened["data"].attrs["env_args"] = '{"env_name": "Mine", "env_kwargs": {"control_freq": 25}}'
+    store = convert(file, tmp_path / "b.zarr", LOSSY)
+    assert recorded_rate(ZarrSource(store)) == 25
 
 
 def test_statistics_are_those_of_all_frames(store, tmp_path):

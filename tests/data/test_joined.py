@@ -11,6 +11,7 @@ import zarr
 
 from shortcut_policy.commands import cli
 from shortcut_policy.data import EpisodeWriter, LeRobotSource, MinariSource, RobomimicSource, ZarrSource
+from shortcut_policy.data.agreement import recorded_rate
 from shortcut_policy.data.convert import ConvertOptions, convert
 from shortcut_policy.data.lerobot_writer import LeRobotSettings
 from shortcut_policy.errors import InputError
@@ -153,6 +154,25 @@ def test_a_task_has_one_number_in_all_datasets(tmp_path):
     (folders[1] / "meta/converted.json").unlink()
     with pytest.raises(InputError, match="fps is 10 in the first and 30 in the second"):
         convert(folders, tmp_path / "other.lerobot")
+
+
+def test_datasets_that_were_stores_are_joined_with_the_tasks_and_the_rate_that_they_say(tmp_path):
+    """A conversion gave them these; back alone they are stores without."""
+    made = []
+    for name, task, fps in (("a", "push", 10), ("b", "lift", 10), ("c", "push", 30)):
+        with EpisodeWriter(tmp_path / f"{name}.zarr") as writer:
+            writer.add_episode({"state": np.ones((4, 2)), "action": np.zeros((4, 2), np.float32)})
+        options = ConvertOptions(lerobot=LeRobotSettings(fps=fps, task=task))
+        made.append(convert(tmp_path / f"{name}.zarr", tmp_path / f"{name}.lerobot", options))
+    source = LeRobotSource(convert(made[:2], tmp_path / "both.lerobot"))
+    assert source.tasks == {0: "push", 1: "lift"} and source.fps == 10
+    assert rows(source, "task_index").reshape(2, 4).tolist() == [[0] * 4, [1] * 4]
+    store = ZarrSource(convert(made[:2], tmp_path / "both.zarr"))
+    assert recorded_rate(store) == 10 and rows(store, "task_index").reshape(-1).tolist() == [0] * 4 + [1] * 4
+    with pytest.raises(InputError, match="fps is 10 in the first and 30 in the second"):
+        convert([made[0], made[2]], tmp_path / "other.zarr")
+    alone = ZarrSource(convert(made[0], tmp_path / "alone.zarr"))
+    assert alone.keys == ("action", "state") and alone.attributes == {}
 
 
 def test_datasets_of_minari_keep_what_follows_the_last_action(tmp_path):
