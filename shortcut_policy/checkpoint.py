@@ -29,6 +29,8 @@ from shortcut_policy.renamed import rename
 from shortcut_policy.trust import check_trust, trusted_modules
 
 WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
+#: Beside the description in an export, see `runtimes.export`.
+MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -48,6 +50,10 @@ def load_model(
             other; or it names code that is not trusted, and then none of that has run.
     """
     folder, device = find_checkpoint(path), usable_device(device)
+    if (folder / MANIFEST).is_file() and not (folder / WEIGHTS).is_file():
+        raise InputError(
+            f"{folder} is an export, which acts and has no weights: give the checkpoint that it was made of"
+        )
     description = read_description(folder, trust)
     with building(folder / DESCRIPTION):
         model = build_model(description["policy"])
@@ -87,14 +93,24 @@ def save_model(model: Model, folder: str | Path) -> None:
 
     Raises:
         InputError: The policy has no specification, so that it could not be loaded again, or this or the
-            metadata hold what JSON cannot.
+            metadata hold what JSON cannot; or it has no weights.
     """
+    check_weights(model, "saved")
     description = _describe(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path_alone(folder / WEIGHTS) as temporary:
         write_weights(model, str(temporary))
     write_atomic(folder / DESCRIPTION, json.dumps(description, indent=2))
+
+
+def check_weights(model: Model, to_be: str) -> None:
+    """Raise `InputError` if a runtime has the weights of a policy, which are ``to_be`` saved or the like."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError(
+            f"this policy is an export or was compiled, and has no weights that could be {to_be}: take the "
+            "checkpoint, or the policy, that it was made of"
+        )
 
 
 def write_weights(model: Model, path: str) -> None:

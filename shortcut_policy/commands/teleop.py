@@ -26,6 +26,7 @@ from shortcut_policy.recording.server import PageSettings, RecordingServer
 from shortcut_policy.recording.session import Keep, Session, check_continues, page_picture, row_of
 from shortcut_policy.rollout.chunk_batches import check_environment
 from shortcut_policy.rollout.episode import ActionChunkEpisode
+from shortcut_policy.rollout.observed import check_kind
 from shortcut_policy.settings import Count, Index, Seed
 from shortcut_policy.training.config import PolicyTask
 
@@ -154,6 +155,7 @@ def make_env(settings: TeleopSettings) -> gymnasium.Env:
     except Exception as error:  # of whatever kind: it is the simulator's
         found = f"{type(error).__name__}: {error}"
         raise InputError(f"the environment {dict(settings.task.env)} cannot be made: {found}") from error
+    check_kind(env)
     return env
 
 

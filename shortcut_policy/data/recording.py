@@ -19,11 +19,8 @@ from shortcut_policy.settings import parse
 OBS = "obs/"
 #: Keys of a store, with one number a step, that say what came of it, when it was, or who acted: no robot sees
 #: them, and LeRobot's policies would take every observation that a dataset holds.
-NOT_SEEN = {"intervention", "reward", "rewards", "done", "dones", "success", "timestamp", "terminated"} | {
-    "terminations",
-    "truncated",
-    "truncations",
-}
+NOT_SEEN = {"reward", "rewards", "done", "dones", "success", "intervention", "timestamp"}
+NOT_SEEN |= {"terminated", "terminations", "truncated", "truncations"}
 #: Arrays of more bytes are stored as arrays, smaller ones with the attributes.
 SMALL = 1024
 #: What a list of lost things has at most in one sentence.

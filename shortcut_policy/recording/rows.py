@@ -41,8 +41,8 @@ class Rows(Protocol):
 
 
 class PlainRows:
-    """Rows of a zarr store: observations under their names, ``state`` where ``info`` has it, ``action``;
-    float32.
+    """Rows of a zarr store: observations under their names, ``action``, and ``state`` where ``info`` has it
+    and no observation is called so; float32.
 
     Pictures are left out: they are drawn again from the states (``scripts/render.py``). So is what is no
     array of numbers.
@@ -67,7 +67,8 @@ class PlainRows:
     def before(self, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rows`."""
         seen = {name: obs[name] for name in self._names}
-        seen |= {"state": info["state"]} if "state" in info else {}
+        if "state" in info:
+            seen.setdefault("state", info["state"])
         return {name: copied(f"'{name}'", value).astype(np.float32) for name, value in seen.items()}
 
     def after(self, action: np.ndarray, reward: float, success: bool) -> dict[str, Any]:

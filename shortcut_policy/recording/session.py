@@ -196,7 +196,7 @@ class Session:
                 f"{self._env.unwrapped} cannot be reset with seed={self._next} ({type(error).__name__}: "
                 f"{first_line(error)}); what has been stored stays"
             ) from error
-        self._solved = False
+        self._solved, self._stored_before = False, self._writer.n_episodes
         self._kept: list[Mapping[str, Any]] = []
         self._marks: list[bool] = []
         self.given = None
@@ -228,6 +228,8 @@ class Session:
         """Write what is kept, if it can be learned from; says what was done."""
         marked = self._player is not None and self._keep == "episodes"
         if self._player is not None and not any(self._marks):
+            if (stored := self._writer.n_episodes - self._stored_before) > 0:
+                return f"its corrections are stored ({stored})"
             return "nothing was corrected, so nothing was stored"
         if len(self._kept) < self._least:
             what = "correction" if self._player is not None and not marked else "episode"

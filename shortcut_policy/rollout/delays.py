@@ -79,7 +79,12 @@ class Execution:
                 f"late by up to {self.committed} steps, and a chunk of this policy ends after {ahead}: give "
                 "less in all"
             )
-        if self.joining.executor == "prefix" and self.committed > policy.prefix.steps:
+        if self.joining.executor == "prefix" and self.committed > policy.prefix_steps:
+            if self.committed <= policy.prefix.steps:
+                raise InputError(
+                    "executor=prefix: exports take no prefix; play the checkpoint itself, or give "
+                    "executor=switch"
+                )
             raise InputError(
                 f"executor=prefix needs a policy of prefix_steps={self.committed} or more, and this one was "
                 f"trained with {policy.prefix.steps}: train another, or give executor=switch"

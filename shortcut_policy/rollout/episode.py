@@ -17,7 +17,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.rollout.motion import Motion
-from shortcut_policy.rollout.observed import Observed, check_finite
+from shortcut_policy.rollout.observed import Observed, check_finite, check_kind
 
 #: Steps after which an episode is cut whose environment names no end: a minute at 50 steps a second.
 MOST_STEPS = 3000
@@ -213,7 +213,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         names: Of the observations that the policy looks at; all of them if None.
 
     Raises:
-        InputError: The environment takes other actions than numbers.
+        InputError: It is none of Gymnasium's, or several, or takes other actions than numbers.
     """
 
     def __init__(
@@ -223,6 +223,7 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         n_action_steps: int,
         names: Collection[str] | None = None,
     ) -> None:
+        check_kind(env)
         if not isinstance(env.action_space, spaces.Box):
             raise InputError(
                 f"{env.unwrapped} takes actions {env.action_space}, and a policy gives numbers (a Box)"

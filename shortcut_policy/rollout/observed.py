@@ -14,6 +14,20 @@ from shortcut_policy.errors import InputError
 GIVEN = {"reset": ("obs", "info"), "step": ("obs", "reward", "terminated", "truncated", "info")}
 
 
+def check_kind(env: Any) -> None:
+    """Raise `InputError` unless an environment is one of Gymnasium's, and one alone."""
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        raise InputError(
+            f"{env} is {env.num_envs} environments side by side: name one environment, such as by "
+            "gymnasium.make; rollouts put num_envs of them side by side themselves"
+        )
+    if not isinstance(env, gymnasium.Env):
+        raise InputError(
+            f"the environment is a {type(env).__name__} ({env!r:.60}), and must be a gymnasium.Env: let its "
+            "maker return one, and wrap one of the old Gym, as the package shimmy does"
+        )
+
+
 class Observed(gymnasium.Wrapper):
     """The part of an environment that a policy meets: copies of its observations, actions of its shape.
 

@@ -59,7 +59,8 @@ class PolicyExpert:
         """One demonstration, or None if it was no success, or if the environment failed, which is said.
 
         Row t holds what was seen before action t: every observation of the policy under its name, ``action``
-        (T, A), and ``state`` where the ``info`` of the environment holds one; float32.
+        (T, A), and ``state`` where the ``info`` of the environment holds one and no observation is called so;
+        float32, and pictures of bytes as they are.
         """
         seed = FIRST_SEED + int(random.integers(2**31))
         self._policy.reset(self._steps, seed=int(random.integers(2**31)), episode=seed)
@@ -81,12 +82,10 @@ class PolicyExpert:
         while not over:
             seen = {name: obs[name] for name in self._policy.obs_shapes}
             if "state" in info:
-                seen["state"] = info["state"]
+                seen.setdefault("state", info["state"])
             action = self._policy.select_action(obs)
             # Environments may reuse their arrays: what is kept is a copy.
-            rows.append(
-                {key: np.array(value, np.float32) for key, value in (seen | {"action": action}).items()}
-            )
+            rows.append({key: self._kept(key, value) for key, value in (seen | {"action": action}).items()})
             with _simulated():
                 obs, _, terminated, truncated, info = self._env.step(action)
                 over = read_end(self._env, terminated, truncated)
@@ -95,6 +94,11 @@ class PolicyExpert:
             success |= read_success(self._env, info)
             over = over or self._cut(len(rows))
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if success else None
+
+    def _kept(self, key: str, value: Any) -> np.ndarray:
+        """A copy, float32; pictures of bytes as they are, which is a quarter of that."""
+        pixels = key in self._policy.cameras and getattr(value, "dtype", None) == np.uint8
+        return np.array(value, np.uint8 if pixels else np.float32)
 
 
 class _Failed(Exception):

@@ -7,6 +7,7 @@ import numpy as np
 
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.control import agreed_rate, chunk_generator
+from shortcut_policy.errors import InputError
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout.chunk_executor import ChunkExecutor
 
@@ -65,9 +66,16 @@ def executor_of(
         steps: Sampling steps.
         seed: Of the noise.
         options: Of `ChunkExecutor`: ``joining``, ``background``, ``on_miss`` and so on.
+
+    Raises:
+        InputError: See `ChunkExecutor`; or it is to join chunks by a prefix, which the policy does not take.
     """
+    joining = options.get("joining")
+    if joining is not None and joining.executor == "prefix" and not policy.prefix_steps:
+        why = "exports take none" if policy.prefix.steps else "this one was trained with prefix_steps=0"
+        raise InputError(f"executor=prefix needs a policy that takes a prefix, and {why}: join otherwise")
     planner = PolicyPlanner(policy, steps, seed)
-    known: dict[str, Any] = {"prefix_steps": policy.prefix.steps, "n_action_steps": policy.n_action_steps}
+    known: dict[str, Any] = {"prefix_steps": policy.prefix_steps, "n_action_steps": policy.n_action_steps}
     known["names"] = tuple(policy.obs_shapes)
     agreed_rate(policy.metadata, rate_hz)
     return ChunkExecutor(planner, rate_hz, policy.n_obs_steps, **{**known, **options})

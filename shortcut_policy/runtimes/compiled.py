@@ -11,6 +11,7 @@ from shortcut_policy.adaptive import Sample, Steps
 from shortcut_policy.checkpoint import DESCRIPTION, building
 from shortcut_policy.control import check_finite
 from shortcut_policy.encoders.per_task import ClampedEncoder
+from shortcut_policy.encoders.prefix import CommittedPrefix
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import Generators
@@ -33,6 +34,7 @@ class Compiled(Model):
 
     runtime: Runtime | None = None
     _obs_clamp: float | None = None
+    prefix: CommittedPrefix
     horizon: int
     action_dim: int
     cameras: frozenset[str]
@@ -97,6 +99,11 @@ class Compiled(Model):
             self.encoder.clamp = size
         if self.spec:
             self.spec = {**self.spec, "obs_clamp": size}
+
+    @property
+    def prefix_steps(self) -> int:
+        """The most actions that `act` takes as a prefix: none in a runtime."""
+        return self.prefix.steps if self.runtime is None else 0
 
     @property
     def device(self) -> torch.device:

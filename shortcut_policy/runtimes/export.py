@@ -17,6 +17,8 @@ from torch import Tensor
 
 from shortcut_policy.checkpoint import (
     DESCRIPTION,
+    MANIFEST,
+    check_weights,
     package_versions,
     read_description,
     remove_folder,
@@ -37,7 +39,7 @@ from shortcut_policy.runtimes.parity import TOLERANCES, check_parity
 from shortcut_policy.settings import check_choice, check_number, check_whole
 from shortcut_policy.trust import trusted_modules
 
-MANIFEST, EXAMPLE, STATISTICS = "manifest.json", "example.py", "statistics.safetensors"
+EXAMPLE, STATISTICS = "example.py", "statistics.safetensors"
 FORMAT_VERSION = 1
 #: What ``trust`` has to name before code of the processor or Python objects of an export are loaded.
 NATIVE = "native"
@@ -231,6 +233,7 @@ def _make(
     """Write the graph, load it and compare: the loaded one, and what `check_parity` found."""
     precision = found.precisions[0] if precision is None else precision
     check_choice(f"precision of {format}", precision, found.precisions)
+    check_weights(policy, "exported")
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in policy.parameters()):
         raise InputError("a policy is exported from float32 weights on the CPU: load it so, without casting")
     with _inference(policy):

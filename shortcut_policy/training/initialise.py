@@ -18,8 +18,18 @@ from shortcut_policy.settings import flatten
 
 #: Objectives that ask their network at d = 0 alone, so that it has learned nothing about d.
 INSTANTANEOUS = (FlowMatching, Diffusion, Reflow)
-#: What a policy's metadata keeps of the one that it began from: enough to add up the compute of both.
-ORIGIN = ("method", "dataset", "train_steps", "batch_size", "train_nfe_per_step", "train_seconds", "commit")
+#: What a policy's metadata keeps of the one that it began from: its rate, and enough to add up the compute of
+#: both.
+ORIGIN = (
+    "method",
+    "dataset",
+    "train_steps",
+    "batch_size",
+    "train_nfe_per_step",
+    "train_seconds",
+    "commit",
+    "rate_hz",
+)
 
 
 def initialise(
@@ -99,7 +109,8 @@ def _traits(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What two policies must share, under the keys of a training configuration."""
     traits = {"name": task, **model_class(spec).traits(spec)}
     backbone = spec["backbone"].get("network", spec["backbone"])
-    return flatten({"task": traits, "encoder": spec["encoder"], "backbone": backbone})
+    prefix = spec.get("prefix_steps", 0)
+    return flatten({"task": traits, "encoder": spec["encoder"], "prefix_steps": prefix, "backbone": backbone})
 
 
 def _as_step_map(spec: Mapping[str, Any], old: Model, given: str) -> Mapping[str, Any]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import list_checkpoints, load_model
+from shortcut_policy.checkpoint import check_weights, list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
-from shortcut_policy.data.agreement import recorded_rate
+from shortcut_policy.data.agreement import SAME_RATE, recorded_rate
 from shortcut_policy.data.fields import ACTION, SIZES
 from shortcut_policy.data.normalizer import FAR
 from shortcut_policy.encoders.per_task import FittedEncoder
@@ -86,6 +86,7 @@ def make_model(config: TrainingConfig, dataset: LearnedFrom) -> Model:
     origin = {key: value for key, value in model.metadata.items() if key == "init_from"}
     task = {"name": config.task.name, "env": config.task.env}
     described = describe(model, dataset, config.trainer, config.seed, config.cpu, config.name, task)
+    _say_other_rate(origin.get("init_from", {}), described, dataset)
     model.metadata = described | origin
     return model
 
@@ -171,6 +172,7 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
             "this model has no specification, without which its checkpoints could not be loaded: build it "
             "with Policy.build or Policy.from_spec"
         )
+    check_weights(model, "trained")
     if isinstance(model, Policy) and isinstance(dataset, DemonstrationDataset):
         _check_fits(model, dataset)
     fitted = model.normalizer.fitted
@@ -189,6 +191,7 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
         _say_far(model, dataset)
     _say_clamped(model, dataset)
     described = describe(model, dataset, trainer, seed, cpu)
+    _say_other_rate(known.get("init_from", {}), described, dataset)
     task = {key: value for key, value in known.get("task", {}).items() if value is not None}
     model.metadata = described | known | {"task": described["task"] | task}
 
@@ -228,6 +231,18 @@ def _say_far(model: Model, dataset: LearnedFrom) -> None:
         if field.normalize in FAR:
             ends = torch.from_numpy(dataset.value_range(name)).float().to(model.device)
             model.normalizer.say_far({name: ends}, of="in the training data")
+
+
+def _say_other_rate(origin: Mapping[str, Any], described: Mapping[str, Any], dataset: LearnedFrom) -> None:
+    """On stderr, that data are of another rate than those of the policy that training begins from."""
+    before, now = origin.get("rate_hz"), described.get("rate_hz")
+    if before and now and abs(now / before - 1) > SAME_RATE:
+        print(
+            f"the policy that training begins from learned from data of {before:g} steps a second, and "
+            f"{dataset.source.path} has {now:g}: a chunk lasts {before / now:.3g} times as long there; bring "
+            "the data to its rate, or train anew",
+            file=sys.stderr,
+        )
 
 
 def _say_clamped(model: Model, dataset: LearnedFrom) -> None:

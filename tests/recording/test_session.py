@@ -18,6 +18,16 @@ from shortcut_policy.recording.rows import PlainRows, RobomimicRows
 from shortcut_policy.recording.session import FIRST_SEED, Session, check_continues
 from tests.rollout.test_odd_environments import Batched, More
 
+
+class Seen(More):
+    """What its simulator calls its state is not what a robot sees under that name."""
+
+    observation_space = spaces.Dict(state=spaces.Box(0, 9, (1,), np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        return {"state": np.ones(1, np.float32)}, {"state": np.full(1, 7.0)}
+
+
 POINTS = [[0.25 + 0.02 * step, 0.5] for step in range(12)]
 POINTER = Control("pointer", np.zeros(2), np.full(2, 512.0))
 
@@ -162,6 +172,23 @@ def test_corrections_alone_are_episodes(tiny_policy, make_session, store):
     arrays, ends = stored(store)
     assert ends == [12] and "intervention" not in arrays
     np.testing.assert_allclose(arrays["action"], 512 * np.array(POINTS), rtol=1e-6)
+
+
+def test_the_end_of_an_episode_tells_of_the_corrections_that_are_stored(tiny_policy, make_session):
+    session = make_session(player=PolicyPlayer(tiny_policy))
+    correct(session)
+    session.finish()
+    assert session.status["note"] == "its corrections are stored (1)"
+    session.begin()
+    play(session)
+    session.finish()
+    assert session.status["note"] == "nothing was corrected, so nothing was stored"
+
+
+def test_an_observation_called_state_is_not_replaced(make_session):
+    env = Seen()
+    obs, info = env.reset(seed=0)
+    assert PlainRows(env).before(obs, info)["state"].tolist() == [1.0]
 
 
 def test_whole_episodes_have_marks(tiny_policy, make_session, store):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
@@ -382,6 +383,24 @@ def test_actions_of_whole_numbers_have_the_type_of_their_space(kind: type, insid
     assert env.given.dtype == kind and env.given.tolist() == inside
     one.step(np.array([[1.6, 2.4]], np.float32))
     assert env.action_space.contains(env.given) and env.given.tolist() == [2, 2]
+
+
+class OfOldGym:
+    action_space, observation_space = Plain.action_space, Plain.observation_space
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: SyncVectorEnv([Plain, Plain]), r"is 2 environments side by side: name one environment"),
+        (lambda: None, r"the environment is a NoneType \(None\), and must be a gymnasium.Env"),
+        (OfOldGym, r"the environment is a OfOldGym .* wrap one of the old Gym, as the package shimmy does"),
+    ],
+)
+def test_what_is_no_environment_or_several_is_told(tiny_policy: Policy, make, said: str):
+    for play in (lambda: try_environment(tiny_policy, make, 1), lambda: rollout(tiny_policy, make, [0])):
+        with pytest.raises(InputError, match=said):
+            play()
 
 
 def test_actions_that_are_no_box_are_refused(tiny_policy: Policy):

@@ -110,6 +110,26 @@ def test_an_episode_in_which_the_simulator_fails_is_left_out(
     assert f"which is left out: {why}" in said[0]
 
 
+def test_pictures_stay_bytes_and_an_observation_called_state_stays(tiny_policy, tmp_path, monkeypatch):
+    expert = expert_in(Plain, tiny_policy, tmp_path, monkeypatch)
+    monkeypatch.setattr(expert._policy, "cameras", {"front"})
+    assert expert._kept("front", np.full((2, 2, 3), 200, np.uint8)).dtype == np.uint8
+    assert expert._kept("agent_pos", np.full(2, 200, np.uint8)).dtype == np.float32
+    names = {"agent_pos": "state", "keypoint": "keypoint"}
+    play, step = expert._env.reset, expert._env.step
+
+    def renamed(found):
+        obs, *rest, info = found
+        return {names[name]: value for name, value in obs.items()}, *rest, {**info, "state": np.zeros(5)}
+
+    monkeypatch.setattr(expert._policy, "obs_shapes", {"state": (2,), "keypoint": (9, 2)})
+    monkeypatch.setattr(expert._policy, "select_action", lambda obs: np.full(2, 250.0))
+    monkeypatch.setattr(expert._env, "reset", lambda **options: renamed(play(**options)))
+    monkeypatch.setattr(expert._env, "step", lambda action: renamed(step(action)))
+    found = expert.episode(np.random.default_rng(3))
+    assert found["state"].shape == (LENGTH, 2) and found["state"].all()
+
+
 def test_an_episode_that_nothing_ends_is_cut(tiny_policy, tmp_path, monkeypatch, capsys):
     class Endless(Plain):
         max_steps = None

@@ -17,9 +17,14 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.locks import writer_lock
 from shortcut_policy.policy import Policy, save_policy
+from shortcut_policy.rollout.chunk_joins import Joining
+from shortcut_policy.rollout.delays import Execution
+from shortcut_policy.rollout.policy_planner import executor_of
 from shortcut_policy.runtimes import export, parity
-from shortcut_policy.runtimes.export import write_export
+from shortcut_policy.runtimes.export import Runtime, write_export
 from shortcut_policy.runtimes.graph import example_inputs
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.trainer import Trainer
 
 from .test_graph import small_policy
 
@@ -185,6 +190,34 @@ def test_a_policy_with_a_prefix_is_exported_without_one() -> None:
     torch.testing.assert_close(actions(fast), actions(policy), rtol=1e-4, atol=1e-2)
     with pytest.raises(InputError, match="exports take no prefix"):
         actions(fast, prefix=torch.zeros(3, 1, 2))
+
+
+def test_an_export_has_no_weights_to_save_export_or_train(exported: Path, tmp_path: Path) -> None:
+    fast = load_policy(exported)
+    for to_be, ask in (
+        ("saved", lambda: fast.save_pretrained(tmp_path / "saved")),
+        ("exported", lambda: fast.compile("onnx")),
+        ("trained", lambda: Trainer(fast, None, TrainerConfig(max_steps=1), tmp_path / "run")),
+    ):
+        with pytest.raises(InputError, match=rf"no weights that could be {to_be}: take the checkpoint"):
+            ask()
+    with pytest.raises(InputError, match=r"onnx is an export, which acts and has no weights: give the"):
+        Policy.from_pretrained(exported)
+    assert not list(tmp_path.iterdir())
+
+
+def test_chunks_of_an_export_are_not_joined_by_a_prefix() -> None:
+    """Told before the robot moves: the first chunk has none."""
+    policy = small_policy(backbone="mlp", prefix_steps=2)
+    Execution(Joining("prefix"), delay=2).check(policy)
+    assert executor_of(policy, 10, joining=Joining("prefix")) is not None
+    policy.runtime = Runtime("onnx", "fp32", 1, None, "", lambda obs, noise: (noise, noise))
+    with pytest.raises(InputError, match=r"executor=prefix: exports take no prefix; play the checkpoint"):
+        Execution(Joining("prefix"), delay=2).check(policy)
+    with pytest.raises(InputError, match=r"a policy that takes a prefix, and exports take none: join"):
+        executor_of(policy, 10, joining=Joining("prefix"))
+    with pytest.raises(InputError, match=r"and this one was trained with prefix_steps=0: join otherwise"):
+        executor_of(small_policy(backbone="mlp"), 10, joining=Joining("prefix"))
 
 
 def test_what_is_exported_stays_in_training(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from shortcut_policy import load_policy
 from shortcut_policy.backbones import NoiseAsVelocity
@@ -133,6 +134,26 @@ def test_data_in_other_units_than_the_checkpoint_s_are_said(
     assert "in the training data 'action', element [0], is " in capsys.readouterr().err
 
 
+def test_data_of_another_rate_than_the_checkpoint_s_are_said(
+    compose_config, demonstrations, tiny_policy, tmp_path, capsys
+):
+    tiny_policy.metadata |= {"rate_hz": 10.0, "train_steps": 20}
+    save_policy(tiny_policy, tmp_path / "saved")
+    other = in_other_units(demonstrations, tmp_path)
+    for rate, said in ((20, "of 10 steps a second, and"), (10, None)):
+        zarr.open_group(other).attrs["fps"] = rate
+        config = read_training(compose_config(f"init_from={tmp_path / 'saved'}", f"task.source.path={other}"))
+        dataset = make_dataset(config)
+        capsys.readouterr()
+        make_model(config, dataset)
+        lines = [capsys.readouterr().err]
+        Trainer(load_policy(tmp_path / "saved"), dataset, TrainerConfig(), tmp_path / f"{rate}", cpu=True)
+        lines.append(capsys.readouterr().err)
+        assert all(
+            said in err and "has 20: a chunk lasts 0.5 times" in err if said else not err for err in lines
+        )
+
+
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_of_several_processes_one_says_what_there_is_to_say(
     compose_config, demonstrations, tiny_policy, tmp_path, capsys, monkeypatch, rank
@@ -211,6 +232,7 @@ def test_run_says_where_it_began_and_goes_on_without_that_checkpoint(
     [
         ("task.name=other", r"task.name=pusht, not other"),
         ("task.horizon=8", r"task.horizon=16, not 8"),
+        ("prefix_steps=4", r"prefix_steps=0, not 4"),
         ("task.obs.agent_pos.normalize=gaussian", r"task.obs.agent_pos.normalize=limits, not gaussian"),
         ("~task.obs.keypoint", r"task.obs=\['keypoint', 'agent_pos'\], not \['agent_pos'\]"),
         ("backbone.down_dims=[16,16]", r"backbone.down_dims=\[16, 32\], not \[16, 16\]"),
