@@ -137,7 +137,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         images = [name for name, field in obs.items() if field.normalize == "image"]
         if images and encoder == "lowdim":
             raise InputError(f"{images[0]} is an image: give encoder='image_light' in place of 'lowdim'")
-        if env is not None and not isinstance(env, Mapping):
+        if env is not None and (not isinstance(env, Mapping) or "_target_" not in env):
             raise InputError(f'env={env!r} must be a mapping, {{"_target_": "gymnasium.make", "id": ...}}')
         check_whole("seed", seed, 0, LARGEST_SEED)
         if precondition == "default":

@@ -12,8 +12,9 @@ from functools import wraps
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -67,6 +68,11 @@ def command(
             except (HydraException, OmegaConfBaseException) as error:
                 print(f"error: {_hydra_sentence(error)}", file=sys.stderr)
                 sys.exit(2)
+            except yaml.YAMLError as error:
+                if begun:
+                    raise
+                print(f"error: {_yaml_sentence(error)}", file=sys.stderr)
+                sys.exit(2)
             except OSError as error:  # of the folders that Hydra makes
                 if (sentence := plain_sentence(error)) is None:
                     raise
@@ -102,10 +108,25 @@ def _hydra_sentence(error: Exception) -> str:
             break
         if line and not line.startswith("To append"):
             kept.append(line)
-    text = " ".join(kept)
+    text = " ".join(kept).partition(" See https://hydra.cc")[0]
+    if isinstance(error, OverrideParseException):
+        reason = text.removeprefix(f"Error parsing override '{error.override}' ")
+        return (
+            f"{error.override} cannot be read ({reason}): settings are given as key=value, and a value with "
+            "=, spaces or brackets of its own in quotes within quotes, \"key='a=b c'\""
+        )
     if text.startswith("Could not override"):
         text = f"{text.rstrip('.')}: there is no such setting; --cfg job shows all that there are"
     return text
+
+
+def _yaml_sentence(error: yaml.YAMLError) -> str:
+    """The file and line of what is no YAML."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None:
+        return f"a configuration is no YAML ({first_line(error)}): correct it"
+    found = str(problem).replace("\t", "\\t")
+    return f"{mark.name} is no YAML in line {mark.line + 1}, column {mark.column + 1} ({found}): correct it"
 
 
 def _sweep_job() -> str | None:

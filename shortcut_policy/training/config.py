@@ -177,6 +177,11 @@ class PolicyTask:
             raise InputError(
                 f"task.obs={self.obs} must be a mapping of names to fields, one observation at least"
             )
+        if self.env and "_target_" not in self.env:
+            raise InputError(
+                f"task.env={dict(self.env)} must be a mapping with what makes it, "
+                "{_target_: gymnasium.make, id: ...}, or null"
+            )
         for name, field in self.obs.items():
             if not isinstance(field, Mapping) or "_target_" not in field:
                 raise InputError(f"task.obs.{name}={field} must be {SPEC.text}")

@@ -18,6 +18,12 @@ from shortcut_policy.errors import plain_sentence
         ("trainer.max_step=60", "Could not override 'trainer.max_step': there is no such setting"),
         ("objective=nope", "Could not find 'objective/nope' Available options in 'objective': "),
         ("trainer.max_steps", "missing EQUAL"),
+        (
+            "output=runs/a=b",
+            "output=runs/a=b cannot be read (mismatched input '=' expecting <EOF>): settings are",
+        ),
+        ("init_from=my runs(1)", "in quotes within quotes, \"key='a=b c'\""),
+        ("/runs/b", "/runs/b cannot be read (extraneous input '/' expecting"),
         # What Hydra itself does not expect.
         ("+trainer=null", "the settings cannot be composed (Config group override must be a string"),
         ("+=${seed}", "the settings cannot be composed"),
@@ -30,6 +36,27 @@ def test_what_hydra_refuses_is_one_sentence(given, sentence, give, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: ") and sentence in said and said.count("\n") == 1
     assert "To append" not in said and "HYDRA_FULL_ERROR" not in said
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "\tid: 1",
+            r"is no YAML in line 2, column 1 (found character '\t' that cannot start any token): corr",
+        ),
+        ("name: twice", "is no YAML in line 2, column 1 (found duplicate key name): correct it"),
+        ("obs: [1, 2", "is no YAML in line 3, column 1 (expected ',' or ']', but got"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_file_and_line(line, sentence, give, capsys, tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task/mine.yaml").write_text(f"name: mine\n{line}\n")
+    with pytest.raises(SystemExit) as caught:
+        give(cli.train, "--config-dir", str(tmp_path), "task=mine")
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.count("\n") == 1
+    assert said.startswith("error: ") and f"task/mine.yaml {sentence}" in said
 
 
 @pytest.mark.parametrize(

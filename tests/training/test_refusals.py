@@ -67,6 +67,10 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
         ),
         ("task.source=null", "task.source=None must be a mapping with the class to build"),
         ("task.action=null", "task.action=None must be a mapping with the class to build"),
+        (
+            "~task.env._target_",
+            "must be a mapping with what makes it, {_target_: gymnasium.make, id: ...}, or null",
+        ),
         ("task.obs.keypoint.normalize=image", "task.obs.keypoint is an image, whose pixels encoder=lowdim"),
         (
             "backbone.embedding_dim=abc",
