@@ -71,7 +71,8 @@ class ChunkExecutor:
     Each step of the loop gives it an observation and takes an action, both with their time. An action is
     played at the time that its chunk means it for: what has passed when a chunk is there is dropped, or
     joined otherwise (`Joining`). The next chunk is asked for as early as the last ones were late, so that it
-    is there when ``n_action_steps`` actions of the present one have been played. That is its deadline.
+    is there when ``n_action_steps`` actions of the present one have been played, which is its deadline, or
+    when the present one ends.
 
     The first chunk of an episode is waited for, and begins when it is there: the robot has not moved.
 
@@ -230,7 +231,9 @@ class ChunkExecutor:
             return False
         if self._plan is None:
             return True
-        return self._step(time) - self._begin + self._expected() >= self._n_action_steps
+        # A chunk that was late may end before so many of its actions are played, as a server's does.
+        end = min(self._begin + self._n_action_steps, len(self._plan.votes))
+        return self._step(time) + self._expected() >= end
 
     def _expected(self) -> int:
         """Steps from asking for a chunk to the chunk."""

@@ -171,6 +171,17 @@ def test_the_next_chunk_is_asked_for_as_early_as_the_last_one_was_late(later: La
     assert executor.counts.misses == 2
 
 
+def test_nothing_is_held_where_a_chunk_ends_with_what_is_played_of_it(later: Later):
+    """As those of a server do: of a late one fewer actions than ``n_action_steps`` are left."""
+    played = []
+    with make(Counting(length=4)) as executor:
+        for step in range(14):
+            if later.asked and not later.asked[-1].done():
+                later.finish()  # it took a step
+            played.append(play(executor, step))
+    assert played == list(range(14)) and executor.counts.held == executor.counts.misses == 0
+
+
 def test_the_prefix_is_what_is_played_until_the_chunk_is_there(later: Later):
     planner = Counting()
     executor = make(planner, joining=Joining("prefix"), prefix_steps=3, lead=2).start()
