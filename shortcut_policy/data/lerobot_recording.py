@@ -55,11 +55,15 @@ def read_lerobot(path: Path, alone: bool = True) -> Recording:
     if TASK not in added:
         rest = {f"/@{name}": source.attributes.get(name) for name in SAID}
         rest["/@tasks"] = {str(number): task for number, task in source.tasks.items()}
+    own = {place: key.replace("/", ".") for place, key in columns.items()}
+    if note.get("keys"):
+        later = {place: own[place] for place, key in columns.items() if key in note.get("made", ())}
+        own = note["keys"] | later
     recording = Recording(
         source,
         FORMAT,
         columns,
-        {place: key.replace("/", ".") for place, key in columns.items()} | note.get("keys", {}),
+        own,
         note.get("names") or [f"demo_{number}" for number in range(len(source.episode_ends))],
         {**({FORMAT: rest} if rest else {}), **noted_attributes(note)},
         list(source.lacking.values()),
