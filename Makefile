@@ -27,10 +27,10 @@ demo: $(READY) ## Train a shortcut policy and a Diffusion Policy, roll both out,
 	@$(BIN)/python scripts/benchmark.py --config-name demo $(ARGS)
 
 # Without those that are marked as slow: the first thing to run, and often.
-quick: $(READY) ## Run the tests that take no time (2 to 5 minutes)
+quick: $(READY) ## Run the tests that take no time (2 to 9 minutes)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test: $(READY) ## Run the tests (10 to 20 minutes)
+test: $(READY) ## Run the tests (10 to 25 minutes)
 	@$(PYTEST) $(ARGS)
 
 docs: $(READY) ## Build the pages of docs/ as a site; warnings are errors
