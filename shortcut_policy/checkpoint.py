@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortcut_policy.device import usable_device
-from shortcut_policy.errors import InputError, TrainingError, first_line
+from shortcut_policy.errors import InputError, TrainingError, first_line, one_line
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.paths import atomic_path_alone, named, write_atomic
@@ -61,7 +61,7 @@ def load_model(
     try:
         model.load_state_dict(_read_weights(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(
             f"the weights {folder / WEIGHTS} cannot be loaded ({reason:.200}); "
             "take another checkpoint or copy this one again"

@@ -83,6 +83,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def one_line(error: BaseException) -> str:
+    """All that an error of several lines says, in one."""
+    return " ".join(str(error).split())
+
+
 def compiler_line(error: BaseException) -> str:
     """What is wrong where ``torch.compile`` could not compile: the compiler's own line, if there is one."""
     lines = [line.strip() for line in str(error).splitlines()]

@@ -11,7 +11,7 @@ from shortcut_policy.commands.ending import tidied
 from shortcut_policy.data.import_mcap import import_mcap
 from shortcut_policy.data.mcap_reader import Recording
 from shortcut_policy.data.source import expand
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, one_line
 from shortcut_policy.settings import is_list, parse
 
 
@@ -51,7 +51,7 @@ def read_recording(path: str) -> Recording:
     try:
         values = yaml.safe_load(expand(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        what = " ".join(str(error).split())
+        what = one_line(error)
         raise InputError(
             f"recording={path} cannot be read ({what}); give the name of a file of YAML"
         ) from error

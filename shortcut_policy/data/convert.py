@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,12 @@ def _read(path: Path, options: ConvertOptions, alone: bool) -> Recording:
     if name == "zarr":
         return read_zarr(path, options.actions, options.episode_ends, options.absent_chunks)
     refuse_store_settings(path, episode_ends=options.episode_ends, absent_chunks=options.absent_chunks)
-    if name == "lerobot":
-        return read_lerobot(path, alone)
-    return {"robomimic": read_robomimic, "minari": read_minari}[name](path)
+    readers: dict[str, Callable[[Path], Recording]] = {
+        "robomimic": read_robomimic,
+        "minari": read_minari,
+        "lerobot": partial(read_lerobot, alone=alone),
+    }
+    return readers[name](path)
 
 
 def _lost(recording: Recording, to: str, options: ConvertOptions) -> list[str]:

@@ -128,7 +128,8 @@ def places_of(joints: Sequence[str], message: Any, steps: Steps) -> list[int] | 
         return None
     if odd := [joint for joint in joints if names.count(joint) != 1]:
         raise InputError(f"joint {odd[0]} is there {names.count(odd[0])} times, beside {', '.join(names)}")
-    count = len(inside(holder, [(field, None)]))
+    values = inside(holder, [(field, None)])
+    count = len(values) if hasattr(values, "__len__") else "no"
     if count != len(names):
         raise InputError(f"'{field}' has {count} values for {len(names)} joints")
     return [names.index(joint) for joint in joints]

@@ -215,8 +215,8 @@ def _first_pass(
     for key, record in found.items():
         name = _name(key, recording.keys[key])
         if not record.stamps:
-            of = f" of {', '.join(recording.keys[key].joints or ())}" if recording.keys[key].joints else ""
-            raise InputError(f"{name} has no message{of}")
+            joints = recording.keys[key].joints
+            raise InputError(f"{name} has no message" + (f" of {', '.join(joints)}" if joints else ""))
         record.order = in_order(name, np.array(record.stamps, np.int64), recording.gap(key))
     # What is sent when it changes may have been stamped long before it was logged.
     regular = {key: record for key, record in found.items() if recording.gap(key) is not None}

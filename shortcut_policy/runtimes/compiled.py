@@ -12,7 +12,7 @@ from shortcut_policy.checkpoint import DESCRIPTION, building
 from shortcut_policy.control import check_finite
 from shortcut_policy.encoders.per_task import ClampedEncoder
 from shortcut_policy.encoders.prefix import CommittedPrefix
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, one_line
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import Generators
 from shortcut_policy.runtimes.export import (
@@ -156,7 +156,7 @@ class Compiled(Model):
         try:
             policy.normalizer.load_state_dict(statistics)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(
                 f"{path}: the statistics do not fit the policy ({reason}); export it again"
             ) from error

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, one_line
 from shortcut_policy.settings import one_of
 
 #: Observations by name and noise to the executed actions and the whole chunk, see `graph.ActGraph`.
@@ -95,7 +95,7 @@ def loading(path: Path) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"{path} cannot be loaded ({reason:.200}): export it again") from error
 
 

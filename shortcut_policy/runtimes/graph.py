@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 from shortcut_policy.adaptive import check_steps
 from shortcut_policy.data import Normalizer
 from shortcut_policy.data.fields import ACTION
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, one_line
 from shortcut_policy.objectives import Objective
 from shortcut_policy.runtimes.formats import quiet
 
@@ -100,7 +100,7 @@ def make_program(policy: Acting, steps: int, guidance: float | None, rows: int |
     except InputError:
         raise
     except Exception as error:  # whatever a network of the user's raises while it is traced
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(
             f"this policy cannot be made a graph ({type(error).__name__}: {reason:.300}): a part of it "
             "decides something by the numbers that it sees, or makes one size out of another"

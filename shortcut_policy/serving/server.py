@@ -19,7 +19,7 @@ from websockets.http11 import Request, Response
 
 from shortcut_policy.adaptive import Steps, check_steps
 from shortcut_policy.background_server import BackgroundServer
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, one_line
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.batching import Batcher
 from shortcut_policy.serving.connection import ClientConnection
@@ -236,7 +236,7 @@ class PolicyServer(BackgroundServer):
         if isinstance(error, InputError):
             self._metrics.requests.labels("refused").inc()
             # One line, and not all that the client itself has sent.
-            sentence = " ".join(str(error).split())
+            sentence = one_line(error)
             return (
                 sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 4]} ..."
             )

@@ -498,6 +498,7 @@ def test_joints_of_two_publishers_are_picked_by_name(tmp_path: Path) -> None:
         (keys(["a", "c"]), r"field position, message 0: joint c is there 0 times, beside b, a"),
         (keys(["d"]), r"has no message of d"),
         (keys(["a"], field="effort"), r"message 0: there is no field 'effort'"),
+        (keys(["a"], field="header"), r"'header' has no values for 2 joints"),
         (keys(["a"], field="header.stamp"), r"joints: 'stamp' comes without the names of joints"),
     ):
         with pytest.raises(InputError, match=match):
