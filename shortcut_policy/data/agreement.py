@@ -58,6 +58,8 @@ def _said_rate(source: EpisodeSource) -> float | None:
     """Steps a second by the attributes of a source."""
     attributes = getattr(source, "attributes", {})
     said: dict[str, Any] = dict(attributes() if callable(attributes) else attributes)
+    # A robomimic file that was made of something else keeps what that said apart from its own attributes.
+    said = {**getattr(source, "origins", dict)(), **said}
     env_args = getattr(source, "env_args", None)
     return rate_of(said | ({} if env_args is None else env_args.kwargs))
 
@@ -65,12 +67,12 @@ def _said_rate(source: EpisodeSource) -> float | None:
 def rate_of(attributes: Mapping[str, Any]) -> float | None:
     """Steps a second by attributes of any format; None if they do not say it."""
     # Stores keep what they were converted from under the name of that format.
-    places = ("mcap", "recording"), ("lerobot", "rest"), ("robomimic", "rest")
-    imported, lerobot, robomimic = (_below(attributes, *names) for names in places)
+    places = ("mcap", "recording"), ("lerobot", "rest"), ("zarr", "rest"), ("robomimic", "rest")
+    imported, lerobot, store, robomimic = (_below(attributes, *names) for names in places)
     env_args = attributes.get(ENV_ARGS) or robomimic.get(f"data/@{ENV_ARGS}")
     found = [
         *(part.get(name) for part in (imported, attributes) for name in RATES),
-        lerobot.get("/@fps"),
+        *(part.get(f"/@{name}") for part in (lerobot, store) for name in RATES),
         _control_freq(env_args),
     ]
     numbers = [float(rate) for rate in found if isinstance(rate, Real) and not isinstance(rate, bool)]

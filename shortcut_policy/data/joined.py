@@ -1,5 +1,6 @@
 """Demonstrations of several files as those of one, in the order of the files."""
 
+import hashlib
 import math
 import re
 import sys
@@ -25,6 +26,7 @@ from shortcut_policy.data.minari_recording import LAST
 from shortcut_policy.data.minari_source import EPISODE, METADATA
 from shortcut_policy.data.normalizer import ROUNDING
 from shortcut_policy.data.recording import Large, Recording
+from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
 
 #: Attributes of a file as a whole: of a format, the arrays or the only JSON that it has of them.
@@ -97,6 +99,7 @@ def join(parts: Sequence[Recording]) -> Recording:
     for other in parts[1:]:
         _check_joins(first, other)
         _say_other_actions(first, other)
+    _say_copies(parts)
     names = [f"demo_{number}" for number in range(sum(len(part.names) for part in parts))]
     rest: dict[str, dict[str, Any]] = {}
     lost = [thing for part in parts for thing in part.unheld]
@@ -157,6 +160,39 @@ def _say_other_actions(one: Recording, other: Recording) -> None:
                 file=sys.stderr,
             )
             return
+
+
+def _say_copies(parts: Sequence[Recording]) -> None:
+    """On stderr, how many demonstrations of a file are copies of those of an earlier one, in every array."""
+    known: dict[bytes, list[tuple[Recording, int]]] = {}
+    for part in parts:
+        found = []
+        for number in range(len(part.names)):
+            start, stop = episode_rows(part.source, number)
+            played = np.ascontiguousarray(part.rows(ACTIONS, start, stop))
+            same_actions = known.setdefault(hashlib.sha256(played.tobytes()).digest(), [])
+            found += [(number, one) for one in same_actions if _is_copy(one, (part, number))][:1]
+            same_actions.append((part, number))
+        if found:
+            number, (other, of_other) = found[0]
+            print(
+                f"{len(found)} of the {len(part.names)} demonstrations of {part.source.path} are copies of "
+                f"others in every array, {part.called(number)} of {other.called(of_other)} for one: they "
+                "count twice, and may be held out and trained on at once; leave copies out unless that is "
+                "meant",
+                file=sys.stderr,
+            )
+
+
+def _is_copy(one: tuple[Recording, int], other: tuple[Recording, int]) -> bool:
+    """Whether two demonstrations, given with their files, have the same rows."""
+    (first, number), (second, of_second) = one, other
+    ranges = [episode_rows(first.source, number), episode_rows(second.source, of_second)]
+    return all(
+        np.array_equal(first.rows(path, *ranges[0]), second.rows(path, *ranges[1]), equal_nan=kind in "fc")
+        for path in first.columns
+        if (kind := first.dtype(path).kind)
+    )
 
 
 def _width(known: np.ndarray) -> float:

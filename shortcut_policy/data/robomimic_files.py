@@ -1,5 +1,6 @@
 """A robomimic file as a file: opened, and which arrays are in it."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import h5py
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
+#: Group of a file for what formats other than this one hold, and the attribute with the small things.
+FOREIGN, NOTE = "shortcut_policy", "note"
 LAYOUT = "a robomimic file is an HDF5 file with the group data, and in it demo_0, demo_1, ..."
 
 
@@ -111,3 +114,18 @@ def datasets(group: Any) -> dict[str, Any]:
 def listed(group: Any) -> str:
     """What is in a group, for messages."""
     return ", ".join(group) or "nothing"
+
+
+def noted_origins(file: "h5py.File") -> dict[str, Any]:
+    """Format -> what a file says of the data of that format that it was made of; nothing that is damaged.
+
+    Whoever converts the file back reads the same notes, and refuses those that are damaged.
+    """
+    group = file.get(FOREIGN)
+    notes = {}
+    for name in group if is_group(group) else ():
+        try:
+            notes[name] = json.loads(group[name].attrs[NOTE])
+        except (KeyError, OSError, TypeError, ValueError, RecursionError):
+            continue
+    return notes

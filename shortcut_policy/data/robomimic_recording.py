@@ -23,15 +23,13 @@ from shortcut_policy.data.recording import (
     parse_note,
     plain_value,
 )
-from shortcut_policy.data.robomimic_files import import_h5py, open_hdf5
+from shortcut_policy.data.robomimic_files import FOREIGN, NOTE, import_h5py, open_hdf5
 from shortcut_policy.data.robomimic_source import RobomimicSource
 from shortcut_policy.data.robomimic_writer import write_hdf5
 from shortcut_policy.data.source import episode_rows, expand
 from shortcut_policy.errors import InputError
 
 FORMAT = "robomimic"
-#: Group of a file for what formats other than this one hold, and the attribute with the small things.
-FOREIGN, NOTE = "shortcut_policy", "note"
 
 
 def read_robomimic(path: Path) -> Recording:

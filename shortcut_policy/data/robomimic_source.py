@@ -21,6 +21,7 @@ from shortcut_policy.data.robomimic_files import (
     datasets,
     is_group,
     listed,
+    noted_origins,
     open_hdf5,
     plain_attributes,
 )
@@ -133,6 +134,10 @@ class RobomimicSource:
     def attributes(self, demo: str | None = None) -> dict[str, Any]:
         """Attributes of ``data``, or of one demonstration, as Python values."""
         return plain_attributes(self._data() if demo is None else self._data()[demo])
+
+    def origins(self) -> dict[str, Any]:
+        """Format -> what the file says of the data that it was made of, if a conversion has made it."""
+        return noted_origins(self._file())
 
     def scene(self, episode: int) -> str | None:
         """The model of a demonstration's scene, mujoco's XML; None if the file has none for robosuite 1.5."""

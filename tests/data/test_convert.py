@@ -240,6 +240,22 @@ def test_a_store_that_was_something_else_says_its_rate(file, tmp_path):
     assert recorded_rate(ZarrSource(store)) == 25
 
 
+@pytest.mark.parametrize("where", ["zarr", "lerobot"])
+def test_a_robomimic_file_says_the_rate_of_what_it_was_made_of(tmp_path, where):
+    args = tmp_path / "env.json"
+    args.write_text('{"env_name": "Mine", "env_kwargs": {}}')
+    with EpisodeWriter(tmp_path / "demos.zarr", attributes={"control_hz": 20}) as writer:
+        writer.add_episode({"state": np.ones((4, 2)), "action": np.zeros((4, 2), np.float32)})
+    made = convert(tmp_path / "demos.zarr", tmp_path / "demos.lerobot")
+    made = tmp_path / "demos.zarr" if where == "zarr" else made
+    file = convert(made, tmp_path / "demos.hdf5", ConvertOptions(env_args=args))
+    assert recorded_rate(RobomimicSource(file)) == 20
+    with h5py.File(file, "r+") as opened:  # notes that are damaged are the business of conversions
+        for group in opened["shortcut_policy"].values():
+            group.attrs["note"] = "{"
+    assert recorded_rate(RobomimicSource(file)) is None
+
+
 def test_statistics_are_those_of_all_frames(store, tmp_path):
     convert(store, tmp_path / "demos.lerobot", PLAIN)
     found = json.loads((tmp_path / "demos.lerobot/meta/stats.json").read_text())

@@ -270,3 +270,22 @@ def test_actions_that_hardly_say_anything_are_no_other_units(tmp_path, capsys, r
             writer.add_episode({"action": np.array(actions)})
     convert(paths, tmp_path / "both.zarr")
     assert "of the actions is" not in capsys.readouterr().err
+
+
+def test_copies_among_demonstrations_are_said(tmp_path, capsys):
+    for name, seeds in (("monday", (1, 2)), ("tuesday", (3,)), ("copied", (2, 4, 1))):
+        with EpisodeWriter(tmp_path / f"{name}.zarr") as writer:
+            for seed in seeds:
+                random = np.random.default_rng(seed)
+                action = random.normal(size=(5, 2)).astype(np.float32)
+                writer.add_episode({"state": random.normal(size=(5, 3)), "action": action})
+    with EpisodeWriter(tmp_path / "replayed.zarr") as writer:  # the same actions, from elsewhere
+        action = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
+        writer.add_episode({"state": np.zeros((5, 3)), "action": action})
+    monday, *others = (tmp_path / f"{name}.zarr" for name in ("monday", "tuesday", "replayed"))
+    convert([monday, *others], tmp_path / "week.zarr")
+    assert "copies" not in capsys.readouterr().err
+    convert([monday, tmp_path / "copied.zarr"], tmp_path / "twice.zarr")
+    said = capsys.readouterr().err
+    assert f"2 of the 3 demonstrations of {tmp_path / 'copied.zarr'} are copies" in said
+    assert f"demo_0 of {tmp_path / 'copied.zarr'} of demo_1 of {monday} for one" in said
