@@ -17,7 +17,7 @@ from shortcut_policy.objectives.base import (
     loss_phase,
 )
 from shortcut_policy.objectives.consistency import consistency_target
-from shortcut_policy.objectives.errors import l2
+from shortcut_policy.objectives.errors import l2, weighted
 from shortcut_policy.objectives.paths import interpolate
 from shortcut_policy.objectives.step_map import StepMap
 from shortcut_policy.settings import check_choice
@@ -25,8 +25,6 @@ from shortcut_policy.settings import check_choice
 #: Of the paper's times, for the flow rows and the two ends of an interval: mean and standard deviation of the
 #: logit. The paper counts time from the data, so that its means have the other sign.
 FLOW_LOGIT, START_LOGIT, END_LOGIT = (0.2, 1.0), (-0.2, 0.8), (1.0, 0.8)
-#: Keeps the weight of a row without error finite; the paper's epsilon.
-WEIGHT_OFFSET = 1e-2
 #: Shortest interval of a consistency row, as in the authors' code.
 SHORTEST = 1e-4
 
@@ -141,8 +139,7 @@ class SoFlow(AverageVelocity):
         """The loss of rows with these errors, (B,), of steps of these sizes, (B,)."""
         # A target differs from the network's answer by about r times what the velocity does.
         scale = torch.where(d > 0, self.part(progress), 1.0)
-        weights = (errors.detach() / scale**2 + WEIGHT_OFFSET) ** -self.adaptive_power
-        return weights * errors / scale
+        return weighted(errors, self.adaptive_power, scale) / scale
 
     def metrics(self, errors: Tensor, rows: int, draws: Draws) -> Metrics:
         """Mean errors of steps and of flow rows, (), for those of all R rows of a batch of so many."""
