@@ -92,7 +92,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         n_obs_steps: int = 2,
         n_action_steps: int = 8,
         *,
-        objective: str | Mapping[str, Any] = "anchored_shortcut",
+        objective: str | Mapping[str, Any] = "weighted_shortcut",
         backbone: str | Mapping[str, Any] = "unet",
         encoder: str | Mapping[str, Any] = "lowdim",
         precondition: Mapping[str, float] | Literal["default"] | None = "default",
