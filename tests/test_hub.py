@@ -70,7 +70,7 @@ def test_branches_and_commits_are_apart(tiny_policy: Policy, hub: Hub):
     branch = changed(tiny_policy, method="branch").push_to_hub("user/pusht", revision="v2", token=TOKEN)
     changed(tiny_policy, method="newer").push_to_hub("user/pusht", token=TOKEN)
     found = [load_policy(a).metadata["method"] for a in (address, branch, f"{address}@{first}")]
-    assert found == ["newer", "branch", "anchored_shortcut"]
+    assert found == ["newer", "branch", "shortcut"]
     with pytest.raises(InputError, match=r"^hf://user/pusht@v3 cannot be fetched: .* no such revision"):
         load_policy(f"{address}@v3")
 
@@ -78,7 +78,7 @@ def test_branches_and_commits_are_apart(tiny_policy: Policy, hub: Hub):
 def test_a_card_of_another_hand_stays(tiny_policy: Policy, hub: Hub):
     tiny_policy.push_to_hub("user/pusht", token=TOKEN)
     model = hub.models["user/pusht"]
-    assert "# anchored_shortcut policy for pusht" in model.branches["main"][1]["README.md"].decode()
+    assert "# shortcut policy for pusht" in model.branches["main"][1]["README.md"].decode()
     model.commit("main", {"README.md": b"my own words"}, "words")
     changed(tiny_policy, method="second").push_to_hub("user/pusht", token=TOKEN)
     assert model.branches["main"][1]["README.md"] == b"my own words"
@@ -180,4 +180,4 @@ def test_the_environment_names_the_hub(tiny_policy: Policy, hub: Hub, tmp_path: 
             text=True,
             check=True,
         )
-        assert done.stdout.strip() == "anchored_shortcut"
+        assert done.stdout.strip() == "shortcut"
