@@ -191,12 +191,13 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
     @classmethod
     def traits(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Horizon and observed steps, the order of the observations, and shape and scaling of each field."""
+        """Horizon and observed steps, order of the observations, and key, shape and scaling of each field."""
         traits = {"obs": list(spec["obs"]), "horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
         obs, action = read_fields(spec["obs"], spec[ACTION])
         for name, field in ({f"obs.{name}": field for name, field in obs.items()} | {ACTION: action}).items():
             traits |= {f"{name}.shape": list(field.shape), f"{name}.normalize": field.normalize}
             traits[f"{name}.unscaled"] = list(field.unscaled)
+            traits |= {f"{name}.key": field.key, f"{name}.columns": field.elements}
         return traits
 
     @torch.no_grad()

@@ -286,7 +286,8 @@ def _check_fits(policy: Policy, dataset: DemonstrationDataset) -> None:
         )
     for name, spec in fields.items():
         ours, theirs = build(spec), dataset.fields[name]
-        for trait in ("shape", "normalize", "unscaled"):
+        # Data may have other names for the same, and then in other places.
+        for trait in ("shape", "normalize", "unscaled", *(["elements"] if ours.key == theirs.key else [])):
             if getattr(ours, trait) != getattr(theirs, trait):
                 raise InputError(
                     f"the policy's field '{name}' has {trait}={getattr(ours, trait)}, and the data set's "
