@@ -100,8 +100,8 @@ def _exit_sentence(error: SystemExit) -> str:
     """Where code that is not ours, such as an environment's, ended the program."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"{place.filename}, line {place.lineno}, called sys.exit({error.code!r}) in the middle of this command: "
-        "let it raise an error that says what is wrong"
+        f"{place.filename}, line {place.lineno}, called sys.exit({error.code!r}) in the middle of this "
+        "command: let it raise an error that says what is wrong"
     )
 
 

@@ -168,7 +168,9 @@ def fetch(download: Download) -> str | None:
             ) from error
         except KeyboardInterrupt:
             arrived = _size(download.part) / 1e6
-            raise Stopped(f"stopped: the same command goes on after the {arrived:.1f} MB that have arrived")
+            raise Stopped(
+                f"stopped: the same command goes on after the {arrived:.1f} MB that have arrived"
+            ) from None
 
 
 def _transfer(download: Download) -> str | None:

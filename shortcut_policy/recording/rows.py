@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 
 from shortcut_policy.arrays import copied
-from shortcut_policy.data.robomimic_writer import attributes_of
 from shortcut_policy.data.fields import ACTION
+from shortcut_policy.data.robomimic_writer import attributes_of
 from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.recorder import frames_a_second
 
