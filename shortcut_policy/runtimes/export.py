@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
 from safetensors import SafetensorError
@@ -64,6 +64,25 @@ class Runtime:
     guidance: float | None
     identity: str
     call: Call
+
+    def __copy__(self) -> Self:
+        """Itself: a loaded graph is never changed."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself, see above."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Loaded graphs are of this process, and no runtime can pickle its own.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "this policy is an export or was compiled, and its graph cannot be pickled: pickle the policy "
+            "that it was made of and compile it there, or write the export and load that there"
+        )
 
 
 def compile_graph(

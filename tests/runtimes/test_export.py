@@ -1,7 +1,9 @@
 """Exports: what is written, what is loaded again, and what is refused."""
 
+import copy
 import errno
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -91,6 +93,14 @@ def test_the_example_runs_without_the_library(exported: Path) -> None:
 def test_other_steps_than_the_exported_ones_are_refused(exported: Path) -> None:
     with pytest.raises(InputError, match="takes steps=1"):
         actions(load_policy(exported), steps=4)
+
+
+def test_an_export_can_be_copied_and_says_that_it_cannot_be_pickled(exported: Path) -> None:
+    fast = load_policy(exported)
+    for copied in (copy.deepcopy(fast), copy.copy(fast)):
+        assert torch.equal(actions(copied), actions(fast))
+    with pytest.raises(InputError, match=r"its graph cannot be pickled: pickle the policy that it was made"):
+        pickle.dumps(fast)
 
 
 @pytest.mark.slow
