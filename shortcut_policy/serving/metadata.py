@@ -7,6 +7,7 @@ from shortcut_policy.adaptive import DOUBLINGS, Steps
 from shortcut_policy.control import agreed_rate
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.protocol import OPTIONS, REQUEST
@@ -22,7 +23,8 @@ def server_metadata(
 
     ``obs`` holds for each observation its ``shape`` of one step, ``units``, ``image`` (bytes in 0..255), and,
     if it is scaled by its limits, the ``low`` and ``high`` of each element in the training data: compare a
-    live observation with them before the robot moves. ``action`` has the same.
+    live observation with them before the robot moves. ``action`` has the same. ``weights`` tells the policy
+    from others.
 
     Args:
         policy: The policy.
@@ -45,6 +47,7 @@ def server_metadata(
         "protocol": PROTOCOL,
         "task": policy.metadata.get("task", {}).get("name"),
         "method": policy.metadata.get("method"),
+        "weights": weights_hash(policy),
         "action": described.pop(ACTION),
         "obs": described,
         "horizon": policy.horizon,
