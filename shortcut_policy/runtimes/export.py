@@ -30,6 +30,7 @@ from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
 from shortcut_policy.locks import writer_lock
+from shortcut_policy.no_checkpoint import check_path
 from shortcut_policy.paths import atomic_path_alone, named, write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
@@ -166,6 +167,7 @@ def write_export(
 
 def is_export(path: str | Path) -> bool:
     """Whether a folder is what `write_export` has written."""
+    check_path(path)
     return not is_remote(path) and Path(path).expanduser().joinpath(MANIFEST).is_file()
 
 

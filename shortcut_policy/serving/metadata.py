@@ -41,7 +41,10 @@ def server_metadata(
     if unknown := sorted(set(units) - set(fields)):
         raise InputError(f"units.{unknown[0]} names nothing that this policy has: {', '.join(fields)}")
     described = {name: _described(policy, name, field, units.get(name)) for name, field in fields.items()}
-    counts = [count for count in allowed_steps(policy.objective, DOUBLINGS) if count <= largest_steps]
+    allowed: list[Steps] = [c for c in allowed_steps(policy.objective, DOUBLINGS) if c <= largest_steps]
+    allowed += ["auto"] * policy.objective.step_conditioned
+    if policy.runtime is not None:
+        allowed = [policy.runtime.steps]
     return {
         "server": "shortcut_policy",
         "protocol": PROTOCOL,
@@ -55,7 +58,7 @@ def server_metadata(
         "n_action_steps": policy.n_action_steps,
         "rate_hz": agreed_rate(policy.metadata, rate),
         "steps": steps,
-        "steps_allowed": counts + ["auto"] * policy.objective.step_conditioned,
+        "steps_allowed": allowed,
         "request": {"key": REQUEST, "options": list(OPTIONS)},
     }
 

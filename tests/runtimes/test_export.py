@@ -25,6 +25,7 @@ from shortcut_policy.rollout.policy_planner import executor_of
 from shortcut_policy.runtimes import export, parity
 from shortcut_policy.runtimes.export import Runtime, write_export
 from shortcut_policy.runtimes.graph import example_inputs
+from shortcut_policy.serving.metadata import server_metadata
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.trainer import Trainer
 
@@ -91,8 +92,10 @@ def test_the_example_runs_without_the_library(exported: Path) -> None:
 
 
 def test_other_steps_than_the_exported_ones_are_refused(exported: Path) -> None:
-    with pytest.raises(InputError, match="takes steps=1"):
-        actions(load_policy(exported), steps=4)
+    policy = load_policy(exported)
+    with pytest.raises(InputError, match=r"takes steps=1 .*: give those, or export the policy again"):
+        actions(policy, steps=4)
+    assert server_metadata(policy, 1, 128, None, {})["steps_allowed"] == [1]
 
 
 def test_an_export_can_be_copied_and_says_that_it_cannot_be_pickled(exported: Path) -> None:

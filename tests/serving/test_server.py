@@ -232,7 +232,7 @@ def test_a_server_with_other_weights_does_not_go_on_with_an_episode(serve, conne
     with torch.no_grad():
         next(tiny_policy.backbone.parameters()).add_(1)
     serve(port=int(server.place.partition(":")[2]))
-    with pytest.raises(RequestRefused, match=r"another policy than the one that began this episode \(weights"):
+    with pytest.raises(RequestRefused, match=r"another policy than the one that began this episode \(w"):
         client.select_action(observation(0))
     client.reset()
     client.select_action(observation(0))

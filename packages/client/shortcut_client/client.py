@@ -93,6 +93,7 @@ class ShortcutClient:
         self, obs: Mapping[str, Any], options: Mapping[str, Any], begun: Optional[dict[str, Any]] = None
     ) -> dict[str, Any]:
         """See `infer` and `Connection.ask`."""
+        _check_names(obs)
         try:
             message = pack({**obs, REQUEST: options} if options else dict(obs))
         except TypeError as error:
@@ -174,6 +175,7 @@ class ShortcutClient:
         """Copies of what the policy observes, checked as the server does: what is kept must be no reason to
         refuse those that come after.
         """
+        _check_names(obs)
         expected = self.metadata["obs"]
         missing = sorted(set(expected) - set(obs))
         if missing:
@@ -195,6 +197,14 @@ class ShortcutClient:
             if expected[name].get("image"):
                 step[name] = _pixels(name, value)
         return step
+
+
+def _check_names(obs: Any) -> None:
+    if not isinstance(obs, Mapping) or not all(isinstance(name, str) for name in obs):
+        raise RequestRefused(
+            "observations must be a mapping of names to arrays, not "
+            f"{type(obs).__name__ if not isinstance(obs, Mapping) else 'one of other keys than texts'}"
+        )
 
 
 def _finite(value: np.ndarray) -> bool:

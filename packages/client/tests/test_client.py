@@ -260,6 +260,16 @@ def test_what_the_server_would_refuse_later_is_not_kept_in_a_chunk(fake, connect
     assert np.array_equal(server.asked[1]["camera"], np.full((2, 2, 2, 3), 255))
 
 
+@pytest.mark.parametrize("obs", [None, np.zeros(2), {1: np.zeros(2)}])
+def test_what_is_no_mapping_of_names_is_one_sentence(fake, connect, obs):
+    client = connect(fake())
+    for call in (client.infer, client.select_action):
+        with pytest.raises(RequestRefused, match="observations must be a mapping of names to arrays, not"):
+            call(obs)
+    with pytest.raises(RequestRefused, match=r"1\.18e\+21 cannot be sent: give whole numbers of 64 bits"):
+        client.infer({"place": [0, 0]}, seed=2**70)
+
+
 @pytest.mark.parametrize("shape", [[0, 2**63], [-2, -2], ["2"], "22"])
 def test_odd_shapes_are_one_sentence(shape):
     data = bytes(16) if shape == [-2, -2] else b""
