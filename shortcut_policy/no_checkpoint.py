@@ -39,7 +39,7 @@ def no_checkpoint(folder: Path) -> InputError:
 
 
 def check_whole(newest: Path) -> None:
-    """Raise `InputError` if a run has a newer checkpoint that is not whole: it is no word for the older one."""
+    """Raise `InputError` if a run has a newer checkpoint than this one, which is not whole."""
     later = [
         place
         for place in newest.parent.glob("step_*")

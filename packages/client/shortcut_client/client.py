@@ -139,8 +139,8 @@ class ShortcutClient:
             (A,) float32 in environment units, the caller's to change.
 
         Raises:
-            RequestRefused: The observation is wrong. It is not kept then. Or the server was started again with
-                another policy than the one that began the episode.
+            RequestRefused: The observation is wrong. It is not kept then. Or the server was started again
+                with another policy than the one that began the episode.
             ServerUnavailable: No answer came. Calling again goes on from the observations before.
         """
         if self._episode is None:

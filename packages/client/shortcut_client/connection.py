@@ -124,8 +124,8 @@ class Connection:
         if metadata.get("protocol", PROTOCOL) != PROTOCOL:
             self._drop()
             raise ClientError(
-                f"{self._url} speaks protocol {metadata['protocol']}, and this client {PROTOCOL}: install the "
-                "client of the server's version"
+                f"{self._url} speaks protocol {metadata['protocol']}, and this client {PROTOCOL}: install "
+                "the client of the server's version"
             )
         self.metadata = metadata
         return self._socket
