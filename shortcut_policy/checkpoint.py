@@ -98,7 +98,7 @@ def save_model(model: Model, folder: str | Path) -> None:
             metadata hold what JSON cannot; or it has no weights.
     """
     check_weights(model, "saved")
-    description = _describe(model)
+    description = describe_model(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path_alone(folder / WEIGHTS) as temporary:
@@ -145,10 +145,15 @@ def write_description(model: Model, path: Path) -> None:
     Raises:
         InputError: See `save_model`.
     """
-    write_atomic(path, json.dumps(_describe(model), indent=2))
+    write_atomic(path, json.dumps(describe_model(model), indent=2))
 
 
-def _describe(model: Model) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
+    """The JSON part of a checkpoint.
+
+    Raises:
+        InputError: See `save_model`.
+    """
     if not model.spec:
         raise InputError(
             "this policy has no specification, without which it could not be loaded again: build it with "

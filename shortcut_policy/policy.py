@@ -353,6 +353,9 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""
+        if self.runtime is not None:
+            words = f"chooses a number of steps, and this export takes steps={self.runtime.steps} alone"
+            raise InputError(f"deadline_ms={deadline_ms} {words}: leave it out")
         rows = len(self.check_histories(obs)[next(iter(self.obs_shapes))])
         # Timing must not touch the caller's random numbers.
         generator = torch.Generator().manual_seed(0)

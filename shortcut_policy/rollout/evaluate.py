@@ -271,6 +271,8 @@ def _latency_in_play(
 
 def environment_spec(policy: Policy, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Specification of the environment of the policy's task, with ``overrides`` laid over it."""
+    if "_target_" in overrides and not policy.metadata.get("task"):
+        return dict(overrides)
     return {**(task_of(policy).get("env") or {}), **overrides}
 
 

@@ -133,7 +133,7 @@ def write_export(
 
     Raises:
         InputError: The policy cannot be exported so, the folder is in use, another program writes to it, or
-            parity is missed.
+            parity is missed, or ``observations`` are not the policy's.
     """
     folder, found = Path(folder), find_format(format, FORMATS)
     _check_place(folder)
@@ -257,6 +257,8 @@ def _make(
     check_weights(policy, "exported")
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in policy.parameters()):
         raise InputError("a policy is exported from float32 weights on the CPU: load it so, without casting")
+    if observations is not None:
+        observations = _as_graphs_take(policy, policy.check_histories(observations))
     with _inference(policy):
         names = tuple(policy.obs_shapes)
         programs = Programs(names, lambda rows: make_program(policy, steps, guidance, rows))
@@ -267,6 +269,11 @@ def _make(
     versions = package_versions(*found.packages)
     identity = short_hash([weights_hash(policy), format, precision, steps, guidance, versions])
     return Runtime(format, precision, steps, guidance, identity, call), parity
+
+
+def _as_graphs_take(policy: Any, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Checked histories, with pictures as the bytes of a graph's input."""
+    return {name: x.round().to(torch.uint8) if name in policy.cameras else x for name, x in obs.items()}
 
 
 @contextmanager
