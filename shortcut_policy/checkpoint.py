@@ -23,12 +23,14 @@ from shortcut_policy.device import usable_device
 from shortcut_policy.errors import InputError, TrainingError, first_line, one_line
 from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
+from shortcut_policy.no_checkpoint import DESCRIPTION as DESCRIPTION
+from shortcut_policy.no_checkpoint import check_path, check_whole, no_checkpoint
 from shortcut_policy.paths import atomic_path_alone, named, write_atomic
 from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
 from shortcut_policy.trust import check_trust, trusted_modules
 
-WEIGHTS, DESCRIPTION, TRAINING_STATE = "policy.safetensors", "policy.json", "training_state.pt"
+WEIGHTS, TRAINING_STATE = "policy.safetensors", "training_state.pt"
 #: Beside the description in an export, see `runtimes.export`.
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -96,7 +98,7 @@ def save_model(model: Model, folder: str | Path) -> None:
             metadata hold what JSON cannot; or it has no weights.
     """
     check_weights(model, "saved")
-    description = _describe(model)
+    description = describe_model(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path_alone(folder / WEIGHTS) as temporary:
@@ -143,10 +145,15 @@ def write_description(model: Model, path: Path) -> None:
     Raises:
         InputError: See `save_model`.
     """
-    write_atomic(path, json.dumps(_describe(model), indent=2))
+    write_atomic(path, json.dumps(describe_model(model), indent=2))
 
 
-def _describe(model: Model) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
+    """The JSON part of a checkpoint.
+
+    Raises:
+        InputError: See `save_model`.
+    """
     if not model.spec:
         raise InputError(
             "this policy has no specification, without which it could not be loaded again: build it with "
@@ -165,31 +172,29 @@ def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint folder that a path means: itself, the newest one of a run, or a copy of the hub's.
 
     Args:
-        path: A checkpoint folder, a run folder, or ``hf://user/name[@revision]``.
+        path: A checkpoint folder, a run folder or its ``checkpoints``, or ``hf://user/name[@revision]``.
 
     Raises:
-        InputError: There is no checkpoint.
+        InputError: There is no checkpoint, or the newest of a run is not whole.
     """
+    check_path(path)
     if is_remote(path):
         return download(path, (DESCRIPTION, WEIGHTS))
     folder = Path(path).expanduser()
     if (folder / DESCRIPTION).is_file():
         return folder
-    if not folder.is_dir():
-        raise InputError(f"there is no checkpoint at {folder}: give a checkpoint folder or a run folder")
-    checkpoints = list_checkpoints(folder)
+    checkpoints = list_checkpoints(folder if folder.name != "checkpoints" else folder.parent)
     if not checkpoints:
-        raise InputError(
-            f"{folder} holds no checkpoint: neither {DESCRIPTION} nor checkpoints/step_*; give a checkpoint "
-            "folder or the folder of a run that has saved one"
-        )
+        raise no_checkpoint(folder)
+    check_whole(checkpoints[-1])
     return checkpoints[-1]
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     found = (Path(run) / "checkpoints").glob(f"step_*/{DESCRIPTION}")
-    return sorted(file.parent for file in found if re.fullmatch(r"step_\d+", file.parent.name))
+    whole = (file.parent for file in found if re.fullmatch(r"step_\d+", file.parent.name))
+    return sorted(whole, key=checkpoint_step)
 
 
 def checkpoint_step(folder: str | Path) -> int:

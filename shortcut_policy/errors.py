@@ -28,6 +28,29 @@ class DeadlineError(RuntimeError):
     """A robot's next action was due and not there, and its loop was told to stop then."""
 
 
+class Stopped(SystemExit):
+    """The process was told to end. Every other `SystemExit` is of code that is not ours, and a failure."""
+
+
+class ExitError(RuntimeError):
+    """Code that is not ours called ``sys.exit``."""
+
+
+@contextmanager
+def exits_are_errors() -> Iterator[None]:
+    """Make a `SystemExit` of somebody else's code an error like any other that it raises.
+
+    Raises:
+        ExitError: There was one.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except SystemExit as error:
+        raise ExitError(f"it called sys.exit({error.code!r})") from error
+
+
 @contextmanager
 def reading(what: object, advice: str = "it is damaged: restore it from a copy") -> Iterator[None]:
     """One sentence for whatever a damaged file makes a library raise: their errors have no common class.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from shortcut_policy.errors import InputError, first_line
+from shortcut_policy.errors import UNUSABLE_FILE, InputError, first_line
 
 #: With one slash or two: a path object keeps one.
 ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@\s]+/[^/@\s]+?)(?:@(?P<revision>\S+))?/?")
@@ -147,7 +147,8 @@ def _one_sentence(what: str, kind: str = "model") -> Iterator[None]:
     # Without a connection it raises an error of its HTTP library, which changes with its versions: that from
     # which its own error is derived.
     bases = (base for base in errors.HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    raised: tuple[type[Exception], ...] = (OSError, *bases)
+    # What moves large files has only RuntimeError.
+    raised: tuple[type[Exception], ...] = (OSError, RuntimeError, *bases)
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -167,6 +168,13 @@ def _one_sentence(what: str, kind: str = "model") -> Iterator[None]:
     except errors.HFValidationError as error:
         raise InputError(f"{what}: {first_line(error)}") from error
     except raised as error:
+        if isinstance(error, OSError) and (
+            error.errno in UNUSABLE_FILE or isinstance(error, PermissionError)
+        ):
+            raise InputError(
+                f"{what} ({first_line(error)}): make room for the cache of the hub, or have HF_HOME "
+                "name another place"
+            ) from error
         raise InputError(
             f"{what} ({first_line(error)}); try again, or log in with `hf auth login`"
         ) from error

@@ -196,7 +196,8 @@ def _statistics(model: Model, name: str, field: Field) -> str:
     if field.normalize not in ("limits", "gaussian") or not np.isfinite(scale).all():
         return ""
     kept = np.ones(scale.shape, bool)
-    kept[..., list(field.unscaled)] = False
+    if field.unscaled:
+        kept[..., list(field.unscaled)] = False
     scale, offset = scale[kept], offset[kept]
     if not scale.size:
         return ""

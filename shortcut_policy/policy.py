@@ -191,12 +191,13 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
     @classmethod
     def traits(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Horizon and observed steps, the order of the observations, and shape and scaling of each field."""
+        """Horizon and observed steps, order of the observations, and key, shape and scaling of each field."""
         traits = {"obs": list(spec["obs"]), "horizon": spec["horizon"], "n_obs_steps": spec["n_obs_steps"]}
         obs, action = read_fields(spec["obs"], spec[ACTION])
         for name, field in ({f"obs.{name}": field for name, field in obs.items()} | {ACTION: action}).items():
             traits |= {f"{name}.shape": list(field.shape), f"{name}.normalize": field.normalize}
             traits[f"{name}.unscaled"] = list(field.unscaled)
+            traits |= {f"{name}.key": field.key, f"{name}.columns": field.elements}
         return traits
 
     @torch.no_grad()
@@ -352,6 +353,9 @@ class Policy(StepwiseControl, Compiled, Pretrained):
 
     def _steps_within(self, deadline_ms: float, obs: Mapping[str, Any]) -> int:
         """The most sampling steps that fit into the deadline for a batch of this size."""
+        if self.runtime is not None:
+            words = f"chooses a number of steps, and this export takes steps={self.runtime.steps} alone"
+            raise InputError(f"deadline_ms={deadline_ms} {words}: leave it out")
         rows = len(self.check_histories(obs)[next(iter(self.obs_shapes))])
         # Timing must not touch the caller's random numbers.
         generator = torch.Generator().manual_seed(0)

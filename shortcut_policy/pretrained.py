@@ -10,7 +10,7 @@ import torch
 from shortcut_policy.checkpoint import load_model, package_versions, save_model
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
-from shortcut_policy.hub import CARD, upload
+from shortcut_policy.hub import CARD, is_remote, parse, upload
 from shortcut_policy.model import Model
 from shortcut_policy.model_card import model_card, read_results
 from shortcut_policy.paths import write_atomic
@@ -93,7 +93,7 @@ class Pretrained(Model):
         """Publish the policy on the Hugging Face hub, as `save_pretrained` writes it.
 
         Args:
-            repo: ``user/name``; it is made if it is not there.
+            repo: ``user/name``, or with ``@revision``; it is made if it is not there.
             private: Who may see a model that is made: True for its owner alone; None for what the account is
                 set to.
             revision: Branch, made if it is not there; None for the main one.
@@ -112,7 +112,10 @@ class Pretrained(Model):
         Example:
             >>> load_policy("runs/reach").push_to_hub("user/reach", private=True, license="mit")
         """
-        repo = repo.removeprefix("hf://")
+        found = parse(repo if is_remote(repo) else f"hf://{repo}")
+        if revision is not None and found.revision not in (None, revision):
+            raise InputError(f"{repo} and revision={revision} name two branches: give one of them")
+        repo, revision = found.name, revision or found.revision
         with tempfile.TemporaryDirectory() as folder:
             address = f"hf://{repo}" + (f"@{revision}" if revision else "")
             self._write(Path(folder), address, license, results, overwrite_card=True)

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from shortcut_policy import load_policy, save_policy
 from shortcut_policy.backbones import Mlp
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import replace_folder, save_checkpoint
+from shortcut_policy.checkpoint import find_checkpoint, replace_folder, save_checkpoint
 from shortcut_policy.errors import InputError, TrainingError
 from shortcut_policy.policy import Policy
 from tests.test_policy import observe
@@ -55,6 +55,41 @@ def test_tied_weights_are_saved_once_and_loaded_tied(tied: Policy, tmp_path: Pat
     }
     assert len(stored) == len(names) - 4
     assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "policy.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("runs/*", r"there is no checkpoint at runs/\*: patterns are not expanded here; give one f"),
+        ("runs", r"runs is no checkpoint and no run, but holds 2 of them: give one, such as runs/two$"),
+        ("runs/one/checkpoints/step_2/policy.json", r"is no folder: give that of the checkpoint, runs/one"),
+        ("runs/three", "there is no checkpoint at runs/three: give a checkpoint folder or a run folder"),
+        ("runs/one/empty", "runs/one/empty holds no checkpoint: neither policy.json nor checkpoints/step_"),
+        ("", "checkpoint='' must be the path of one checkpoint folder or run folder"),
+        (["runs/one", "runs/two"], r"checkpoint=\['runs/one', 'runs/two'\] must be the path of one"),
+    ],
+)
+def test_what_is_no_checkpoint_says_what_to_give(tiny_policy, tmp_path, monkeypatch, given, sentence) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("one", "two"):
+        save_policy(tiny_policy, f"runs/{run}/checkpoints/step_2")
+    Path("runs/one/empty").mkdir()
+    with pytest.raises(InputError, match=sentence):
+        load_policy(given)
+
+
+def test_the_newest_of_a_run_is_meant_if_it_is_whole(tiny_policy: Policy, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    for step in ("step_00000010", "step_9"):
+        save_policy(tiny_policy, checkpoints / step)
+    for place in (tmp_path, checkpoints):
+        assert find_checkpoint(place) == checkpoints / "step_00000010"
+    (checkpoints / "step_00000005").mkdir()
+    (checkpoints / "step_00000020 (copy)").mkdir()
+    assert find_checkpoint(tmp_path) == checkpoints / "step_00000010"
+    (checkpoints / "step_00000020").mkdir()
+    with pytest.raises(InputError, match=r"step_00000020 lacks policy.json, as when a run is copied only in"):
+        load_policy(tmp_path)
 
 
 def test_weights_that_are_parts_of_a_larger_one_are_saved_each(tiny_policy: Policy, tmp_path: Path) -> None:

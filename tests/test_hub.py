@@ -1,5 +1,6 @@
 """Policies shared by the hub's own client with a server on this machine that answers as the hub does."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
@@ -73,6 +75,36 @@ def test_branches_and_commits_are_apart(tiny_policy: Policy, hub: Hub):
     assert found == ["newer", "branch", "shortcut"]
     with pytest.raises(InputError, match=r"^hf://user/pusht@v3 cannot be fetched: .* no such revision"):
         load_policy(f"{address}@v3")
+
+
+def test_a_branch_may_stand_in_the_name(tiny_policy: Policy, hub: Hub):
+    assert tiny_policy.push_to_hub("hf://user/pusht@two", token=TOKEN) == "hf://user/pusht@two"
+    assert set(hub.models["user/pusht"].branches["two"][1]) >= FILES
+    assert not set(hub.models["user/pusht"].branches["main"][1]) >= FILES
+    with pytest.raises(InputError, match="user/pusht@two and revision=three name two branches"):
+        tiny_policy.push_to_hub("user/pusht@two", revision="three", token=TOKEN)
+    with pytest.raises(InputError, match="must be hf://user/name"):
+        tiny_policy.push_to_hub(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            r"No space left on device\): make room for the ca",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/cache"), "or have HF_HOME name another place"),
+        (RuntimeError("Data processing error: CAS"), r"\(Data processing error: CAS\); try again, or log in"),
+    ],
+)
+def test_what_else_ends_a_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch, error, sentence):
+    def fail(*arguments: object, **settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(InputError, match=rf"hf://user/pusht cannot be fetched .*{sentence}"):
+        load_policy("hf://user/pusht")
 
 
 def test_a_card_of_another_hand_stays(tiny_policy: Policy, hub: Hub):

@@ -14,6 +14,8 @@ import yaml
 from huggingface_hub import errors
 
 from shortcut_policy import Policy, load_policy
+from shortcut_policy.data import Field, Normalizer
+from shortcut_policy.data.normalizer import RunningStatistics
 from shortcut_policy.errors import InputError
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.plain import plain_json
@@ -288,3 +290,14 @@ def test_what_json_cannot_hold_is_refused_before_anything_is_built(policy: Polic
 def test_what_json_holds_comes_back_as_it_was():
     value = {"a": [1, 2.5, None, True, "x"], "b": {"c": (1, (2,))}}
     assert json.loads(json.dumps(plain_json(value))) == plain_json(value) == {**value, "b": {"c": [1, [2]]}}
+
+
+def test_a_policy_that_observes_a_single_number_has_a_card(tmp_path: Path) -> None:
+    fields = {"height": Field("height", shape=())}, Field("action", shape=(2,))
+    policy = Policy.build(*fields, 8, n_action_steps=4, backbone="mlp")
+    statistics = {"height": RunningStatistics(), "action": RunningStatistics()}
+    statistics["height"].update(np.array([1.0, 3.0]))
+    statistics["action"].update(np.array([[0.0, 1.0], [2.0, 5.0]]))
+    policy.normalizer = Normalizer({**fields[0], "action": fields[1]}, statistics)
+    policy.save_pretrained(tmp_path)
+    assert "1 to 3" in (tmp_path / "README.md").read_text()

@@ -12,7 +12,7 @@ from rich.console import Console
 from shortcut_policy.benchmark.sharing import Outcome, Part, State
 from shortcut_policy.benchmark.text_table import count_of
 from shortcut_policy.benchmark.work import TABLE, Work
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, Stopped
 
 #: Seconds between two looks at what the workers have done.
 LOOK = 2.0
@@ -47,7 +47,7 @@ def lead(work: Work, launch: Launch, console: Console) -> None:
             )
             console.print(text, highlight=False, soft_wrap=True)
             if isinstance(end, KeyboardInterrupt):
-                raise SystemExit(128 + signal.SIGINT) from None
+                raise Stopped(128 + signal.SIGINT) from None
             raise
         states = work.states()
         console.print(f"end: {progress(states, time.monotonic() - start)}", highlight=False, soft_wrap=True)

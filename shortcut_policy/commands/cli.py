@@ -7,6 +7,7 @@ alone: the others run, and the exit status says afterwards that one failed.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -19,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from shortcut_policy.errors import first_line, plain_sentence
+from shortcut_policy.errors import Stopped, first_line, plain_sentence
 from shortcut_policy.paths import CONFIG_DIR
 
 
@@ -40,8 +41,10 @@ def command(
             begun.append(True)
             try:
                 task(config)
-            except Exception as error:
-                sentence = plain_sentence(error)
+            except Stopped:
+                raise
+            except (Exception, SystemExit) as error:
+                sentence = _exit_sentence(error) if isinstance(error, SystemExit) else plain_sentence(error)
                 if sentence is None:
                     raise
                 job = _sweep_job()
@@ -91,6 +94,15 @@ def command(
         return run
 
     return decorate
+
+
+def _exit_sentence(error: SystemExit) -> str:
+    """Where code that is not ours, such as an environment's, ended the program."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{place.filename}, line {place.lineno}, called sys.exit({error.code!r}) in the middle of this "
+        "command: let it raise an error that says what is wrong"
+    )
 
 
 def _end_bars() -> None:

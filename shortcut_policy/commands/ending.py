@@ -1,17 +1,23 @@
 """How a command that runs until it is told to end is told."""
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGINT, SIGTERM
+from types import FrameType
+
+from shortcut_policy.errors import Stopped
 
 
 @contextmanager
 def tidied() -> Iterator[None]:
     """SIGTERM ends the process as an exception does, so that what is half there is removed."""
-    before = signal.signal(SIGTERM, lambda number, _: sys.exit(128 + number))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Stopped(128 + number)
+
+    before = signal.signal(SIGTERM, end)
     try:
         yield
     finally:

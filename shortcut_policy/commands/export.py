@@ -97,7 +97,8 @@ def _observations(policy: Policy, settings: ExportSettings) -> tuple[dict[str, T
     if settings.store is not None:
         return _from_store(policy, settings.store), f"{OBSERVATIONS} histories of {settings.store}"
     overrides = dict(settings.env or {})
-    if "_target_" not in environment_spec(policy, overrides):
+    known = overrides or policy.metadata.get("task")
+    if not known or "_target_" not in environment_spec(policy, overrides):
         raise InputError(
             "the policy's task has no environment, in which observations could be recorded to check the "
             "export on: give store=<demonstrations>"

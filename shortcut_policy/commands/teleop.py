@@ -17,7 +17,7 @@ from shortcut_policy.data.robomimic_writer import RobomimicWriter, recorded_arra
 from shortcut_policy.data.source import expand
 from shortcut_policy.data.writer import EpisodeWriter
 from shortcut_policy.data.zarr_source import ZarrSource
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, exits_are_errors
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.recording.controls import control_of
 from shortcut_policy.recording.player import PolicyPlayer
@@ -147,7 +147,8 @@ def make_env(settings: TeleopSettings) -> gymnasium.Env:
         )
     size = {} if settings.size is None else {"render_size": settings.size}
     try:
-        env: gymnasium.Env = build({**settings.task.env, "render_mode": "rgb_array", **size})
+        with exits_are_errors():
+            env: gymnasium.Env = build({**settings.task.env, "render_mode": "rgb_array", **size})
     except (gymnasium.error.Error, ImportError) as error:
         raise InputError(f"the environment {dict(settings.task.env)} cannot be made: {error}") from error
     except InputError:

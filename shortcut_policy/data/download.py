@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from shortcut_policy.data.archive import ZIP_ERRORS, check_members
 from shortcut_policy.data.robomimic_files import HDF5_SUFFIXES
 from shortcut_policy.data.source import expand
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, Stopped
 from shortcut_policy.paths import atomic_folder, named, write_atomic
 
 #: First bytes of a file, by the end of its name.
@@ -169,7 +168,9 @@ def fetch(download: Download) -> str | None:
             ) from error
         except KeyboardInterrupt:
             arrived = _size(download.part) / 1e6
-            sys.exit(f"stopped: the same command goes on after the {arrived:.1f} MB that have arrived")
+            raise Stopped(
+                f"stopped: the same command goes on after the {arrived:.1f} MB that have arrived"
+            ) from None
 
 
 def _transfer(download: Download) -> str | None:

@@ -142,6 +142,11 @@ class Field:
         own = {"min_range": self.min_range} if self.min_range != MIN_RANGE else {}
         return spec | ({"unscaled": list(self.unscaled)} if self.unscaled else {}) | own
 
+    @property
+    def elements(self) -> list[int]:
+        """Which of the stored last axis are taken: `columns`, or all."""
+        return list(range(self.shape[-1]) if self.columns is None and self.shape else self.columns or ())
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The field's part of stored rows, (N, *stored shape) -> (N, *shape)."""
         return rows if self.columns is None else rows[..., list(self.columns)]

@@ -1,6 +1,6 @@
 """What is stored of each step that a person, or a policy beside them, played."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import gymnasium
@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shortcut_policy.arrays import copied
+from shortcut_policy.data.fields import ACTION
 from shortcut_policy.data.robomimic_writer import attributes_of
 from shortcut_policy.errors import InputError
 from shortcut_policy.rollout.recorder import frames_a_second
@@ -51,7 +52,7 @@ class PlainRows:
         env: The environment.
 
     Raises:
-        InputError: It has no dictionary of observations.
+        InputError: It has no dictionary of observations, or one of them is called as the action is.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -63,6 +64,7 @@ class PlainRows:
             )
         numbers = {name: space for name, space in env.observation_space.items() if isinstance(space, NUMBERS)}
         self._names = [name for name, space in numbers.items() if len(space.shape or ()) < 3]
+        check_free(env, ACTION, self._names)
 
     def before(self, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rows`."""
@@ -73,7 +75,7 @@ class PlainRows:
 
     def after(self, action: np.ndarray, reward: float, success: bool) -> dict[str, Any]:
         """See `Rows`."""
-        return {"action": np.array(action, np.float32)}
+        return {ACTION: np.array(action, np.float32)}
 
     def whole(self) -> dict[str, str]:
         """See `Rows`."""
@@ -111,6 +113,15 @@ class RobomimicRows:
     def attributes(self, task: str, info: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rows`."""
         return {**attributes_of(self._env.args), **HUMAN}
+
+
+def check_free(env: gymnasium.Env, key: str, taken: Collection[str]) -> None:
+    """Raise `InputError` if an observation has the ``key`` of something else that is stored."""
+    if key in taken:
+        raise InputError(
+            f"{env.unwrapped} has an observation called '{key}', and in the store the {key}s of whoever "
+            "plays have that key: let the environment give it another name"
+        )
 
 
 def is_robomimic(env: gymnasium.Env) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 from shortcut_policy.data.agreement import differences, kind_of_array
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 from shortcut_policy.data.writer import EpisodeWriter
-from shortcut_policy.errors import InputError, first_line
+from shortcut_policy.errors import InputError, exits_are_errors, first_line
 from shortcut_policy.recording.controls import Control
 from shortcut_policy.recording.player import PolicyPlayer
-from shortcut_policy.recording.rows import INTERVENTION, Rows
+from shortcut_policy.recording.rows import INTERVENTION, Rows, check_free
 from shortcut_policy.rollout.episode import close_environment, read_end, read_number, read_success
 from shortcut_policy.rollout.recorder import frames_a_second, rendered
 
@@ -133,7 +133,8 @@ class Session:
         self.given = given
         try:
             # A copy: an environment may scale or clip what it is given, and what was asked for is stored.
-            self._obs, reward, terminated, truncated, self._info = self._env.step(action.copy())
+            with exits_are_errors():
+                self._obs, reward, terminated, truncated, self._info = self._env.step(action.copy())
             success, over = read_success(self._env, self._info), read_end(self._env, terminated, truncated)
             reward = read_number("reward", reward)
             score = read_number("score", self._info.get("score", reward))
@@ -190,12 +191,9 @@ class Session:
 
     def _reset(self) -> None:
         try:
-            self._obs, self._info = self._env.reset(seed=self._next)
-        except Exception as error:  # of whatever kind: it is the simulator's
-            raise InputError(
-                f"{self._env.unwrapped} cannot be reset with seed={self._next} ({type(error).__name__}: "
-                f"{first_line(error)}); what has been stored stays"
-            ) from error
+            self._obs, self._info = _begun(self._env, self._next)
+        except InputError as error:
+            raise InputError(f"{error}; what has been stored stays") from error
         self._solved, self._stored_before = False, self._writer.n_episodes
         self._kept: list[Mapping[str, Any]] = []
         self._marks: list[bool] = []
@@ -248,7 +246,8 @@ def page_picture(env: gymnasium.Env) -> np.ndarray:
         InputError: It draws none.
     """
     try:
-        return rendered(env, "the page needs", otherwise="")
+        with exits_are_errors():
+            return rendered(env, "the page needs", otherwise="")
     except InputError:
         raise
     except Exception as error:  # of whatever kind: it is the simulator's
@@ -256,11 +255,24 @@ def page_picture(env: gymnasium.Env) -> np.ndarray:
         raise InputError(f"{env.unwrapped} cannot be drawn ({found}): the page needs pictures") from error
 
 
+def _begun(env: gymnasium.Env, seed: int) -> tuple[Any, dict[str, Any]]:
+    """What a reset gives, or one sentence."""
+    try:
+        with exits_are_errors():
+            return env.reset(seed=seed)
+    except Exception as error:  # of whatever kind: it is the simulator's
+        raise InputError(
+            f"{env.unwrapped} cannot be reset with seed={seed} ({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
 def row_of(env: gymnasium.Env, rows: Rows, marked: bool) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """One row as it will be stored, and the ``info`` beside it, from the first start; nothing is played."""
-    obs, info = env.reset(seed=FIRST_SEED)
+    obs, info = _begun(env, FIRST_SEED)
     action = np.zeros(env.action_space.shape or (), np.float32)
     row = rows.before(obs, info) | rows.after(action, 0.0, False)
+    if marked:
+        check_free(env, INTERVENTION, row)
     stored = {key: np.asarray(value) for key, value in row.items()}
     return stored | ({INTERVENTION: np.array(0, np.uint8)} if marked else {}), info
 

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FrameStackObservation
 
-from shortcut_policy.errors import InputError, first_line
+from shortcut_policy.errors import InputError, exits_are_errors, first_line
 from shortcut_policy.rollout.motion import Motion
 from shortcut_policy.rollout.observed import Observed, check_finite, check_kind
 
@@ -147,7 +147,8 @@ def read_number(name: str, value: Any) -> float:
 def close_environment(env: gymnasium.Env) -> None:
     """Close an environment; one that fails at that, as drawing contexts do, costs nobody what was played."""
     try:
-        env.close()
+        with exits_are_errors():
+            env.close()
     except Exception as error:  # of whatever kind: it is the simulator's
         print(
             f"{env.unwrapped} failed to close: {type(error).__name__}: {first_line(error)}", file=sys.stderr
@@ -247,7 +248,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
         self._task, self._success_now = "", UNSAID
         self._total_reward, self._score, self._length = 0.0, -np.inf, 0
         try:
-            observation, info = self.env.reset(seed=seed, options=options)
+            with exits_are_errors():
+                observation, info = self.env.reset(seed=seed, options=options)
             check_finite(observation, self._names)
             self._observation, self._task = observation, str((info or {}).get("task", ""))
         except InputError:
@@ -285,7 +287,8 @@ class ActionChunkEpisode(gymnasium.Wrapper):
 
     def _play(self, action: np.ndarray) -> None:
         try:
-            self._observation, reward, terminated, truncated, info = self.env.step(action)
+            with exits_are_errors():
+                self._observation, reward, terminated, truncated, info = self.env.step(action)
             success, over = read_success(self.env, info), read_end(self.env, terminated, truncated)
             now = int(read_success(self.env, info, "success_now")) if "success_now" in info else UNSAID
             reward = read_number("reward", reward)

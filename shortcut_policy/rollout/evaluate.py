@@ -16,7 +16,7 @@ import torch
 
 from shortcut_policy.adaptive import Auto, check_steps
 from shortcut_policy.build import build
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, exits_are_errors
 from shortcut_policy.fingerprint import fingerprint
 from shortcut_policy.locks import writer_lock
 from shortcut_policy.paths import named, write_atomic
@@ -271,6 +271,8 @@ def _latency_in_play(
 
 def environment_spec(policy: Policy, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Specification of the environment of the policy's task, with ``overrides`` laid over it."""
+    if "_target_" in overrides and not policy.metadata.get("task"):
+        return dict(overrides)
     return {**(task_of(policy).get("env") or {}), **overrides}
 
 
@@ -313,7 +315,8 @@ def made_by(spec: Mapping[str, Any]) -> Callable[[], gymnasium.Env]:
 
     def make() -> gymnasium.Env:
         try:
-            env: gymnasium.Env = build(spec)
+            with exits_are_errors():
+                env: gymnasium.Env = build(spec)
         except (gymnasium.error.Error, ImportError) as error:
             raise InputError(f"the environment {spec} cannot be made: {error}") from error
         except InputError:

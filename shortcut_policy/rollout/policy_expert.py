@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, exits_are_errors
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.policy import load_policy
 from shortcut_policy.rollout.chunk_batches import check_environment
@@ -109,7 +109,8 @@ class _Failed(Exception):
 def _simulated() -> Iterator[None]:
     """Tell what an environment raises from errors of our own."""
     try:
-        yield
+        with exits_are_errors():
+            yield
     except InputError:
         raise
     except Exception as error:  # of whatever kind: it is the simulator's

@@ -126,7 +126,7 @@ class Compiled(Model):
         if steps != runtime.steps or guidance not in (None, runtime.guidance):
             raise InputError(
                 f"this export takes steps={runtime.steps} and guidance={runtime.guidance} alone, not "
-                f"steps={steps} and guidance={guidance}: export the policy again with those"
+                f"steps={steps} and guidance={guidance}: give those, or export the policy again with these"
             )
         rows = len(next(iter(obs.values())))
         noise = self.noise(rows, (self.horizon, self.action_dim), generator)

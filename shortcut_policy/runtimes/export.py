@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
 from shortcut_policy.locks import writer_lock
+from shortcut_policy.no_checkpoint import check_path
 from shortcut_policy.paths import atomic_path_alone, named, write_atomic
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
@@ -64,6 +65,25 @@ class Runtime:
     guidance: float | None
     identity: str
     call: Call
+
+    def __copy__(self) -> Self:
+        """Itself: a loaded graph is never changed."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself, see above."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Loaded graphs are of this process, and no runtime can pickle its own.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "this policy is an export or was compiled, and its graph cannot be pickled: pickle the policy "
+            "that it was made of and compile it there, or write the export and load that there"
+        )
 
 
 def compile_graph(
@@ -113,7 +133,7 @@ def write_export(
 
     Raises:
         InputError: The policy cannot be exported so, the folder is in use, another program writes to it, or
-            parity is missed.
+            parity is missed, or ``observations`` are not the policy's.
     """
     folder, found = Path(folder), find_format(format, FORMATS)
     _check_place(folder)
@@ -147,6 +167,7 @@ def write_export(
 
 def is_export(path: str | Path) -> bool:
     """Whether a folder is what `write_export` has written."""
+    check_path(path)
     return not is_remote(path) and Path(path).expanduser().joinpath(MANIFEST).is_file()
 
 
@@ -236,6 +257,8 @@ def _make(
     check_weights(policy, "exported")
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in policy.parameters()):
         raise InputError("a policy is exported from float32 weights on the CPU: load it so, without casting")
+    if observations is not None:
+        observations = _as_graphs_take(policy, policy.check_histories(observations))
     with _inference(policy):
         names = tuple(policy.obs_shapes)
         programs = Programs(names, lambda rows: make_program(policy, steps, guidance, rows))
@@ -246,6 +269,11 @@ def _make(
     versions = package_versions(*found.packages)
     identity = short_hash([weights_hash(policy), format, precision, steps, guidance, versions])
     return Runtime(format, precision, steps, guidance, identity, call), parity
+
+
+def _as_graphs_take(policy: Any, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Checked histories, with pictures as the bytes of a graph's input."""
+    return {name: x.round().to(torch.uint8) if name in policy.cameras else x for name, x in obs.items()}
 
 
 @contextmanager

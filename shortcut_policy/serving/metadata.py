@@ -7,6 +7,7 @@ from shortcut_policy.adaptive import DOUBLINGS, Steps
 from shortcut_policy.control import agreed_rate
 from shortcut_policy.data.fields import ACTION
 from shortcut_policy.errors import InputError
+from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.objectives.base import allowed_steps
 from shortcut_policy.policy import Policy
 from shortcut_policy.serving.protocol import OPTIONS, REQUEST
@@ -22,7 +23,8 @@ def server_metadata(
 
     ``obs`` holds for each observation its ``shape`` of one step, ``units``, ``image`` (bytes in 0..255), and,
     if it is scaled by its limits, the ``low`` and ``high`` of each element in the training data: compare a
-    live observation with them before the robot moves. ``action`` has the same.
+    live observation with them before the robot moves. ``action`` has the same. ``weights`` tells the policy
+    from others.
 
     Args:
         policy: The policy.
@@ -39,12 +41,16 @@ def server_metadata(
     if unknown := sorted(set(units) - set(fields)):
         raise InputError(f"units.{unknown[0]} names nothing that this policy has: {', '.join(fields)}")
     described = {name: _described(policy, name, field, units.get(name)) for name, field in fields.items()}
-    counts = [count for count in allowed_steps(policy.objective, DOUBLINGS) if count <= largest_steps]
+    allowed: list[Steps] = [c for c in allowed_steps(policy.objective, DOUBLINGS) if c <= largest_steps]
+    allowed += ["auto"] * policy.objective.step_conditioned
+    if policy.runtime is not None:
+        allowed = [policy.runtime.steps]
     return {
         "server": "shortcut_policy",
         "protocol": PROTOCOL,
         "task": policy.metadata.get("task", {}).get("name"),
         "method": policy.metadata.get("method"),
+        "weights": weights_hash(policy),
         "action": described.pop(ACTION),
         "obs": described,
         "horizon": policy.horizon,
@@ -52,7 +58,7 @@ def server_metadata(
         "n_action_steps": policy.n_action_steps,
         "rate_hz": agreed_rate(policy.metadata, rate),
         "steps": steps,
-        "steps_allowed": counts + ["auto"] * policy.objective.step_conditioned,
+        "steps_allowed": allowed,
         "request": {"key": REQUEST, "options": list(OPTIONS)},
     }
 

@@ -1,11 +1,13 @@
 """What is said of a training that cannot go on."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from shortcut_policy.checkpoint import list_checkpoints
-from shortcut_policy.errors import TrainingError
+from shortcut_policy.errors import InputError, TrainingError
 
 #: Windows that an error names, at most.
 REPORTED = 8
@@ -31,3 +33,27 @@ def not_finite(step: int, losses: Tensor, rows: Tensor, output: Path) -> Trainin
     saved = list_checkpoints(output)
     last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
     return TrainingError(f"update {step}: {where} is not finite; {last}; {advice}lower trainer.learning_rate")
+
+
+@contextmanager
+def saving(save: Callable[[], None], step: int) -> Iterator[None]:
+    """Save before anything that rollouts raise, were it Ctrl-C, ends the training: a simulator's failure
+    must not cost it.
+
+    Args:
+        save: Saves the state of the training.
+        step: Its update.
+
+    Raises:
+        TrainingError: In place of a sentence about the environment: with what to do.
+    """
+    try:
+        yield
+    except BaseException as error:
+        save()
+        if isinstance(error, InputError):
+            raise TrainingError(
+                f"rollouts after update {step}: {error}; the training is saved: correct that and go on with "
+                "resume=true, or without rollouts with trainer.rollout_every=0 too"
+            ) from error
+        raise

@@ -18,6 +18,8 @@ from shortcut_policy.settings import flatten
 
 #: Objectives that ask their network at d = 0 alone, so that it has learned nothing about d.
 INSTANTANEOUS = (FlowMatching, Diffusion, Reflow)
+#: What the traits of fields begin with.
+FIELDS = ("task.obs.", "task.action.")
 #: What a policy's metadata keeps of the one that it began from: its rate, and enough to add up the compute of
 #: both.
 ORIGIN = (
@@ -96,8 +98,12 @@ def check_fits(spec: Mapping[str, Any], task: str, old: Model, given: str) -> No
     trained = _traits(old.spec, old.metadata["task"]["name"])
     wanted = _traits(spec, task)
     # What only one of them states is a default of the other: a checkpoint may be older than a setting.
-    fields = {key for key in trained.keys() ^ wanted.keys() if key.startswith(("task.obs", "task.action"))}
-    for key in sorted(fields | (trained.keys() & wanted.keys())):
+    fields = {key for key in trained.keys() ^ wanted.keys() if key.startswith(FIELDS)}
+    compared = fields | (trained.keys() & wanted.keys())
+    # Data may have other names for the same. Which elements of an array are meant is its own business.
+    keys = {key for key in compared if key.startswith(FIELDS) and key.endswith(".key")}
+    renamed = {f"{key.removesuffix('key')}columns" for key in keys if trained.get(key) != wanted.get(key)}
+    for key in sorted(compared - keys - renamed):
         if trained.get(key) != wanted.get(key):
             raise InputError(
                 f"{given} was trained with {key}={trained.get(key)}, not {wanted.get(key)}: give the same "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.build import build
-from shortcut_policy.checkpoint import check_weights, list_checkpoints, load_model
+from shortcut_policy.checkpoint import check_weights, describe_model, list_checkpoints, load_model
 from shortcut_policy.data import DemonstrationDataset, EpisodeSource
 from shortcut_policy.data.agreement import SAME_RATE, recorded_rate
 from shortcut_policy.data.fields import ACTION, SIZES
@@ -165,8 +165,15 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
     begins from.
 
     Raises:
-        InputError: It has no specification, or other fields or sizes than the data.
+        InputError: It has no specification, or other fields or sizes than the data; or its checkpoints could
+            not be written, because metadata such as the arguments of the environment are no JSON.
     """
+    _prepare(model, dataset, trainer, seed, cpu)
+    describe_model(model)
+
+
+def _prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: int, cpu: bool) -> None:
+    """See `prepare`."""
     if not model.spec:
         raise InputError(
             "this model has no specification, without which its checkpoints could not be loaded: build it "
@@ -286,7 +293,8 @@ def _check_fits(policy: Policy, dataset: DemonstrationDataset) -> None:
         )
     for name, spec in fields.items():
         ours, theirs = build(spec), dataset.fields[name]
-        for trait in ("shape", "normalize", "unscaled"):
+        # Data may have other names for the same, and then in other places.
+        for trait in ("shape", "normalize", "unscaled", *(["elements"] if ours.key == theirs.key else [])):
             if getattr(ours, trait) != getattr(theirs, trait):
                 raise InputError(
                     f"the policy's field '{name}' has {trait}={getattr(ours, trait)}, and the data set's "

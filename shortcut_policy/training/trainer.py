@@ -23,6 +23,7 @@ from shortcut_policy.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
+from shortcut_policy.errors import Stopped
 from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
@@ -30,7 +31,7 @@ from shortcut_policy.training.averaging import averaging
 from shortcut_policy.training.batches import BatchStream, LearnedFrom, seeded_generator
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
 from shortcut_policy.training.cuda_graph import Compute, CudaGraph
-from shortcut_policy.training.failure import not_finite
+from shortcut_policy.training.failure import not_finite, saving
 from shortcut_policy.training.keeping import remove_others, selected_by_error, selected_by_score, tidy
 from shortcut_policy.training.log import RunLog
 from shortcut_policy.training.optimizers import make_optimizers
@@ -343,11 +344,8 @@ class Trainer:
 
     def _roll_out(self, log: RunLog | None) -> None:
         if self.accelerator.is_main_process and self.rollouts is not None:
-            try:
+            with saving(self._save, self.step):
                 values = self.rollouts(self.ema_model, self.step)
-            except Exception:  # a simulator's failure must not cost the training
-                self._save()
-                raise
             self.selection = selected_by_score(values)
             self._write(log, "rollout", values)
 
@@ -384,7 +382,7 @@ class Trainer:
                 f"stopped at update {self.step} and saved; go on with resume=true output={self.output}",
                 flush=True,
             )
-        raise SystemExit(128 + (received or signal.SIGTERM))
+        raise Stopped(128 + (received or signal.SIGTERM))
 
     def _due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.config.max_steps)

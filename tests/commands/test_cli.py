@@ -92,6 +92,17 @@ def test_what_the_system_says_of_a_file_is_one_sentence(error, sentence):
         assert plain_sentence(outer) == said
 
 
+def test_code_that_ends_the_program_is_one_sentence_with_its_place(give, capsys, tmp_path, monkeypatch):
+    (tmp_path / "ends.py").write_text("import sys\n\nsys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        give(cli.render, "task=pusht", "renderer={_target_: ends.Drawing}", f"output={tmp_path / 'x.zarr'}")
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"error: {tmp_path / 'ends.py'}, line 3, called sys.exit(0) in" in said
+
+
 def test_the_sentence_has_a_line_of_its_own_below_a_progress_bar(tmp_path):
     (tmp_path / "task.py").write_text(
         textwrap.dedent("""

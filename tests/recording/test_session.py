@@ -1,5 +1,6 @@
 """Episodes of a person, and their corrections of a policy, without a page."""
 
+import sys
 from types import SimpleNamespace
 
 import gymnasium
@@ -15,7 +16,7 @@ from shortcut_policy.errors import InputError
 from shortcut_policy.recording.controls import Control, control_of
 from shortcut_policy.recording.player import PolicyPlayer
 from shortcut_policy.recording.rows import PlainRows, RobomimicRows
-from shortcut_policy.recording.session import FIRST_SEED, Session, check_continues
+from shortcut_policy.recording.session import FIRST_SEED, Session, check_continues, row_of
 from tests.rollout.test_odd_environments import Batched, More
 
 
@@ -391,6 +392,48 @@ def test_what_shows_nothing_or_names_nothing_is_told_before_anybody_plays(store,
         with pytest.raises(InputError, match=sentence):
             session_in(env, store, monkeypatch)
     assert not store.exists()
+
+
+@pytest.mark.parametrize("name", ["action", "intervention"])
+def test_an_observation_called_as_something_else_that_is_stored_is_told(name):
+    class Named(More):
+        observation_space = spaces.Dict(
+            {**More.observation_space.spaces, name: spaces.Box(0, 512, (2,), np.float32)}
+        )
+
+        def obs(self):
+            return {**super().obs(), name: np.zeros(2, np.float32)}
+
+    with pytest.raises(InputError, match=f"has an observation called '{name}', and in the store the {name}s"):
+        row_of(Named(), PlainRows(Named()), marked=True)
+    if name == "intervention":
+        assert name in row_of(Named(), PlainRows(Named()), marked=False)[0], "nothing else is called so"
+
+
+def test_an_environment_that_ends_the_program_is_one_that_fails(store):
+    class Leaves(More):
+        def step(self, action):
+            if self.t == 5:
+                sys.exit("no licence")
+            return super().step(action)
+
+    env = Leaves()
+    with EpisodeWriter(store) as writer:
+        session = Session(env, writer, control_of(env), PlainRows(env))
+        session.begin()
+        play(session)
+        assert "failed (ExitError: it called sys.exit('no licence')): keep" in session.status["note"]
+        session.finish()
+    assert stored(store)[1] == [5]
+
+
+def test_the_first_start_that_cannot_be_is_one_sentence():
+    class Never(More):
+        def reset(self, *, seed=None, options=None):
+            raise RuntimeError("no place for the block")
+
+    with pytest.raises(InputError, match=r"cannot be reset with seed=\d+ \(RuntimeError: no place for"):
+        row_of(Never(), PlainRows(Never()), marked=False)
 
 
 def test_an_environment_that_cannot_be_reset_ends_in_a_sentence(store):

@@ -1,5 +1,6 @@
 """Environments with one peculiarity each."""
 
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,14 +15,14 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, Stopped
 from shortcut_policy.paths import check_film
 from shortcut_policy.policy import Policy
 from shortcut_policy.rollout import episode as episodes
 from shortcut_policy.rollout import recorder
 from shortcut_policy.rollout.action_reach import ActionReach
 from shortcut_policy.rollout.episode import ActionChunkEpisode
-from shortcut_policy.rollout.evaluate import summarise
+from shortcut_policy.rollout.evaluate import made_by, summarise
 from shortcut_policy.rollout.latency import measure_latency
 from shortcut_policy.rollout.observed import Observed
 from shortcut_policy.rollout.play import rollout, try_environment
@@ -211,6 +212,40 @@ def test_a_reset_that_fails_later_is_an_episode_that_fails(tiny_policy: Policy):
     assert (found[1].length, found[1].score, found[1].success) == (0, 0.0, False)
     with pytest.raises(InputError, match="cannot be reset with seed=1: RuntimeError: no place for the block"):
         rollout(tiny_policy, Stuck, [1, 2])
+
+
+def test_an_environment_that_ends_the_program_is_one_that_fails(tiny_policy: Policy):
+    class Leaves(Plain):
+        def reset(self, *, seed=None, options=None):
+            if seed == 1:
+                sys.exit(3)
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            if self.seed == 2 and self.t == 5:
+                sys.exit("no licence")
+            return super().step(action)
+
+        def close(self):
+            sys.exit()
+
+    found = rollout(tiny_policy, Leaves, range(3), num_envs=1)
+    reasons = ["", "ExitError: it called sys.exit(3)", "ExitError: it called sys.exit('no licence')"]
+    assert [one.error for one in found] == reasons
+
+    class Ends(Plain):
+        def step(self, action):
+            raise Stopped(143)  # a signal, which came in the middle of it
+
+    with pytest.raises(Stopped):
+        rollout(tiny_policy, Ends, range(2))
+    with pytest.raises(InputError, match=r"cannot be made: ExitError: it called sys.exit\(2\)"):
+        made_by({"_target_": f"{__name__}.leave"})()
+
+
+def leave() -> None:
+    """In place of an environment."""
+    sys.exit(2)
 
 
 @pytest.mark.parametrize("seeds", [[1], [0, 1]])

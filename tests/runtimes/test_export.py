@@ -1,7 +1,9 @@
 """Exports: what is written, what is loaded again, and what is refused."""
 
+import copy
 import errno
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,10 +21,12 @@ from shortcut_policy.locks import writer_lock
 from shortcut_policy.policy import Policy, save_policy
 from shortcut_policy.rollout.chunk_joins import Joining
 from shortcut_policy.rollout.delays import Execution
+from shortcut_policy.rollout.evaluate import environment_spec
 from shortcut_policy.rollout.policy_planner import executor_of
 from shortcut_policy.runtimes import export, parity
 from shortcut_policy.runtimes.export import Runtime, write_export
 from shortcut_policy.runtimes.graph import example_inputs
+from shortcut_policy.serving.metadata import server_metadata
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.trainer import Trainer
 
@@ -89,8 +93,18 @@ def test_the_example_runs_without_the_library(exported: Path) -> None:
 
 
 def test_other_steps_than_the_exported_ones_are_refused(exported: Path) -> None:
-    with pytest.raises(InputError, match="takes steps=1"):
-        actions(load_policy(exported), steps=4)
+    policy = load_policy(exported)
+    with pytest.raises(InputError, match=r"takes steps=1 .*: give those, or export the policy again"):
+        actions(policy, steps=4)
+    assert server_metadata(policy, 1, 128, None, {})["steps_allowed"] == [1]
+
+
+def test_an_export_can_be_copied_and_says_that_it_cannot_be_pickled(exported: Path) -> None:
+    fast = load_policy(exported)
+    for copied in (copy.deepcopy(fast), copy.copy(fast)):
+        assert torch.equal(actions(copied), actions(fast))
+    with pytest.raises(InputError, match=r"its graph cannot be pickled: pickle the policy that it was made"):
+        pickle.dumps(fast)
 
 
 @pytest.mark.slow
@@ -98,6 +112,21 @@ def test_compiled_in_memory(policy: Policy) -> None:
     fast = policy.compile("openvino", steps=2)
     torch.testing.assert_close(actions(fast, steps=2), actions(policy, steps=2), rtol=1e-4, atol=1e-2)
     assert policy.runtime is None
+
+
+def test_recorded_observations_may_come_in_any_type_and_are_checked(policy: Policy, tmp_path: Path) -> None:
+    obs, _ = example_inputs(policy, 3, seed=5)
+    given = {name: value.double().numpy() for name, value in obs.items()}
+    write_export(policy, tmp_path / "out", observations=given)
+    for wrong, sentence in (({}, "state is missing among"), ({"state": np.zeros(3)}, "has shape")):
+        with pytest.raises(InputError, match=sentence):
+            write_export(policy, tmp_path / "other", observations=wrong)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_deadline_chooses_no_steps_of_an_export(exported: Path) -> None:
+    with pytest.raises(InputError, match=r"deadline_ms=50 chooses a number of steps, and this export takes "):
+        actions(load_policy(exported), deadline_ms=50)
 
 
 @pytest.mark.slow
@@ -309,6 +338,19 @@ def test_an_export_whose_parts_do_not_fit_is_one_sentence(
     with pytest.raises(InputError, match=sentence) as caught:
         load_policy(folder)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_policy_that_names_no_task_needs_demonstrations(
+    tiny_policy: Policy, give: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Built in Python, it has no environment, and exports well."""
+    tiny_policy.metadata = {}
+    save_policy(tiny_policy, tmp_path / "saved")
+    with pytest.raises(SystemExit):
+        give(cli.export, f"checkpoint={tmp_path / 'saved'}", f"output={tmp_path / 'out'}")  # type: ignore[operator]
+    assert "to check the export on: give store=<demonstrations>" in capsys.readouterr().err
+    env = {"_target_": "gymnasium.make", "id": "nowhere"}
+    assert environment_spec(tiny_policy, env) == env
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+import torch
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as raw_connect
@@ -220,6 +221,21 @@ def test_a_client_goes_on_with_a_server_that_was_started_again(serve, connect, t
             threading.Timer(0.3, lambda: serve(port=port)).start()
         found.append(client.select_action(observation(step)))
     assert np.array_equal(found, [tiny_policy.select_action(observation(step)) for step in range(24)])
+
+
+def test_a_server_with_other_weights_does_not_go_on_with_an_episode(serve, connect, tiny_policy):
+    server = serve()
+    client = connect(server)
+    for step in range(tiny_policy.n_action_steps):
+        client.select_action(observation(step))
+    server.stop()
+    with torch.no_grad():
+        next(tiny_policy.backbone.parameters()).add_(1)
+    serve(port=int(server.place.partition(":")[2]))
+    with pytest.raises(RequestRefused, match=r"another policy than the one that began this episode \(w"):
+        client.select_action(observation(0))
+    client.reset()
+    client.select_action(observation(0))
 
 
 def test_stopping_takes_no_time_with_clients_and_questions(serve, connect):

@@ -247,6 +247,31 @@ def test_refuses_what_does_not_fit_in_one_sentence(flow, compose_config, tiny_da
         make_model(read_training(config), tiny_dataset)
 
 
+def test_other_elements_of_the_same_array_are_refused(compose_config, tiny_policy, tiny_dataset, tmp_path):
+    """Of the same shape and scaling, they would be taken for what the weights know."""
+    field = {"_target_": "shortcut_policy.data.Field", "key": "state", "shape": [2]}
+    named = tiny_policy.spec["obs"] | {"agent_pos": field}  # without columns: the first two
+    policy = Policy.from_spec(tiny_policy.spec | {"obs": named})
+    policy.load_state_dict(tiny_policy.state_dict())
+    policy.metadata = tiny_policy.metadata
+    save_policy(policy, tmp_path / "saved")
+
+    def begin(*overrides: str) -> None:
+        overrides = (f"init_from={tmp_path / 'saved'}", "task.obs.agent_pos.key=state", *overrides)
+        make_model(read_training(compose_config(*overrides)), tiny_dataset)
+
+    begin("task.obs.agent_pos.columns=[0,1]")
+    begin("task.obs.agent_pos.key=other", "task.obs.agent_pos.columns=[3,4]")
+    sentence = r"was trained with task.obs.agent_pos.columns=\[0, 1\], not \[1, 0\]: give the same here"
+    with pytest.raises(InputError, match=sentence):
+        begin("task.obs.agent_pos.columns=[1,0]")
+    swapped = read_training(compose_config("task.obs.agent_pos.columns=[1,0]"))
+    with pytest.raises(
+        InputError, match=r"field 'agent_pos' has elements=\[0, 1\], and the data set's \[1, "
+    ):
+        Trainer(tiny_policy, make_dataset(swapped), TrainerConfig(), tmp_path / "run", cpu=True)
+
+
 def test_refuses_observations_in_another_order(flow, compose_config, tiny_dataset):
     """The encoder puts them end to end as they are listed."""
     config = compose_config(f"init_from={flow}")

@@ -32,6 +32,13 @@ def test_an_environment_that_cannot_be_used_is_found_before_training(
     assert not (tmp_path / "run/log.jsonl").exists()
 
 
+def test_what_no_checkpoint_could_hold_is_found_before_training(compose_config: Compose, tmp_path: Path):
+    """Found by the first checkpoint, it would cost all that was trained up to there."""
+    with pytest.raises(InputError, match=r"metadata.task.env.reach=inf is not finite, which a checkpoint's"):
+        run(compose_config("+task.env.reach=inf", f"output={tmp_path / 'run'}"))
+    assert not (tmp_path / "run/log.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

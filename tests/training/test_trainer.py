@@ -197,6 +197,31 @@ def test_a_failing_simulator_does_not_cost_the_training(
     assert final_state(tmp_path / "run")["step"] == 7
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (SystemExit(3), SystemExit),
+        (InputError("it failed in all episodes"), TrainingError),
+    ],
+)
+def test_whatever_ends_rollouts_the_training_is_saved(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, raised
+):
+    def fail(*arguments: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("shortcut_policy.rollout.in_training.rollout", fail)
+    overrides = ("trainer.rollout_every=2", "trainer.checkpoint_every=100")
+    with pytest.raises(raised) as caught:
+        run(compose_config(*overrides, f"output={tmp_path / 'run'}"))
+    assert final_state(tmp_path / "run")["step"] == 2
+    if raised is TrainingError:
+        assert str(caught.value).startswith(
+            "rollouts after update 2: it failed in all episodes; the training"
+        )
+
+
 def test_damaged_files_of_a_run_are_named(compose_config: Compose, straight: Path, tmp_path: Path):
     output = tmp_path / "run"
     shutil.copytree(straight, output)

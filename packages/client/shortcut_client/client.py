@@ -9,10 +9,12 @@ import numpy as np
 
 from shortcut_client.connection import Connection
 from shortcut_client.errors import ClientError, RequestRefused
-from shortcut_client.messages import pack, unpack
+from shortcut_client.messages import NUMBERS, pack, unpack
 
 #: The key of an observation under which the server looks for options.
 REQUEST = "__request__"
+#: Floats up to this number that are not whole are a picture in 0..1.
+BRIGHTEST_UNIT = 1.5
 
 
 @dataclass
@@ -25,6 +27,8 @@ class _Episode:
     chunk: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     played: int = 0
     chunks: int = 0
+    #: What the server said that gave the first chunk.
+    begun: Optional[dict[str, Any]] = None
 
 
 class ShortcutClient:
@@ -83,11 +87,18 @@ class ShortcutClient:
             RequestRefused: The server says in one sentence what is wrong.
             ServerUnavailable: It does not answer in time.
         """
+        return self._infer(obs, options)
+
+    def _infer(
+        self, obs: Mapping[str, Any], options: Mapping[str, Any], begun: Optional[dict[str, Any]] = None
+    ) -> dict[str, Any]:
+        """See `infer` and `Connection.ask`."""
+        _check_names(obs)
         try:
             message = pack({**obs, REQUEST: options} if options else dict(obs))
         except TypeError as error:
             raise RequestRefused(str(error)) from error
-        answer = unpack(self._connection.ask(message))
+        answer = unpack(self._connection.ask(message, begun))
         if not isinstance(answer, dict) or not isinstance(answer.get("actions"), np.ndarray):
             raise ClientError("the server's answer holds no actions: is it a policy server?")
         return answer
@@ -128,7 +139,8 @@ class ShortcutClient:
             (A,) float32 in environment units, the caller's to change.
 
         Raises:
-            RequestRefused: The observation is wrong. It is not kept then.
+            RequestRefused: The observation is wrong. It is not kept then. Or the server was started again
+                with another policy than the one that began the episode.
             ServerUnavailable: No answer came. Calling again goes on from the observations before.
         """
         if self._episode is None:
@@ -141,7 +153,8 @@ class ShortcutClient:
         if playing.played == len(playing.chunk):
             stacked = {name: np.stack([step[name] for step in history]) for name in step}
             place = {"episode": playing.number, "chunk": playing.chunks}
-            playing.chunk = self.infer(stacked, **playing.options, **place)["actions"]
+            found = self._infer(stacked, {**playing.options, **place}, playing.begun)
+            playing.chunk, playing.begun = found["actions"], playing.begun or self.metadata
             playing.played, playing.chunks = 0, playing.chunks + 1
         playing.history = history
         playing.played += 1
@@ -159,7 +172,10 @@ class ShortcutClient:
         self.close()
 
     def _one_step(self, obs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Copies of what the policy observes, checked as far as no arithmetic is needed."""
+        """Copies of what the policy observes, checked as the server does: what is kept must be no reason to
+        refuse those that come after.
+        """
+        _check_names(obs)
         expected = self.metadata["obs"]
         missing = sorted(set(expected) - set(obs))
         if missing:
@@ -176,13 +192,52 @@ class ShortcutClient:
                     f"observation '{name}' has shape {list(value.shape)}, expected "
                     f"{list(expected[name]['shape'])}: one step"
                 )
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
+            if value.dtype.kind == "f" and not _finite(value):
                 raise RequestRefused(f"observation '{name}' holds NaN or infinity: no action can rest on it")
+            if expected[name].get("image"):
+                step[name] = _pixels(name, value)
         return step
 
 
+def _check_names(obs: Any) -> None:
+    if not isinstance(obs, Mapping) or not all(isinstance(name, str) for name in obs):
+        raise RequestRefused(
+            "observations must be a mapping of names to arrays, not "
+            f"{type(obs).__name__ if not isinstance(obs, Mapping) else 'one of other keys than texts'}"
+        )
+
+
+def _finite(value: np.ndarray) -> bool:
+    """Whether numbers are finite in float32, in which the policy computes."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(value.astype(np.float32)).all())
+
+
+def _pixels(name: str, picture: np.ndarray) -> np.ndarray:
+    """A picture of pixels in 0..255, whole numbers as bytes; see ``shortcut_policy.control.as_pixels``."""
+    if picture.dtype == np.bool_:  # black and white
+        return np.where(picture, 255, 0).astype(np.uint8)
+    low, high = picture.min(), picture.max()
+    is_float = picture.dtype.kind == "f"
+    is_unit = is_float and 0 < high <= BRIGHTEST_UNIT
+    is_unit = is_unit and bool(high <= 1 or (picture != picture.round()).any())
+    if low < 0 or high > 255 or is_unit:
+        raise RequestRefused(
+            f"observation '{name}' holds numbers from {low:.3g} to {high:.3g}, and the policy sees pixels in "
+            "0..255: give it as bytes (np.uint8), such as (255 * picture).round().astype(np.uint8)"
+        )
+    return picture if is_float else picture.astype(np.uint8)
+
+
 def _array(name: str, value: Any) -> np.ndarray:
-    """A copy of an observation as an array."""
+    """A copy of an observation as an array of numbers that can be sent."""
+    array = _copy(name, value)
+    if array.dtype.kind not in NUMBERS:
+        raise RequestRefused(f"observation '{name}' is an array of {array.dtype}: give real numbers")
+    return array.astype(np.float64) if array.dtype.itemsize > 8 else array
+
+
+def _copy(name: str, value: Any) -> np.ndarray:
     try:
         return np.array(value)
     # Lists of rows of several lengths; tensors of torch on a GPU, or with a gradient.

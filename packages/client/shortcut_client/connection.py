@@ -16,6 +16,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
 #: The server closes with this code what is larger than it takes.
 TOO_LARGE = 1009
 TURNED_AWAY = (401, 403)
+#: Of the messages that are read here.
+PROTOCOL = 1
 
 
 class Connection:
@@ -49,18 +51,22 @@ class Connection:
         """Connect, if it is not connected."""
         self._until(time.monotonic() + self._patience, None)
 
-    def ask(self, message: bytes) -> bytes:
+    def ask(self, message: bytes, begun: Optional[dict[str, Any]] = None) -> bytes:
         """The answer to a message.
 
         A lost connection is made again, and the message sent again: a request changes nothing outside of the
         session, which is new then. An answer that is late is not waited for any longer, and never taken for
         that to a later question.
 
+        Args:
+            message: What is asked.
+            begun: Metadata with which the episode began that goes on; None if it is all the same who answers.
+
         Raises:
-            RequestRefused: The server says why.
+            RequestRefused: The server says why; or it has another policy now than when the episode began.
             ServerUnavailable: There is no server, or no answer in time.
         """
-        answer = self._until(time.monotonic() + self._patience, message)
+        answer = self._until(time.monotonic() + self._patience, message, begun)
         if isinstance(answer, str):
             raise RequestRefused(answer)
         return answer
@@ -71,11 +77,13 @@ class Connection:
         if socket is not None:
             socket.close()
 
-    def _until(self, deadline: float, message: Optional[bytes]) -> Union[bytes, str]:
+    def _until(
+        self, deadline: float, message: Optional[bytes], begun: Optional[dict[str, Any]] = None
+    ) -> Union[bytes, str]:
         wait = 0.0
         while True:
             try:
-                return self._once(message)
+                return self._once(message, begun)
             except (OSError, InvalidHandshake, ConnectionClosed) as error:
                 self._drop()
                 _check_worth_trying(error, self._url)
@@ -87,10 +95,12 @@ class Connection:
                 time.sleep(min(wait, left))
                 wait = min(2 * wait or FIRST_WAIT, LONGEST_WAIT)
 
-    def _once(self, message: Optional[bytes]) -> Union[bytes, str]:
+    def _once(self, message: Optional[bytes], begun: Optional[dict[str, Any]]) -> Union[bytes, str]:
         socket = self._socket or self._connected()
         if message is None:
             return b""
+        if begun is not None:
+            _check_same(begun, self.metadata, self._url)
         try:
             return socket.ask(message, self._timeout)
         except TimeoutError as error:
@@ -111,6 +121,12 @@ class Connection:
         if not isinstance(metadata, dict):
             self._drop()
             raise ClientError(f"{self._url} is no policy server: it sent no metadata")
+        if metadata.get("protocol", PROTOCOL) != PROTOCOL:
+            self._drop()
+            raise ClientError(
+                f"{self._url} speaks protocol {metadata['protocol']}, and this client {PROTOCOL}: install "
+                "the client of the server's version"
+            )
         self.metadata = metadata
         return self._socket
 
@@ -118,6 +134,24 @@ class Connection:
         socket, self._socket = self._socket, None
         if socket is not None:
             socket.drop()
+
+
+def _check_same(begun: dict[str, Any], now: dict[str, Any], url: str) -> None:
+    """Raise `RequestRefused` if a server was started again with another policy."""
+    before, after = _identity(begun), _identity(now)
+    for name in before:
+        if before[name] != after[name]:
+            raise RequestRefused(
+                f"{url} has another policy than the one that began this episode ({name} was {before[name]}, "
+                f"is {after[name]}): stop the robot, and begin an episode with reset()"
+            )
+
+
+def _identity(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What stays when the same policy is served again; servers of older versions tell no weights."""
+    shapes = {f"shape of {name}": field.get("shape") for name, field in metadata.get("obs", {}).items()}
+    sizes = {name: metadata.get(name) for name in ("n_obs_steps", "n_action_steps", "weights")}
+    return {"observations": sorted(shapes), **shapes, **sizes}
 
 
 def _check_worth_trying(error: Exception, url: str) -> None:

@@ -41,6 +41,8 @@ def _plain(value: Any) -> Any:
         raise TypeError(f"an array of {value.dtype} cannot be sent: numbers only")
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, int):
+        raise TypeError(f"{value:.3g} cannot be sent: give whole numbers of 64 bits at most")
     if not isinstance(value, np.ndarray):
         raise TypeError(f"a {type(value).__name__} cannot be sent: give NumPy arrays, numbers or lists")
     if np.ma.is_masked(value):

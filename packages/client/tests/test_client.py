@@ -204,6 +204,72 @@ def test_a_farewell_behind_an_answer_leaves_the_answer(fake, connect):
     assert server.connections == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"weights": "b"}, r"\(weights was a, is b\): stop the robot, and begin an episode with reset"),
+        ({"n_obs_steps": 1}, "n_obs_steps was 2, is 1"),
+        ({"obs": {"place": {"shape": [3]}}}, r"shape of place was \[2\], is \[3\]"),
+        ({"obs": {"where": {"shape": [2]}}}, "observations was"),
+    ],
+)
+def test_another_policy_does_not_go_on_with_an_episode(fake, connect, change, sentence):
+    known = {**METADATA, "weights": "a"}
+    server = fake(metadata=known)
+    client = connect(server)
+    client.select_action({"place": [0, 0]})
+    server.stop()
+    again = fake(metadata={**known, **change}, port=server.port)
+    for _ in range(2):
+        client.select_action({"place": [0, 0]})  # the rest of the chunk
+    with pytest.raises(RequestRefused, match=sentence):
+        client.select_action({"place": [0, 0]})
+    if "weights" in change:
+        with pytest.raises(RequestRefused, match=sentence):
+            client.select_action({"place": [0, 0]})
+        assert again.asked == []
+        client.reset()
+        assert np.array_equal(client.select_action({"place": [0, 0]}), CHUNK[0])
+
+
+def test_a_server_of_another_protocol_is_told(fake, connect):
+    with pytest.raises(ClientError, match="speaks protocol 2, and this client 1: install the client"):
+        connect(fake(metadata={**METADATA, "protocol": 2}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (np.full((2, 2, 3), 0.5), "numbers from 0.5 to 0.5, and the policy sees pixels"),
+        (np.full((2, 2, 3), -1), "from -1 to -1, and"),
+        (np.full((2, 2, 3), 256), "from 256 to 256, and"),
+        (np.full((2, 2, 3), "a"), "is an array of <U1: give real numbers"),
+        (np.full((2, 2, 3), 1e300), "NaN or infinity"),
+    ],
+)
+def test_what_the_server_would_refuse_later_is_not_kept_in_a_chunk(fake, connect, wrong, sentence):
+    picture = {"camera": {"shape": [2, 2, 3], "image": True}}
+    server = fake(metadata={**METADATA, "obs": picture})
+    client, good = connect(server), np.full((2, 2, 3), 9)
+    client.select_action({"camera": good})
+    with pytest.raises(RequestRefused, match=sentence):
+        client.select_action({"camera": wrong})
+    for _ in range(3):
+        client.select_action({"camera": good > 0})
+    assert server.asked[0]["camera"].dtype == np.uint8
+    assert np.array_equal(server.asked[1]["camera"], np.full((2, 2, 2, 3), 255))
+
+
+@pytest.mark.parametrize("obs", [None, np.zeros(2), {1: np.zeros(2)}])
+def test_what_is_no_mapping_of_names_is_one_sentence(fake, connect, obs):
+    client = connect(fake())
+    for call in (client.infer, client.select_action):
+        with pytest.raises(RequestRefused, match="observations must be a mapping of names to arrays, not"):
+            call(obs)
+    with pytest.raises(RequestRefused, match=r"1\.18e\+21 cannot be sent: give whole numbers of 64 bits"):
+        client.infer({"place": [0, 0]}, seed=2**70)
+
+
 @pytest.mark.parametrize("shape", [[0, 2**63], [-2, -2], ["2"], "22"])
 def test_odd_shapes_are_one_sentence(shape):
     data = bytes(16) if shape == [-2, -2] else b""
