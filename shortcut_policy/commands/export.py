@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -16,6 +15,7 @@ from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.data.fields import read_fields
 from shortcut_policy.data.formats import open_demonstrations
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import written_out
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.rollout.evaluate import environment_maker, environment_spec
 from shortcut_policy.rollout.observations import record_observations
@@ -84,7 +84,7 @@ def run(config: DictConfig) -> None:
         rate_hz=settings.rate,
     )
     worst = max(batch["largest"] for batch in manifest["parity"]["batches"].values())
-    size = sum(file.stat().st_size for file in Path(settings.output).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in written_out(settings.output).rglob("*") if file.is_file())
     console.print(
         f"{size / 2**20:.1f} MiB after {manifest['export_seconds']:.0f} s; actions differ from its own by "
         f"at most {worst:.3g} in their units, on {recorded}",
