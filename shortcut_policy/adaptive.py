@@ -90,8 +90,13 @@ def check_steps(objective: Objective, steps: Steps) -> Steps:
             )
         for count in (1, 2):  # whose samples the gap lies between
             objective.check_steps(count)
-    else:
+        return steps
+    try:
         objective.check_steps(steps)
+    except InputError as error:
+        if isinstance(steps, int) or not objective.step_conditioned:
+            raise
+        raise InputError(f'{error}, or "auto"') from error
     return steps
 
 

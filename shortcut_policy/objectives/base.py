@@ -167,6 +167,15 @@ class Objective(ABC):
     def network_evaluations(self, steps: int) -> int:
         """Network evaluations that `sample` costs."""
 
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """Why a training of this size would not teach what is sampled later, and what to do; or None.
+
+        Args:
+            batch_size: Rows of an update, of all processes together.
+            updates: Of the training.
+        """
+        return None
+
     def sampling_cond(self, cond: Tensor, guidance: float | None = None) -> Tensor:
         """What `sample` takes as ``cond``, (B, C + extra_cond_dim), for the encoder's ``cond`` (B, C).
 
@@ -271,7 +280,7 @@ def check_step_range(steps: int, largest: int | None, method: str) -> None:
     if not whole or steps < 1 or (largest is not None and steps > largest):
         bound = "a whole number from 1 on" if largest is None else f"a whole number from 1 to {largest}"
         raise InputError(
-            f"steps={steps} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
+            f"steps={steps!r} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
         )
 
 

@@ -107,6 +107,15 @@ class SoFlow(AverageVelocity):
         losses = self.weighted(errors, rows.d, context.progress)
         return self.by_row(losses, len(x_1)), self.metrics(errors, len(x_1), context.draws)
 
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """Batches without a step."""
+        if not self.consistency_share or round(batch_size * self.consistency_share):
+            return None
+        return (
+            f"objective.consistency_share={self.consistency_share:g} of trainer.batch_size={batch_size} rows "
+            "is none, so that steps are not trained: give more rows or a larger share"
+        )
+
     def rows(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> Rows:
         """Those of a batch of B, consistency rows first; more than B where these are added."""
         draws, rows = context.draws, len(x_1)
