@@ -5,12 +5,13 @@ two; how far they are apart, its *self-consistency gap*, says how much a step co
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,6 +99,31 @@ def check_steps(objective: Objective, steps: Steps) -> Steps:
             raise
         raise InputError(f'{error}, or "auto"') from error
     return steps
+
+
+def say_untaught(objective: Objective, metadata: Mapping[str, Any], steps: Steps) -> None:
+    """On stderr, that a checkpoint of a training that has not ended was not taught such steps yet.
+
+    Args:
+        objective: That it was trained with.
+        metadata: What the checkpoint says of itself.
+        steps: That it is to act with.
+    """
+    done, whole = metadata.get("train_steps"), metadata.get("max_steps")
+    if not isinstance(done, int) or not isinstance(whole, int) or "init_from" in metadata:
+        return  # made by hand, or perhaps taught before
+    count = steps if isinstance(steps, int) else 1  # with which the automatic choice begins
+    first = math.ceil(objective.taught_from(count) * whole)
+    if done > first or not first:
+        return
+    others = [other for other in allowed_steps(objective, DOUBLINGS) if not objective.taught_from(other)]
+    given = count if steps == count else "auto"
+    instead = f", or steps={others[0]}" if others else ""
+    print(
+        f"steps={given}: this checkpoint is of update {done} of {whole}, and such steps are learned from "
+        f"update {first} on; it acts badly so: take a later one{instead}",
+        file=sys.stderr,
+    )
 
 
 def sample_auto(draw: Callable[[int], Tensor], objective: Objective, auto: Auto) -> Sample:

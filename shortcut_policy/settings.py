@@ -291,7 +291,19 @@ def check_number(key: str, value: Any, holds: Callable[[float], bool], words: st
     """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
     number = _real(value) if isinstance(value, Real) else None
     if not (isinstance(number, float) and math.isfinite(number) and holds(value)):
-        raise InputError(f"{key}={value} must be {words}")
+        text = isinstance(value, str) and _is_number(value)
+        raise InputError(
+            f"{key}={value!r} is a text and must be {words}" if text else f"{key}={value} must be {words}"
+        )
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text reads as a number, which a sentence has to tell from one."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

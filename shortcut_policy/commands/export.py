@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+from shortcut_policy.adaptive import check_steps, say_untaught
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.data.fields import read_fields
@@ -69,6 +70,8 @@ def run(config: DictConfig) -> None:
     policy, console = load_policy(settings.checkpoint, trust=settings.trust), Console()
     if policy.runtime is not None:
         raise InputError(f"checkpoint={settings.checkpoint} is an export already: give the checkpoint itself")
+    check_steps(policy.objective, settings.steps)
+    say_untaught(policy.objective, policy.metadata, settings.steps)
     observations, recorded = _observations(policy, settings)
     console.print(f"Exporting to {settings.output} as {settings.format}, steps={settings.steps} ...")
     manifest = write_export(

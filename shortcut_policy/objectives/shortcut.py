@@ -239,6 +239,10 @@ class Shortcut(Objective):
             x = self._clip(x + expand_like(part, x) * velocities[-1])
         return self._clip(torch.stack(velocities).mean(0))
 
+    def taught_from(self, steps: int) -> float:
+        """``bootstrap_from`` for the steps that self-consistency trains; shorter ones are the flow's."""
+        return self.bootstrap_from if 1 / steps >= self.smallest_step else 0.0
+
     def missed(self, batch_size: int, updates: int) -> str | None:
         """Batches without a row of one of the two kinds, or no update after ``bootstrap_from``."""
         every, rows = self.bootstrap_every, round(batch_size / self.bootstrap_every)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
     Draws,
@@ -20,7 +19,7 @@ from shortcut_policy.objectives.consistency import consistency_target
 from shortcut_policy.objectives.errors import l2, weighted
 from shortcut_policy.objectives.paths import interpolate
 from shortcut_policy.objectives.step_map import StepMap
-from shortcut_policy.settings import check_choice
+from shortcut_policy.settings import check_choice, check_number
 
 #: Of the paper's times, for the flow rows and the two ends of an interval: mean and standard deviation of the
 #: logit. The paper counts time from the data, so that its means have the other sign.
@@ -86,13 +85,16 @@ class SoFlow(AverageVelocity):
         adaptive_power: float = 0.5,
         consistency_rows: Literal["taken", "added"] = "taken",
     ) -> None:
-        if not 0 <= consistency_share <= 1:
-            raise InputError(f"objective.consistency_share={consistency_share} must be a share, from 0 to 1")
-        if not 0 < smallest_part <= largest_part <= 1:
-            raise InputError(
-                f"objective.smallest_part={smallest_part} must be above 0 and not above "
-                f"objective.largest_part={largest_part}, and that not above 1"
-            )
+        check_number(
+            "objective.consistency_share", consistency_share, lambda x: 0 <= x <= 1, "a share, from 0 to 1"
+        )
+        check_number("objective.largest_part", largest_part, lambda r: 0 < r <= 1, "above 0 and not above 1")
+        check_number(
+            "objective.smallest_part",
+            smallest_part,
+            lambda r: 0 < r <= largest_part,
+            f"above 0 and not above objective.largest_part={largest_part}",
+        )
         super().__init__(times, adaptive_power)
         check_choice("objective.consistency_rows", consistency_rows, ("taken", "added"))
         self.consistency_share, self.consistency_rows = consistency_share, consistency_rows
