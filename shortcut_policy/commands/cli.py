@@ -44,15 +44,6 @@ def command(
                 task(config)
             except Stopped:
                 raise
-            except KeyboardInterrupt:
-                # What is whole stays, and nothing else has a name, see docs/reliability.md.
-                _end_bars()
-                print(
-                    "interrupted: what was written whole stays, and the same command goes on (a training "
-                    "with resume=true)",
-                    file=sys.stderr,
-                )
-                raise Stopped(128 + signal.SIGINT) from None
             except (Exception, SystemExit) as error:
                 sentence = _exit_sentence(error) if isinstance(error, SystemExit) else plain_sentence(error)
                 if sentence is None:
@@ -78,6 +69,15 @@ def command(
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             try:
                 configured()
+            except KeyboardInterrupt:
+                # What is whole stays, and nothing else has a name, see docs/reliability.md.
+                _end_bars()
+                print(
+                    "interrupted: what was written whole stays, and the same command goes on (a training "
+                    "with resume=true)",
+                    file=sys.stderr,
+                )
+                raise Stopped(128 + signal.SIGINT) from None
             except (HydraException, OmegaConfBaseException) as error:
                 print(f"error: {_hydra_sentence(error)}", file=sys.stderr)
                 sys.exit(2)

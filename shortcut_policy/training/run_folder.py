@@ -1,5 +1,6 @@
 """The folder of a run: its name, its lock, its configuration, and whether a training may go on in it."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,9 +51,14 @@ def only_training(output: Path) -> Iterator[None]:
     """Keep other trainings out of a run folder: each would overwrite what the other logs and saves.
 
     Raises:
-        InputError: One is at work there.
+        InputError: One is at work there, or nothing can be written there.
     """
     output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):
+        raise InputError(
+            f"nothing can be written to {output}: give another output; to go on with a run, copy its folder "
+            "to where it can be written, and give that"
+        )
     busy = f"another process is training in {output}: wait for it, end it, or give another output"
     with FileLock(output / LOCK, busy, f"start no second training in {output}"):
         yield

@@ -1,5 +1,6 @@
 """What others left in a run folder: read, or told in a sentence."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,13 @@ from shortcut_policy.checkpoint import load_training_state
 from shortcut_policy.commands.train import read_training
 from shortcut_policy.errors import InputError
 from shortcut_policy.training.log import read_log
-from shortcut_policy.training.run_folder import check_output, output_folder, read_config, write_config
+from shortcut_policy.training.run_folder import (
+    check_output,
+    only_training,
+    output_folder,
+    read_config,
+    write_config,
+)
 from tests.conftest import Compose
 
 LINE = '{"step": 1, "kind": "train"}\n'
@@ -64,6 +71,16 @@ def test_a_run_whose_last_checkpoint_is_not_whole_does_not_go_on_with_another(tm
 def test_a_run_in_the_home_folder(compose_config: Compose, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert output_folder(read_training(compose_config("output='~/run'"))) == tmp_path / "run"
+
+
+def test_a_run_that_cannot_be_written_says_to_copy_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    sentence = f"^nothing can be written to {tmp_path}: .* copy its folder"
+    with pytest.raises(InputError, match=sentence), only_training(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+    with only_training(tmp_path / "writable"):
+        pass
 
 
 def test_a_configuration_that_is_a_folder_is_told(tmp_path: Path):
