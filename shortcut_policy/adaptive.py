@@ -101,6 +101,16 @@ def check_steps(objective: Objective, steps: Steps) -> Steps:
     return steps
 
 
+def check_deadline(deadline_ms: float, steps: Steps = 1) -> None:
+    """Raise `InputError` unless it is a time, given in place of ``steps``."""
+    if steps != 1:
+        raise InputError(
+            f"steps={steps} and deadline_ms={deadline_ms} both decide the number of steps: give one of them"
+        )
+    if not (isinstance(deadline_ms, int | float) and deadline_ms > 0):
+        raise InputError(f"deadline_ms={deadline_ms} must be a number of milliseconds above 0")
+
+
 def say_untaught(objective: Objective, metadata: Mapping[str, Any], steps: Steps) -> None:
     """On stderr, that a checkpoint of a training that has not ended was not taught such steps yet.
 
@@ -175,8 +185,7 @@ class StepTimes:
         Raises:
             InputError: the fewest steps take longer, or the deadline is no time.
         """
-        if not (isinstance(deadline_ms, int | float) and deadline_ms > 0):
-            raise InputError(f"deadline_ms={deadline_ms} must be a number of milliseconds above 0")
+        check_deadline(deadline_ms)
         most = 0
         for steps in allowed_steps(objective, DOUBLINGS):
             if (setting, steps) not in self._milliseconds:

@@ -158,7 +158,7 @@ def _typed(annotation: Any, value: Any, key: str) -> Any:
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError as error:
-        raise InputError(f"{key}={value} must be {described(annotation)}") from error
+        raise InputError(f"{key}={shown(value)} must be {described(annotation)}") from error
 
 
 def _has_dataclass(annotation: Any) -> bool:
@@ -291,19 +291,15 @@ def check_number(key: str, value: Any, holds: Callable[[float], bool], words: st
     """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
     number = _real(value) if isinstance(value, Real) else None
     if not (isinstance(number, float) and math.isfinite(number) and holds(value)):
-        text = isinstance(value, str) and _is_number(value)
-        raise InputError(
-            f"{key}={value!r} is a text and must be {words}" if text else f"{key}={value} must be {words}"
-        )
+        raise InputError(f"{key}={shown(value)} must be {words}")
 
 
-def _is_number(text: str) -> bool:
-    """Whether a text reads as a number, which a sentence has to tell from one."""
+def shown(value: Any) -> str:
+    """A value for a sentence, which has to tell a text that reads as a number from one."""
     try:
-        float(text)
+        return f"{value!r} (a text)" if isinstance(value, str) and math.isfinite(float(value)) else str(value)
     except ValueError:
-        return False
-    return True
+        return str(value)
 
 
 def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.paths import GaussianPath
 from shortcut_policy.objectives.step_map import StepMap
-from shortcut_policy.settings import check_number, check_whole
+from shortcut_policy.settings import check_number, check_whole, shown
 
 Metrics = dict[str, Tensor]
 
@@ -285,7 +285,7 @@ def check_step_range(steps: int, largest: int | None, method: str) -> None:
     if not whole or steps < 1 or (largest is not None and steps > largest):
         bound = "a whole number from 1 on" if largest is None else f"a whole number from 1 to {largest}"
         raise InputError(
-            f"steps={steps!r} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
+            f"steps={shown(steps)} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
         )
 
 

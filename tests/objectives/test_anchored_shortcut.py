@@ -135,7 +135,7 @@ def test_samples_take_small_steps_as_the_flow_does():
         ({"max_steps": 100}, "objective.max_steps=100 must be a power of two"),
         ({"max_steps": "128"}, "objective.max_steps='128' must be a whole number from 1"),
         ({"max_steps": 128.0}, "objective.max_steps=128.0 must be a whole number from 1"),
-        ({"consistency_share": "0.3"}, "objective.consistency_share='0.3' is a text and must be above 0"),
+        ({"consistency_share": "0.3"}, "objective.consistency_share='0.3' .a text. must be above 0"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings, sentence):
