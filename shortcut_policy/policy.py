@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
+from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_deadline, check_steps, sample_auto
 from shortcut_policy.backbones import evaluate
 from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl, check_finite
@@ -238,11 +238,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
                 that was not trained.
         """
         if deadline_ms is not None:
-            if steps != 1:
-                raise InputError(
-                    f"steps={steps} and deadline_ms={deadline_ms} both decide the number of steps: "
-                    "give one of them"
-                )
+            check_deadline(deadline_ms, steps)
             steps = self._steps_within(deadline_ms, obs)
         return self.executed(self.predict(obs, steps, generator, guidance, prefix))
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from huggingface_hub import constants
 
 from shortcut_policy import Policy, load_policy
 from shortcut_policy.errors import InputError
+from shortcut_policy.hub import download_dataset
 from tests.hub_server import TOKEN, Hub, Repository
 from tests.test_policy import observe
 
@@ -168,6 +170,24 @@ def test_what_was_fetched_serves_without_a_hub(
     assert torch.equal(acts(load_policy("hf://user/pusht")), acts(tiny_policy))
     with pytest.raises(InputError, match=r"^hf://user/pusht cannot be written: the hub cannot be reached"):
         tiny_policy.push_to_hub("user/pusht", token=TOKEN)
+
+
+def test_a_cache_that_has_lost_a_file_says_what_to_remove(tiny_policy, hub: Hub, tmp_path: Path, monkeypatch):
+    """Its entries are links, which stay where a folder of large files was removed or was not copied along."""
+    tiny_policy.push_to_hub("user/pusht", token=TOKEN)
+    load_policy("hf://user/pusht")
+    entry = tmp_path / "cache/models--user--pusht"
+    (link,) = entry.glob("snapshots/*/policy.safetensors")
+    link.resolve().unlink()
+    with monkeypatch.context() as patch:
+        # As versions do, without a network, that do not look at the files of a copy.
+        patch.setattr(huggingface_hub, "snapshot_download", lambda *given, **settings: str(link.parent))
+        with pytest.raises(InputError, match=rf"{link} leads to nothing: remove {entry}, and give"):
+            load_policy("hf://user/pusht")
+        with pytest.raises(InputError, match=rf"{link} leads to nothing: remove {entry}, and give"):
+            download_dataset("hf://user/pusht")
+    shutil.rmtree(entry)
+    assert torch.equal(acts(load_policy("hf://user/pusht")), acts(tiny_policy))
 
 
 def test_only_the_two_files_of_a_checkpoint_are_fetched(tiny_policy: Policy, hub: Hub):

@@ -239,6 +239,29 @@ class Shortcut(Objective):
             x = self._clip(x + expand_like(part, x) * velocities[-1])
         return self._clip(torch.stack(velocities).mean(0))
 
+    def taught_from(self, steps: int) -> float:
+        """``bootstrap_from`` for the steps that self-consistency trains; shorter ones are the flow's."""
+        return self.bootstrap_from if 1 / steps >= self.smallest_step else 0.0
+
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """Batches without a row of one of the two kinds, or no update after ``bootstrap_from``."""
+        every, rows = self.bootstrap_every, round(batch_size / self.bootstrap_every)
+        given = f"objective.bootstrap_every={every:g} and trainer.batch_size={batch_size}"
+        if not rows:
+            return (
+                f"{given} make no row of a batch self-consistent, so that large steps are not trained: give "
+                f"trainer.batch_size={math.floor(every / 2) + 1} or more"
+            )
+        if self.bootstrap_rows == "taken" and rows == batch_size:
+            return f"{given} leave no row to flow matching: give a larger objective.bootstrap_every"
+        if self.bootstrap_from > (updates - 1) / updates:
+            return (
+                f"objective.bootstrap_from={self.bootstrap_from:g} comes after the last of trainer.max_steps="
+                f"{updates} updates, so that large steps are not trained: for more than a try, give more "
+                "updates, or a smaller share"
+            )
+        return None
+
     def told_step(self, d: Tensor) -> Tensor:
         """The step size that the network is asked at: d, or 0 where d is smaller than all trained ones."""
         return torch.where(d < self.smallest_step, torch.zeros_like(d), d)

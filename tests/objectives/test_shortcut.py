@@ -1,6 +1,7 @@
 """Shortcut models: exact targets, and rows as configured."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -335,3 +336,32 @@ def test_settings_without_meaning_are_refused(arguments):
     (name,) = arguments
     with pytest.raises(InputError, match=f"objective.{name}"):
         Shortcut(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_size", "updates", "sentence"),
+    [
+        ({"bootstrap_every": 2, "bootstrap_rows": "added"}, 1, 100, "no row .* give trainer.batch_size=2 or"),
+        (
+            {"bootstrap_every": 8},
+            4,
+            100,
+            "no row of a batch self-consistent.* give trainer.batch_size=5 or more",
+        ),
+        ({"bootstrap_every": 8}, 5, 100, None),
+        ({"bootstrap_every": 1.1}, 4, 100, "leave no row to flow matching"),
+        ({"bootstrap_every": 1, "bootstrap_rows": "added"}, 1, 100, None),
+        ({"bootstrap_from": 0.6}, 4, 2, "bootstrap_from=0.6 comes after the last of trainer.max_steps=2 upd"),
+        ({"bootstrap_from": 0.6}, 4, 3, None),
+    ],
+)
+def test_what_a_training_would_not_teach_is_what_its_loss_lacks(settings, batch_size, updates, sentence):
+    objective = Shortcut(**settings)
+    missed = objective.missed(batch_size, updates)
+    assert (missed is None) == (sentence is None) and (missed is None or re.search(sentence, missed))
+    net, cond = Affine(), torch.zeros(batch_size, 3)
+    last = context(net, cond, progress=(updates - 1) / updates)
+    _, metrics = objective.loss(net, torch.rand(batch_size, 4, 2), cond, last)
+    assert (metrics.keys() == {"loss_consistency", "loss_flow"}) == (sentence is None)
+    for advised in re.findall(r"give trainer.batch_size=(\d+)", missed or ""):
+        assert objective.missed(int(advised), updates) is None

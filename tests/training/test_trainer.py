@@ -27,7 +27,7 @@ from shortcut_policy.checkpoint import (
     read_description,
 )
 from shortcut_policy.commands.train import make_dataset, read_training, run
-from shortcut_policy.errors import InputError, TrainingError
+from shortcut_policy.errors import InputError, Stopped, TrainingError
 from shortcut_policy.training import TrainerConfig
 from shortcut_policy.training.batches import BatchStream
 from shortcut_policy.training.config import WandbConfig
@@ -200,13 +200,13 @@ def test_a_failing_simulator_does_not_cost_the_training(
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
-        (KeyboardInterrupt(), KeyboardInterrupt),
+        (KeyboardInterrupt(), Stopped),  # of an environment, or a second Ctrl-C
         (SystemExit(3), SystemExit),
         (InputError("it failed in all episodes"), TrainingError),
     ],
 )
 def test_whatever_ends_rollouts_the_training_is_saved(
-    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, raised
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, error, raised
 ):
     def fail(*arguments: Any, **more: Any) -> None:
         raise error
@@ -220,6 +220,9 @@ def test_whatever_ends_rollouts_the_training_is_saved(
         assert str(caught.value).startswith(
             "rollouts after update 2: it failed in all episodes; the training"
         )
+    if raised is Stopped:
+        assert caught.value.code == 130
+        assert "stopped at update 2 and saved; go on with resume=true output=" in capsys.readouterr().out
 
 
 def test_damaged_files_of_a_run_are_named(compose_config: Compose, straight: Path, tmp_path: Path):
