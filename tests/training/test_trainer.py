@@ -228,8 +228,10 @@ def test_whatever_ends_rollouts_the_training_is_saved(
 def test_damaged_files_of_a_run_are_named(compose_config: Compose, straight: Path, tmp_path: Path):
     output = tmp_path / "run"
     shutil.copytree(straight, output)
-    (output / f"checkpoints/step_{2 * STEPS:08d}").mkdir()
+    empty = output / f"checkpoints/step_{2 * STEPS:08d}"
+    empty.mkdir()
     assert not has_reached(output, STEPS + 1), "an empty folder is no checkpoint"
+    empty.rmdir()
     checkpoint = list_checkpoints(output)[-1]
     for file, text, sentence in (
         ("log.jsonl", '{"step": 1}\n', "line 1 of .*log.jsonl is no record of a training"),
