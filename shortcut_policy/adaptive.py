@@ -5,12 +5,13 @@ two; how far they are apart, its *self-consistency gap*, says how much a step co
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,9 +91,49 @@ def check_steps(objective: Objective, steps: Steps) -> Steps:
             )
         for count in (1, 2):  # whose samples the gap lies between
             objective.check_steps(count)
-    else:
+        return steps
+    try:
         objective.check_steps(steps)
+    except InputError as error:
+        if isinstance(steps, int) or not objective.step_conditioned:
+            raise
+        raise InputError(f'{error}, or "auto"') from error
     return steps
+
+
+def check_deadline(deadline_ms: float, steps: Steps = 1) -> None:
+    """Raise `InputError` unless it is a time, given in place of ``steps``."""
+    if steps != 1:
+        raise InputError(
+            f"steps={steps} and deadline_ms={deadline_ms} both decide the number of steps: give one of them"
+        )
+    if not (isinstance(deadline_ms, int | float) and deadline_ms > 0):
+        raise InputError(f"deadline_ms={deadline_ms} must be a number of milliseconds above 0")
+
+
+def say_untaught(objective: Objective, metadata: Mapping[str, Any], steps: Steps) -> None:
+    """On stderr, that a checkpoint of a training that has not ended was not taught such steps yet.
+
+    Args:
+        objective: That it was trained with.
+        metadata: What the checkpoint says of itself.
+        steps: That it is to act with.
+    """
+    done, whole = metadata.get("train_steps"), metadata.get("max_steps")
+    if not isinstance(done, int) or not isinstance(whole, int) or "init_from" in metadata:
+        return  # made by hand, or perhaps taught before
+    count = steps if isinstance(steps, int) else 1  # with which the automatic choice begins
+    first = math.ceil(objective.taught_from(count) * whole)
+    if done > first or not first:
+        return
+    others = [other for other in allowed_steps(objective, DOUBLINGS) if not objective.taught_from(other)]
+    given = count if steps == count else "auto"
+    instead = f", or steps={others[0]}" if others else ""
+    print(
+        f"steps={given}: this checkpoint is of update {done} of {whole}, and such steps are learned from "
+        f"update {first} on; it acts badly so: take a later one{instead}",
+        file=sys.stderr,
+    )
 
 
 def sample_auto(draw: Callable[[int], Tensor], objective: Objective, auto: Auto) -> Sample:
@@ -144,8 +185,7 @@ class StepTimes:
         Raises:
             InputError: the fewest steps take longer, or the deadline is no time.
         """
-        if not (isinstance(deadline_ms, int | float) and deadline_ms > 0):
-            raise InputError(f"deadline_ms={deadline_ms} must be a number of milliseconds above 0")
+        check_deadline(deadline_ms)
         most = 0
         for steps in allowed_steps(objective, DOUBLINGS):
             if (setting, steps) not in self._milliseconds:

@@ -25,7 +25,7 @@ from shortcut_policy.hub import download, is_remote
 from shortcut_policy.model import Model, build_model
 from shortcut_policy.no_checkpoint import DESCRIPTION as DESCRIPTION
 from shortcut_policy.no_checkpoint import check_path, check_whole, no_checkpoint
-from shortcut_policy.paths import atomic_path_alone, named, write_atomic
+from shortcut_policy.paths import atomic_path_alone, named, write_atomic, written_out
 from shortcut_policy.plain import plain_json
 from shortcut_policy.renamed import rename
 from shortcut_policy.trust import check_trust, trusted_modules
@@ -99,7 +99,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     """
     check_weights(model, "saved")
     description = describe_model(model)
-    folder = Path(folder)
+    folder = written_out(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path_alone(folder / WEIGHTS) as temporary:
         write_weights(model, str(temporary))
@@ -180,7 +180,7 @@ def find_checkpoint(path: str | Path) -> Path:
     check_path(path)
     if is_remote(path):
         return download(path, (DESCRIPTION, WEIGHTS))
-    folder = Path(path).expanduser()
+    folder = written_out(path)
     if (folder / DESCRIPTION).is_file():
         return folder
     checkpoints = list_checkpoints(folder if folder.name != "checkpoints" else folder.parent)
@@ -301,7 +301,10 @@ def load_training_state(folder: Path, device: torch.device) -> dict[str, Any]:
     """What `save_checkpoint` stored beside the policy, for training to go on."""
     path = folder / TRAINING_STATE
     if not path.is_file():
-        raise InputError(f"{path} is missing: only the newest checkpoint of a run can be resumed")
+        raise InputError(
+            f"{path} is missing, as when a run is copied while it trains, so that this run cannot go on: "
+            f"copy it again, or begin another from its policy with init_from={folder} and a new output"
+        )
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shortcut_policy.adaptive import Steps, check_steps
+from shortcut_policy.adaptive import Steps, check_deadline, check_steps
 from shortcut_policy.arrays import as_numbers
 from shortcut_policy.data.agreement import SAME_RATE
 from shortcut_policy.data.normalizer import Normalizer
@@ -137,8 +137,8 @@ class StepwiseControl(ABC):
             guidance: See `act`.
 
         Raises:
-            InputError: The objective cannot take so many steps, or the noise has two sources or another one
-                than a generator.
+            InputError: The objective cannot take so many steps, this deadline or this guidance, or the noise
+                has two sources or another one than a generator.
 
         Example:
             >>> policy = load_policy("pretrained/pusht")
@@ -153,6 +153,10 @@ class StepwiseControl(ABC):
             )
         check_generators(None if generator is None else [generator])
         steps = check_steps(self.objective, steps)
+        if deadline_ms is not None:
+            check_deadline(deadline_ms, steps)
+        if guidance is not None:
+            self.objective.sampling_cond(torch.zeros(1, 0), guidance)
         if episode is None:
             episode = 0 if self._episode is None else self._episode.number + 1
         number, seed = _whole("episode", episode), _whole("seed", 0 if seed is None else seed)

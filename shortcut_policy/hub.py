@@ -4,7 +4,7 @@ Nothing of the hub's library is imported before something comes from there or go
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +65,7 @@ def download(address: str | Path, files: Sequence[str]) -> Path:
         folder = Path(
             snapshot_download(repository.name, revision=repository.revision, allow_patterns=list(files))
         )
+    _check_links(address, folder, [folder / name for name in files])
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -90,7 +91,22 @@ def download_dataset(address: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     with _one_sentence(f"{address} cannot be fetched", "dataset"):
-        return Path(snapshot_download(repository.name, revision=repository.revision, repo_type="dataset"))
+        folder = Path(snapshot_download(repository.name, revision=repository.revision, repo_type="dataset"))
+    _check_links(address, folder, folder.rglob("*"))
+    return folder
+
+
+def _check_links(address: str | Path, folder: Path, links: Iterable[Path]) -> None:
+    """Raise `InputError` if the cache, whose files are links, has lost what one of them leads to.
+
+    Without a network the hub's library takes such a copy for a whole one.
+    """
+    for link in sorted(links):
+        if link.is_symlink() and not link.exists():
+            raise InputError(
+                f"{address} is damaged in the cache of the hub, where {link} leads to nothing: remove "
+                f"{folder.parent.parent}, and give the command again to have it downloaded again"
+            )
 
 
 def upload(

@@ -18,6 +18,7 @@ from shortcut_policy.data.fields import ACTION
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import allowed_steps
+from shortcut_policy.paths import written_out
 
 STEP_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 #: How a field is scaled, in words.
@@ -137,7 +138,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: There is none, or a file is no such summary.
     """
-    path = Path(path).expanduser()
+    path = written_out(path)
     files = [path] if path.is_file() else sorted(path.rglob("summary.json"))
     if not files:
         raise InputError(f"there is no summary.json at {path}: give the output of scripts/rollout.py")

@@ -40,17 +40,44 @@ def no_checkpoint(folder: Path) -> InputError:
 
 def check_whole(newest: Path) -> None:
     """Raise `InputError` if a run has a newer checkpoint than this one, which is not whole."""
-    later = [
-        place
-        for place in newest.parent.glob("step_*")
-        if place.is_dir() and place.name[5:].isdecimal() and int(place.name[5:]) > int(newest.name[5:])
-    ]
-    if later:
-        found = max(later, key=lambda place: int(place.name[5:]))
+    found = _not_whole(newest.parent, int(newest.name[5:]))
+    if found is not None:
         raise InputError(
             f"{found} lacks {DESCRIPTION}, as when a run is copied only in part: copy it again, or give the "
             f"last one that is whole, {newest}"
         )
+
+
+def check_can_go_on(run: Path, newest: Path | None) -> None:
+    """Raise `InputError` if the last checkpoint of a run is not whole: only with that one a run can go on.
+
+    Args:
+        run: Its folder.
+        newest: Its last checkpoint that is whole; None if there is none, and a training would begin anew.
+    """
+    found = _not_whole(run / "checkpoints", -1 if newest is None else int(newest.name[5:]))
+    if found is None:
+        return
+    begin = "give another output"
+    if newest is not None:
+        begin = f"begin another from the last one that is whole, with init_from={newest} and a new output"
+    raise InputError(
+        f"{found} lacks {DESCRIPTION}, as when a run is copied only in part, so that this run cannot go on: "
+        f"copy it again, or {begin}"
+    )
+
+
+def _not_whole(checkpoints: Path, step: int) -> Path | None:
+    """The last folder of a checkpoint after this step, which is not whole if ``step`` is the last that is.
+
+    Trainings give that name to whole checkpoints alone.
+    """
+    later = [
+        place
+        for place in checkpoints.glob("step_*")
+        if place.is_dir() and place.name[5:].isdecimal() and int(place.name[5:]) > step
+    ]
+    return max(later, key=lambda place: int(place.name[5:]), default=None)
 
 
 def _describes(place: Path) -> bool:

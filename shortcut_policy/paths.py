@@ -27,7 +27,15 @@ def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
     if chosen is None:
         usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "shortcut_policy")
         chosen = os.environ.get("SHORTCUT_POLICY_CACHE") or usual
-    return Path(os.path.expandvars(os.fspath(chosen))).expanduser()
+    return written_out(chosen)
+
+
+def written_out(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` and environment variables written out, which no shell has done in Python or quotes.
+
+    A user or a variable that there is not stays as it was given.
+    """
+    return Path(os.path.expanduser(os.path.expandvars(os.fspath(path))))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_steps, sample_auto
+from shortcut_policy.adaptive import Auto, Sample, Steps, StepTimes, check_deadline, check_steps, sample_auto
 from shortcut_policy.backbones import evaluate
 from shortcut_policy.checkpoint import save_model
 from shortcut_policy.control import StepwiseControl, check_finite
@@ -92,7 +92,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
         n_obs_steps: int = 2,
         n_action_steps: int = 8,
         *,
-        objective: str | Mapping[str, Any] = "anchored_shortcut",
+        objective: str | Mapping[str, Any] = "weighted_shortcut",
         backbone: str | Mapping[str, Any] = "unet",
         encoder: str | Mapping[str, Any] = "lowdim",
         precondition: Mapping[str, float] | Literal["default"] | None = "default",
@@ -238,11 +238,7 @@ class Policy(StepwiseControl, Compiled, Pretrained):
                 that was not trained.
         """
         if deadline_ms is not None:
-            if steps != 1:
-                raise InputError(
-                    f"steps={steps} and deadline_ms={deadline_ms} both decide the number of steps: "
-                    "give one of them"
-                )
+            check_deadline(deadline_ms, steps)
             steps = self._steps_within(deadline_ms, obs)
         return self.executed(self.predict(obs, steps, generator, guidance, prefix))
 

@@ -13,7 +13,7 @@ from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import CARD, is_remote, parse, upload
 from shortcut_policy.model import Model
 from shortcut_policy.model_card import model_card, read_results
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.paths import write_atomic, written_out
 
 
 class Pretrained(Model):
@@ -76,7 +76,7 @@ class Pretrained(Model):
             InputError: The policy has no specification, or says something of itself that JSON cannot hold;
                 or the results cannot be read, or are those of other weights.
         """
-        self._write(Path(folder), str(folder), license, results, overwrite_card)
+        self._write(written_out(folder), str(folder), license, results, overwrite_card)
 
     def push_to_hub(
         self,

@@ -26,13 +26,17 @@ def recipe(group: str, name: str, **changes: Any) -> dict[str, Any]:
         >>> recipe("objective", "shortcut", consistency_share=0.05)
         {'_target_': 'shortcut_policy.objectives.Shortcut', 'bootstrap_every': 1, ...}
     """
-    folder = CONFIG_DIR / group
-    check_choice(group, name, sorted(path.stem for path in folder.glob("*.yaml")))
-    found = _read(folder / f"{name}.yaml")
+    check_choice(group, name, recipe_names(group))
+    found = _read(CONFIG_DIR / group / f"{name}.yaml")
     for key in changes:
         if key not in found:
             raise InputError(f"{group}={name} has no setting '{key}'; it has {', '.join(found)}")
     return {**found, **changes}
+
+
+def recipe_names(group: str) -> list[str]:
+    """All that ``group`` can be."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 def training_default(name: str) -> Any:

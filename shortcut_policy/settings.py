@@ -158,7 +158,7 @@ def _typed(annotation: Any, value: Any, key: str) -> Any:
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError as error:
-        raise InputError(f"{key}={value} must be {described(annotation)}") from error
+        raise InputError(f"{key}={shown(value)} must be {described(annotation)}") from error
 
 
 def _has_dataclass(annotation: Any) -> bool:
@@ -291,7 +291,15 @@ def check_number(key: str, value: Any, holds: Callable[[float], bool], words: st
     """Raise `InputError` unless ``value`` is a finite number that ``holds``, which ``words`` describe."""
     number = _real(value) if isinstance(value, Real) else None
     if not (isinstance(number, float) and math.isfinite(number) and holds(value)):
-        raise InputError(f"{key}={value} must be {words}")
+        raise InputError(f"{key}={shown(value)} must be {words}")
+
+
+def shown(value: Any) -> str:
+    """A value for a sentence, which has to tell a text that reads as a number from one."""
+    try:
+        return f"{value!r} (a text)" if isinstance(value, str) and math.isfinite(float(value)) else str(value)
+    except ValueError:
+        return str(value)
 
 
 def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

@@ -9,17 +9,22 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from shortcut_policy import adaptive, save_policy
-from shortcut_policy.adaptive import Auto, StepTimes, sample_auto, time_calls
+from shortcut_policy.adaptive import Auto, StepTimes, sample_auto, say_untaught, time_calls
+from shortcut_policy.benchmark.rollouts import roll_out
 from shortcut_policy.benchmark.table import Cell
+from shortcut_policy.build import build
 from shortcut_policy.commands.rollout import run as run_rollouts
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives import FlowMatching, Shortcut
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.policy import Policy
 from shortcut_policy.recipes import recipe
+from shortcut_policy.rollout.config import RolloutConfig
 from shortcut_policy.rollout.episode import read_episodes
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions, evaluate
+from shortcut_policy.rollout.in_training import rollouts_in
 from shortcut_policy.rollout.play import rollout
+from shortcut_policy.training import TrainerConfig
 from shortcut_studies import CONFIGS, auto_steps
 from shortcut_studies.auto_steps import against_fixed, gap_test
 from tests.rollout.test_evaluate import SEEDS, SHORT, observations
@@ -334,3 +339,61 @@ def test_the_rollout_command_takes_automatic_steps(policy: Policy, tmp_path):
     assert (fixed["steps"], fixed["nfe"]) == (2, 2)
     assert (auto["steps"], auto["nfe"], auto["tolerance"]) == ("auto", 3, 1)
     assert auto["score"] == fixed["score"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "steps", "said"),
+    [
+        (
+            "weighted_shortcut",
+            {"train_steps": 12, "max_steps": 20},
+            1,
+            "steps=1: this checkpoint is of update 12",
+        ),
+        (
+            "weighted_shortcut",
+            {"train_steps": 12, "max_steps": 20},
+            Auto(),
+            "steps=auto: this checkpoint is of",
+        ),
+        ("weighted_shortcut", {"train_steps": 13, "max_steps": 20}, 1, ""),
+        ("weighted_shortcut", {"train_steps": 12, "max_steps": 20}, 4, ""),
+        ("weighted_shortcut", {"train_steps": 12, "max_steps": 20, "init_from": {}}, 1, ""),
+        ("weighted_shortcut", {}, 1, ""),
+        ("anchored_shortcut", {"train_steps": 1, "max_steps": 20}, 1, ""),
+        ("shortcut_paper", {"train_steps": 1, "max_steps": 20}, 1, ""),
+        ("flow_matching", {"train_steps": 1, "max_steps": 20}, 1, ""),
+    ],
+)
+def test_steps_that_a_checkpoint_was_not_taught_yet_are_said(name, metadata, steps, said, capsys):
+    say_untaught(build(recipe("objective", name)), metadata, steps)
+    err = capsys.readouterr().err
+    assert err.startswith(said) and bool(err) == bool(said)
+    end = (
+        "of 20, and such steps are learned from update 12 on; it acts badly so: take a later one, or steps=4"
+    )
+    assert not said or err.strip().endswith(end)
+
+
+def test_the_command_says_it_before_the_first_episode(tiny_policy: Policy, tmp_path, capsys, monkeypatch):
+    def stop(*given: object) -> None:
+        raise InputError("enough")
+
+    early = Policy.from_spec({**tiny_policy.spec, "objective": recipe("objective", "weighted_shortcut")})
+    early.normalizer.load_state_dict(tiny_policy.normalizer.state_dict())
+    early.metadata = tiny_policy.metadata | {"train_steps": 10, "max_steps": 20}
+    save_policy(early, tmp_path / "early")
+    monkeypatch.setattr("shortcut_policy.benchmark.rollouts.measure", stop)
+    with pytest.raises(InputError, match="enough"):
+        roll_out(RolloutConfig(checkpoint=str(tmp_path / "early"), steps=[1, 4], output=tmp_path))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("steps=1: this checkpoint is of update 10 of 20, ")
+
+
+def test_rollouts_in_a_training_that_come_too_early_are_said(tiny_policy: Policy, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut_policy.rollout.in_training.try_environment", lambda *given: None)
+    monkeypatch.setattr(tiny_policy, "objective", build(recipe("objective", "weighted_shortcut")))
+    for every, said in ((12, 1), (13, 0)):
+        rollouts_in(tiny_policy, TrainerConfig(max_steps=20, rollout_every=every, rollout_steps=(1, 4)), 0)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == said and all("steps=1 are learned from update 12 on" in line for line in lines)

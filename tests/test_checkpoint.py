@@ -92,6 +92,20 @@ def test_the_newest_of_a_run_is_meant_if_it_is_whole(tiny_policy: Policy, tmp_pa
         load_policy(tmp_path)
 
 
+@pytest.mark.parametrize("home", ["~", "$HOME"])
+def test_home_is_written_out(tiny_policy: Policy, tmp_path: Path, monkeypatch, home: str) -> None:
+    """As in paths of data. A folder called ``~`` is removed at some risk."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    tiny_policy.save_pretrained(f"{home}/policy")
+    save_policy(tiny_policy, f"{home}/another")
+    assert find_checkpoint(f"{home}/policy") == tmp_path / "home/policy"
+    assert find_checkpoint(f"{home}/another") == tmp_path / "home/another"
+    assert {place.name for place in tmp_path.iterdir()} == {"home"}
+    with pytest.raises(InputError, match="there is no checkpoint at ~nobody_is_called_so/run"):
+        load_policy("~nobody_is_called_so/run")
+
+
 def test_weights_that_are_parts_of_a_larger_one_are_saved_each(tiny_policy: Policy, tmp_path: Path) -> None:
     """As recurrent networks on a GPU have them, fused layers, and constants that were expanded."""
     act = partial(Policy.act, obs=observe(), steps=2)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from huggingface_hub import constants
 
 from shortcut_policy import Policy, load_policy
 from shortcut_policy.errors import InputError
+from shortcut_policy.hub import download_dataset
 from tests.hub_server import TOKEN, Hub, Repository
 from tests.test_policy import observe
 
@@ -72,7 +74,7 @@ def test_branches_and_commits_are_apart(tiny_policy: Policy, hub: Hub):
     branch = changed(tiny_policy, method="branch").push_to_hub("user/pusht", revision="v2", token=TOKEN)
     changed(tiny_policy, method="newer").push_to_hub("user/pusht", token=TOKEN)
     found = [load_policy(a).metadata["method"] for a in (address, branch, f"{address}@{first}")]
-    assert found == ["newer", "branch", "anchored_shortcut"]
+    assert found == ["newer", "branch", "shortcut"]
     with pytest.raises(InputError, match=r"^hf://user/pusht@v3 cannot be fetched: .* no such revision"):
         load_policy(f"{address}@v3")
 
@@ -110,7 +112,7 @@ def test_what_else_ends_a_download_is_one_sentence(monkeypatch: pytest.MonkeyPat
 def test_a_card_of_another_hand_stays(tiny_policy: Policy, hub: Hub):
     tiny_policy.push_to_hub("user/pusht", token=TOKEN)
     model = hub.models["user/pusht"]
-    assert "# anchored_shortcut policy for pusht" in model.branches["main"][1]["README.md"].decode()
+    assert "# shortcut policy for pusht" in model.branches["main"][1]["README.md"].decode()
     model.commit("main", {"README.md": b"my own words"}, "words")
     changed(tiny_policy, method="second").push_to_hub("user/pusht", token=TOKEN)
     assert model.branches["main"][1]["README.md"] == b"my own words"
@@ -170,6 +172,24 @@ def test_what_was_fetched_serves_without_a_hub(
         tiny_policy.push_to_hub("user/pusht", token=TOKEN)
 
 
+def test_a_cache_that_has_lost_a_file_says_what_to_remove(tiny_policy, hub: Hub, tmp_path: Path, monkeypatch):
+    """Its entries are links, which stay where a folder of large files was removed or was not copied along."""
+    tiny_policy.push_to_hub("user/pusht", token=TOKEN)
+    load_policy("hf://user/pusht")
+    entry = tmp_path / "cache/models--user--pusht"
+    (link,) = entry.glob("snapshots/*/policy.safetensors")
+    link.resolve().unlink()
+    with monkeypatch.context() as patch:
+        # As versions do, without a network, that do not look at the files of a copy.
+        patch.setattr(huggingface_hub, "snapshot_download", lambda *given, **settings: str(link.parent))
+        with pytest.raises(InputError, match=rf"{link} leads to nothing: remove {entry}, and give"):
+            load_policy("hf://user/pusht")
+        with pytest.raises(InputError, match=rf"{link} leads to nothing: remove {entry}, and give"):
+            download_dataset("hf://user/pusht")
+    shutil.rmtree(entry)
+    assert torch.equal(acts(load_policy("hf://user/pusht")), acts(tiny_policy))
+
+
 def test_only_the_two_files_of_a_checkpoint_are_fetched(tiny_policy: Policy, hub: Hub):
     tiny_policy.push_to_hub("user/pusht", token=TOKEN)
     hub.models["user/pusht"].commit("main", {"evil.py": b"raise SystemExit"}, "more")
@@ -212,4 +232,4 @@ def test_the_environment_names_the_hub(tiny_policy: Policy, hub: Hub, tmp_path: 
             text=True,
             check=True,
         )
-        assert done.stdout.strip() == "anchored_shortcut"
+        assert done.stdout.strip() == "shortcut"

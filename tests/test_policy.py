@@ -280,6 +280,12 @@ def test_wrong_number_of_generators_is_refused(tiny_policy: Policy):
     [
         ({"steps": True}, "steps=True cannot be sampled by"),
         ({"steps": 2.0}, "steps=2.0 cannot be sampled by"),
+        ({"steps": "many"}, r"steps=many cannot be .*: give a whole number from 1 to \d+, or \"auto\"$"),
+        ({"steps": "4"}, r"steps='4' \(a text\) cannot be sampled by"),
+        ({"steps": 3}, "give 2 or 4$"),
+        ({"deadline_ms": -1}, "deadline_ms=-1 must be a number of milliseconds above 0"),
+        ({"deadline_ms": 9, "steps": 4}, "steps=4 and deadline_ms=9 both decide the number of steps"),
+        ({"guidance": 2.0}, "guidance=2.0 cannot be chosen: Shortcut was trained without"),
         ({"generator": 3}, r"generator=3 must be a torch.Generator, such as"),
         ({"generator": [torch.Generator(), 3, torch.Generator()]}, "generator=3 must be a torch.Generator"),
         ({"generator": (torch.Generator(),) * 3}, "generator=.* must be a torch.Generator, .* or a list"),

@@ -97,7 +97,7 @@ def test_revisions_are_apart(policy: Policy, hub: Hub):
     policy.metadata["method"] = "another"
     assert policy.push_to_hub("hf://user/pusht", revision="v2") == "hf://user/pusht@v2"
     methods = [load_policy(f"hf://user/pusht{at}").metadata["method"] for at in ("", "@v2", "@main")]
-    assert methods == ["anchored_shortcut", "another", "anchored_shortcut"]
+    assert methods == ["shortcut", "another", "shortcut"]
 
 
 def test_a_card_says_what_a_stranger_has_to_know(policy: Policy, hub: Hub):
@@ -107,12 +107,12 @@ def test_a_card_says_what_a_stranger_has_to_know(policy: Policy, hub: Hub):
     assert yaml.safe_load(front) == {
         "library_name": "shortcut_policy",
         "pipeline_tag": "robotics",
-        "tags": ["robotics", "imitation-learning", "shortcut-policy", "anchored_shortcut"],
+        "tags": ["robotics", "imitation-learning", "shortcut-policy", "shortcut"],
     }
     assert "# license: yours to choose" in front
     low = policy.normalizer.action_offset - policy.normalizer.action_scale
     for part in (
-        "# anchored_shortcut policy for pusht",
+        "# shortcut policy for pusht",
         'Policy.from_pretrained("hf://user/pusht", device="cpu")',
         "it can take: 1, 2, 4, 8, 16, 32, 64, 128.",
         "| keypoint | [9, 2] | range to [-1, 1] |",

@@ -43,7 +43,7 @@ def test_ten_lines_train_a_policy(tmp_path: Path, monkeypatch, capsys):
     assert re.fullmatch(r"\[ *\S+ +\S+ *\]\n", capsys.readouterr().out)
     metadata = load_policy("runs/reach_python").metadata
     known = {
-        "method": "anchored_shortcut",
+        "method": "shortcut",
         "backbone": "conditional_unet1d",
         "dataset": "reach.zarr",
         "train_steps": 3,
@@ -197,7 +197,7 @@ def test_what_its_user_says_of_a_policy_stays(dataset, config, tmp_path: Path):
     trainer = Trainer(policy, dataset, config, tmp_path, cpu=True)
     assert policy.normalizer.fitted
     found = trainer.ema_model.metadata
-    assert (found["method"], found["remark"], found["objective"]) == ("mine", [1, 2], "anchored_shortcut")
+    assert (found["method"], found["remark"], found["objective"]) == ("mine", [1, 2], "shortcut")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_values_become_what_is_annotated():
     ("values", "sentence"),
     [
         ({"seed": 1.5}, f"seed=1.5 must be a whole number from 0 to {2**63 - 1}"),
-        ({"seed": "1"}, "seed=1 must be a whole number from 0"),
+        ({"seed": "1"}, "seed='1' (a text) must be a whole number from 0"),
         ({"seed": True}, "seed=True must be a whole number"),
         ({"seed": None}, "seed=None must be a whole number"),
         ({"seed": 2**63}, f"seed={2**63} must be a whole number"),

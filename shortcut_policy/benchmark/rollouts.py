@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from shortcut_policy.adaptive import Auto
+from shortcut_policy.adaptive import Auto, say_untaught
 from shortcut_policy.benchmark.table import (
     Cell,
     Measured,
@@ -52,6 +52,8 @@ def roll_out(config: RolloutConfig) -> None:
         )
     for policy in policies:
         check(policy, counts, rules, config.guidance, config.execution)
+        for steps in counts:
+            say_untaught(policy.objective, policy.metadata, steps)
     output = expand(config.output)
     rows = []
     for (name, policy), steps in product(zip(names, policies, strict=True), counts):

@@ -6,6 +6,7 @@ alone: the others run, and the exit status says afterwards that one failed.
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -68,6 +69,15 @@ def command(
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             try:
                 configured()
+            except KeyboardInterrupt:
+                # What is whole stays, and nothing else has a name, see docs/reliability.md.
+                _end_bars()
+                print(
+                    "interrupted: what was written whole stays, and the same command goes on (a training "
+                    "with resume=true)",
+                    file=sys.stderr,
+                )
+                raise Stopped(128 + signal.SIGINT) from None
             except (HydraException, OmegaConfBaseException) as error:
                 print(f"error: {_hydra_sentence(error)}", file=sys.stderr)
                 sys.exit(2)
@@ -123,9 +133,11 @@ def _hydra_sentence(error: Exception) -> str:
     text = " ".join(kept).partition(" See https://hydra.cc")[0]
     if isinstance(error, OverrideParseException):
         reason = text.removeprefix(f"Error parsing override '{error.override}' ")
+        if reason.startswith("LexerNoViableAltException"):  # and then the setting once more
+            reason = "a character that cannot stand there"
         return (
             f"{error.override} cannot be read ({reason}): settings are given as key=value, and a value with "
-            "=, spaces or brackets of its own in quotes within quotes, \"key='a=b c'\""
+            "=, ~, spaces or brackets of its own in quotes within quotes, \"key='a=b c'\""
         )
     if text.startswith("Could not override"):
         text = f"{text.rstrip('.')}: there is no such setting; --cfg job shows all that there are"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -11,11 +10,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+from shortcut_policy.adaptive import check_steps, say_untaught
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.data import DemonstrationDataset
 from shortcut_policy.data.fields import read_fields
 from shortcut_policy.data.formats import open_demonstrations
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import written_out
 from shortcut_policy.policy import Policy, load_policy
 from shortcut_policy.rollout.evaluate import environment_maker, environment_spec
 from shortcut_policy.rollout.observations import record_observations
@@ -69,6 +70,8 @@ def run(config: DictConfig) -> None:
     policy, console = load_policy(settings.checkpoint, trust=settings.trust), Console()
     if policy.runtime is not None:
         raise InputError(f"checkpoint={settings.checkpoint} is an export already: give the checkpoint itself")
+    check_steps(policy.objective, settings.steps)
+    say_untaught(policy.objective, policy.metadata, settings.steps)
     observations, recorded = _observations(policy, settings)
     console.print(f"Exporting to {settings.output} as {settings.format}, steps={settings.steps} ...")
     manifest = write_export(
@@ -84,7 +87,7 @@ def run(config: DictConfig) -> None:
         rate_hz=settings.rate,
     )
     worst = max(batch["largest"] for batch in manifest["parity"]["batches"].values())
-    size = sum(file.stat().st_size for file in Path(settings.output).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in written_out(settings.output).rglob("*") if file.is_file())
     console.print(
         f"{size / 2**20:.1f} MiB after {manifest['export_seconds']:.0f} s; actions differ from its own by "
         f"at most {worst:.3g} in their units, on {recorded}",

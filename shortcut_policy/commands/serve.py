@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from shortcut_policy.adaptive import say_untaught
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.commands.ending import ending
 from shortcut_policy.policy import load_policy
@@ -39,6 +40,7 @@ def run(config: DictConfig) -> None:
     gc.collect()
     gc.freeze()
     with PolicyServer(policy, settings) as server, ending() as ended:
+        say_untaught(policy.objective, policy.metadata, settings.steps)
         print(f"{settings.checkpoint} is served at {server.url}", flush=True)
         # By the second, because a signal that another thread gets does not wake this one.
         while not ended.wait(1.0):

@@ -25,6 +25,7 @@ from shortcut_policy.data.view import (
     summary,
 )
 from shortcut_policy.data.zarr_source import AbsentChunks
+from shortcut_policy.paths import written_out
 from shortcut_policy.settings import Index, Words
 
 
@@ -72,7 +73,7 @@ def run(config: DictConfig) -> None:
     console.print(summary(source))
     if not episodes:
         return
-    target = Path(settings.output, Path(source.path).name.split(".")[0])
+    target = Path(written_out(settings.output), Path(source.path).name.split(".")[0])
     for path in _write(settings, source, episodes, frames_of(source, draw_pusht), target):
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 

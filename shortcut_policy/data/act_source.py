@@ -161,6 +161,11 @@ class ActSource:
         return self._opened[2]
 
 
+def is_act(path: Path) -> bool:
+    """Whether it is a folder that holds an episode of ACT's."""
+    return path.is_dir() and next(path.glob("episode_*.hdf5"), None) is not None
+
+
 def _files(folder: Path) -> list[Path]:
     numbered = {
         int(file.stem.removeprefix("episode_")): file

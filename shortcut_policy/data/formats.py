@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from shortcut_policy.data.act_source import ActSource, is_act
 from shortcut_policy.data.lerobot_recording import is_lerobot
 from shortcut_policy.data.lerobot_source import LeRobotSource
 from shortcut_policy.data.minari_source import MinariSource, is_minari
@@ -32,7 +33,7 @@ def refuse_store_settings(path: str | Path, **given: Any) -> None:
 def open_demonstrations(
     path: str | Path, episode_ends: str | None = None, absent_chunks: AbsentChunks | None = None
 ) -> EpisodeSource:
-    """The source of a store, a robomimic file, or a dataset of LeRobot or Minari, whichever it is.
+    """The source of a store, a robomimic file, or a dataset of LeRobot, Minari or ACT, whichever it is.
 
     Args:
         path: Where.
@@ -43,9 +44,12 @@ def open_demonstrations(
         InputError: It cannot be read.
     """
     kind = format_of(expand(path))
-    if kind == "zarr":
+    act = kind == "zarr" and is_act(expand(path))
+    if kind == "zarr" and not act:
         return ZarrSource(path, episode_ends, absent_chunks)
     refuse_store_settings(path, episode_ends=episode_ends, absent_chunks=absent_chunks)
+    if act:
+        return ActSource(path)
     if kind == "robomimic":
         return RobomimicSource(path, poses=True)
     if kind == "lerobot":

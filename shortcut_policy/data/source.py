@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 
 from shortcut_policy.errors import InputError
+from shortcut_policy.paths import written_out
 from shortcut_policy.settings import check_number, is_list
 
 Normalization = Literal["limits", "gaussian", "identity", "image"]
@@ -282,7 +283,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
         several = "; scripts/convert.py input=[...] joins several files" if is_list(path) else ""
         raise InputError(f"{path} is given where the path of a file or folder has to be{several}")
-    return Path(os.path.expandvars(os.fspath(path))).expanduser()
+    return written_out(path)
 
 
 def _integers(key: str, name: str, values: Any, smallest: int) -> tuple[int, ...]:

@@ -336,8 +336,14 @@ def _numbers(where: str, key: str, values: ArrayLike, only_finite: bool) -> np.n
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         raise InputError(f"{where}: '{key}' is {array.dtype}, which no store holds; give float64")
     if array.dtype.kind not in "biuf" or np.ndim(values) == 0:
+        if isinstance(values, Mapping):
+            named = ", ".join(f"{key}_{name}" for name in list(values)[:3])
+            raise InputError(
+                f"{where}: '{key}' is a mapping: give what is in it by keys of their own, {named}"
+            )
+        given = " ".join(f"{values!r:.200}".split())
         raise InputError(
-            f"{where}: '{key}' must be an array of numbers with one row per step, not {values!r:.60}"
+            f"{where}: '{key}' must be an array of numbers with one row per step, not {given:.60}"
         )
     finite = np.isfinite(array)
     if only_finite and not finite.all():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from shortcut_policy.encoders.image import ImageEncoder
 from shortcut_policy.errors import InputError, first_line
+from shortcut_policy.paths import written_out
 
 #: What comes after the maps, under the names of torchvision and timm; a policy has its own.
 CLASSIFIERS = ("fc.", "head.", "classifier.", "head_dist.", "fc_norm.")
@@ -34,7 +35,7 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
         raise InputError(
             f"encoder_weights={path} is for an encoder of cameras, not for {type(encoder).__name__}"
         )
-    given = _without_prefix(read_tensors(Path(path).expanduser()))
+    given = _without_prefix(read_tensors(written_out(path)))
     for trunk in encoder.trunks.values():
         model = getattr(trunk, "model", trunk)
         fitting = _fitting(given, model.state_dict(), path)

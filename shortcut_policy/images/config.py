@@ -10,6 +10,7 @@ from annotated_types import Ge
 from shortcut_policy.benchmark.methods import Method
 from shortcut_policy.images.classifier import ClassifierSettings
 from shortcut_policy.images.metrics import FEWEST
+from shortcut_policy.paths import written_out
 from shortcut_policy.settings import Count, Index, Seed, listed
 
 
@@ -58,6 +59,9 @@ class ImageBenchmarkConfig:
     document: Path | None = None
     marker: str | None = None
     trust: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", written_out(self.output))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,14 @@ class AnchoredShortcut(Shortcut):
         """None: the anchors train steps of every size."""
         return set()
 
+    def taught_from(self, steps: int) -> float:
+        """From the beginning: the anchors train steps of every size."""
+        return 0.0
+
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """What the anchors miss: they train steps of every size."""
+        return self.anchors.missed(batch_size, updates)
+
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Of each row of the batch, (B,), with the self-consistency that was added to the first ones."""
         if context.progress < self.bootstrap_from:

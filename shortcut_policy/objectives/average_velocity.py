@@ -9,9 +9,10 @@ from shortcut_policy.objectives.base import (
     Objective,
     check_step_range,
 )
+from shortcut_policy.objectives.errors import check_adaptive_power
 from shortcut_policy.objectives.paths import Straight, euler
 from shortcut_policy.objectives.step_map import StepMap
-from shortcut_policy.settings import check_choice, check_number
+from shortcut_policy.settings import check_choice
 
 
 class AverageVelocity(Objective):
@@ -28,9 +29,7 @@ class AverageVelocity(Objective):
 
     def __init__(self, times: Literal["uniform", "logit_normal"], adaptive_power: float) -> None:
         check_choice("objective.times", times, ("logit_normal", "uniform"))
-        check_number(
-            "objective.adaptive_power", adaptive_power, lambda power: power >= 0, "0 (equal weights) or more"
-        )
+        check_adaptive_power(adaptive_power)
         self.times, self.adaptive_power = times, adaptive_power
 
     def sample(

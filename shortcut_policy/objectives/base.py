@@ -19,6 +19,7 @@ from torch import Tensor
 from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.paths import GaussianPath
 from shortcut_policy.objectives.step_map import StepMap
+from shortcut_policy.settings import check_number, check_whole, shown
 
 Metrics = dict[str, Tensor]
 
@@ -167,6 +168,19 @@ class Objective(ABC):
     def network_evaluations(self, steps: int) -> int:
         """Network evaluations that `sample` costs."""
 
+    def taught_from(self, steps: int) -> float:
+        """Part of the training, in [0, 1), before which the network has not learned steps of this number."""
+        return 0.0
+
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """Why a training of this size would not teach what is sampled later, and what to do; or None.
+
+        Args:
+            batch_size: Rows of an update, of all processes together.
+            updates: Of the training.
+        """
+        return None
+
     def sampling_cond(self, cond: Tensor, guidance: float | None = None) -> Tensor:
         """What `sample` takes as ``cond``, (B, C + extra_cond_dim), for the encoder's ``cond`` (B, C).
 
@@ -271,7 +285,7 @@ def check_step_range(steps: int, largest: int | None, method: str) -> None:
     if not whole or steps < 1 or (largest is not None and steps > largest):
         bound = "a whole number from 1 on" if largest is None else f"a whole number from 1 to {largest}"
         raise InputError(
-            f"steps={steps} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
+            f"steps={shown(steps)} cannot be sampled by {method}: give {'steps=1' if largest == 1 else bound}"
         )
 
 
@@ -288,14 +302,17 @@ def check_doubling_steps(steps: int, largest: int, method: str) -> None:
 
 def check_power_of_two(max_steps: int) -> None:
     """Raise `InputError` unless an objective's ``max_steps`` is a power of two."""
-    if max_steps < 1 or max_steps & (max_steps - 1):
+    check_whole("objective.max_steps", max_steps, 1)
+    if max_steps & (max_steps - 1):
         raise InputError(f"objective.max_steps={max_steps} must be a power of two, such as 128")
 
 
 def check_first_phase(share: float) -> None:
     """Raise `InputError` unless ``first_phase`` of an objective with a teacher is a share below 1."""
-    if not 0 <= share < 1:
-        raise InputError(
-            f"objective.first_phase={share} must be a share of the training that makes the teacher, from 0 "
-            "(it is given as teacher=<checkpoint>) to below 1"
-        )
+    check_number(
+        "objective.first_phase",
+        share,
+        lambda part: 0 <= part < 1,
+        "a share of the training that makes the teacher, from 0 (it is given as teacher=<checkpoint>) to "
+        "below 1",
+    )

@@ -13,7 +13,7 @@ from shortcut_policy.objectives.base import (
     draw_times,
     without_gradient,
 )
-from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.objectives.errors import ErrorName, row_error, weighted
 from shortcut_policy.objectives.paths import interpolate
 from shortcut_policy.objectives.step_map import StepMap, expand_like
 
@@ -78,7 +78,7 @@ class MeanFlow(AverageVelocity):
         errors = self.error(net(x_t, t, d, cond), target)
         parts = {"error_interval": errors[:n], "error_flow": errors[n:]}
         metrics = {name: part.detach().mean() for name, part in parts.items() if len(part)}
-        return errors * (errors.detach() + WEIGHT_OFFSET) ** -self.adaptive_power, metrics
+        return weighted(errors, self.adaptive_power, offset=WEIGHT_OFFSET), metrics
 
     @without_gradient()
     def mean_target(

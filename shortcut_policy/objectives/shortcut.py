@@ -19,7 +19,7 @@ from shortcut_policy.objectives.base import (
     check_power_of_two,
     without_gradient,
 )
-from shortcut_policy.objectives.errors import ErrorName, row_error
+from shortcut_policy.objectives.errors import ErrorName, check_adaptive_power, row_error, weighted
 from shortcut_policy.objectives.guidance import Guidance
 from shortcut_policy.objectives.paths import GaussianPath, Straight, euler
 from shortcut_policy.objectives.step_map import StepMap, expand_like
@@ -51,11 +51,16 @@ class Shortcut(Objective):
         bootstrap_from: Part of the training, in [0, 1), before which all rows are flow matching: until the
             flow has settled, there is nothing to be consistent with.
         consistency_weight: Of the errors of the self-consistency rows, relative to those of the flow rows.
+            None: whatever ``consistency_share`` makes it, so that self-consistency neither outweighs a flow
+            that is far from fitted nor fades where its errors fall faster than the flow's.
         consistency_share: The most that those rows may add to the loss of a batch, as a part of the flow
             rows' loss: the weight of that batch is reduced until they do. Where the flow is far from fitted
             (a small network, few updates), self-consistency errors are large and a fixed weight takes the
             network away from the flow that they rest on. It is a ratio: at 1 both kinds may add the same,
             and above 1 self-consistency may outweigh the flow. None: no limit.
+        adaptive_power: p. Flow rows are weighted by ``1 / (error + 0.01) ** p`` (SoFlow, section 3.3, with
+            r = 1). 0.5 divides a row's error by about its root, so that a demonstrator's odd chunk pulls no
+            harder than others: a pseudo-Huber error. 0, as in the paper, gives equal weights.
         target_weights: Make targets with the averaged weights (``ema``, the paper) or with the current ones
             (``online``). Averaged weights lag, and what the sizes learn from each other passes through them
             log2(M) + 1 times: a delay that weighs more in a run of ten thousand updates than in one of a
@@ -83,8 +88,9 @@ class Shortcut(Objective):
         level_weights: Sequence[float] | None = None,
         target_steps: int = 2,
         bootstrap_from: float = 0.0,
-        consistency_weight: float = 1.0,
+        consistency_weight: float | None = 1.0,
         consistency_share: float | None = None,
+        adaptive_power: float = 0.0,
         target_weights: Literal["ema", "online"] = "ema",
         target_clip: float | None = None,
         flow_times: Literal["continuous", "discrete"] = "continuous",
@@ -114,12 +120,22 @@ class Shortcut(Objective):
             lambda share: 0 <= share < 1,
             "a share of the training, from 0 to below 1",
         )
-        check_number("objective.consistency_weight", consistency_weight, lambda weight: weight > 0, "above 0")
-        for name, limit in (("consistency_share", consistency_share), ("target_clip", target_clip)):
+        if consistency_weight is None and consistency_share is None:
+            raise InputError(
+                "objective.consistency_weight=null leaves the weight to objective.consistency_share, null as "
+                "well: give one of them"
+            )
+        limits = (
+            ("consistency_weight", consistency_weight),
+            ("consistency_share", consistency_share),
+            ("target_clip", target_clip),
+        )
+        for name, limit in limits:
             if limit is not None:
                 check_number(
                     f"objective.{name}", limit, lambda number: number > 0, "above 0, or null for no limit"
                 )
+        check_adaptive_power(adaptive_power)
         for name, part, kind in (("path", path, GaussianPath), ("guidance", guidance, Guidance)):
             if not isinstance(part, kind | None):
                 raise InputError(
@@ -138,7 +154,8 @@ class Shortcut(Objective):
         weights = torch.tensor([float(one) for one in given])
         self.bootstrap_every, self.bootstrap_rows, self.max_steps = bootstrap_every, bootstrap_rows, max_steps
         self.target_steps, self.bootstrap_from = target_steps, bootstrap_from
-        self.consistency_weight, self.consistency_share = consistency_weight, consistency_share
+        self.consistency_weight = math.inf if consistency_weight is None else consistency_weight
+        self.consistency_share, self.adaptive_power = consistency_share, adaptive_power
         self.loss_changes = [bootstrap_from] if bootstrap_from else []
         weights = weights[: int(weights.nonzero().max()) + 1].double()
         self.smallest_step = 0.5 ** (len(weights) - 1)
@@ -192,11 +209,12 @@ class Shortcut(Objective):
         told = torch.cat([d, torch.zeros_like(t)])
         errors = self.error(net(x_t, torch.cat([start, t]), told, torch.cat(conds)), target)
         parts = {"loss_consistency": errors[:n], "loss_flow": errors[n:]}
-        consistency = self._weight(errors[:n], errors[n:], draws.world) * errors[:n]
+        flow_losses = weighted(errors[n:], self.adaptive_power)
+        consistency = self._weight(errors[:n], flow_losses, draws.world) * errors[:n]
         if added:
-            losses = errors[n:] + F.pad(consistency, (0, rows - n))
+            losses = flow_losses + F.pad(consistency, (0, rows - n))
         else:
-            losses = torch.cat([consistency, errors[n:]])
+            losses = torch.cat([consistency, flow_losses])
         return losses, {name: part.detach().mean() for name, part in parts.items() if len(part)}
 
     @without_gradient()
@@ -220,6 +238,29 @@ class Shortcut(Objective):
             velocities.append(net(x, t + i * part, told, cond))
             x = self._clip(x + expand_like(part, x) * velocities[-1])
         return self._clip(torch.stack(velocities).mean(0))
+
+    def taught_from(self, steps: int) -> float:
+        """``bootstrap_from`` for the steps that self-consistency trains; shorter ones are the flow's."""
+        return self.bootstrap_from if 1 / steps >= self.smallest_step else 0.0
+
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """Batches without a row of one of the two kinds, or no update after ``bootstrap_from``."""
+        every, rows = self.bootstrap_every, round(batch_size / self.bootstrap_every)
+        given = f"objective.bootstrap_every={every:g} and trainer.batch_size={batch_size}"
+        if not rows:
+            return (
+                f"{given} make no row of a batch self-consistent, so that large steps are not trained: give "
+                f"trainer.batch_size={math.floor(every / 2) + 1} or more"
+            )
+        if self.bootstrap_rows == "taken" and rows == batch_size:
+            return f"{given} leave no row to flow matching: give a larger objective.bootstrap_every"
+        if self.bootstrap_from > (updates - 1) / updates:
+            return (
+                f"objective.bootstrap_from={self.bootstrap_from:g} comes after the last of trainer.max_steps="
+                f"{updates} updates, so that large steps are not trained: for more than a try, give more "
+                "updates, or a smaller share"
+            )
+        return None
 
     def told_step(self, d: Tensor) -> Tensor:
         """The step size that the network is asked at: d, or 0 where d is smaller than all trained ones."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shortcut_policy.errors import InputError
 from shortcut_policy.objectives.average_velocity import AverageVelocity
 from shortcut_policy.objectives.base import (
     Draws,
@@ -17,16 +16,14 @@ from shortcut_policy.objectives.base import (
     loss_phase,
 )
 from shortcut_policy.objectives.consistency import consistency_target
-from shortcut_policy.objectives.errors import l2
+from shortcut_policy.objectives.errors import l2, weighted
 from shortcut_policy.objectives.paths import interpolate
 from shortcut_policy.objectives.step_map import StepMap
-from shortcut_policy.settings import check_choice
+from shortcut_policy.settings import check_choice, check_number
 
 #: Of the paper's times, for the flow rows and the two ends of an interval: mean and standard deviation of the
 #: logit. The paper counts time from the data, so that its means have the other sign.
 FLOW_LOGIT, START_LOGIT, END_LOGIT = (0.2, 1.0), (-0.2, 0.8), (1.0, 0.8)
-#: Keeps the weight of a row without error finite; the paper's epsilon.
-WEIGHT_OFFSET = 1e-2
 #: Shortest interval of a consistency row, as in the authors' code.
 SHORTEST = 1e-4
 
@@ -88,13 +85,16 @@ class SoFlow(AverageVelocity):
         adaptive_power: float = 0.5,
         consistency_rows: Literal["taken", "added"] = "taken",
     ) -> None:
-        if not 0 <= consistency_share <= 1:
-            raise InputError(f"objective.consistency_share={consistency_share} must be a share, from 0 to 1")
-        if not 0 < smallest_part <= largest_part <= 1:
-            raise InputError(
-                f"objective.smallest_part={smallest_part} must be above 0 and not above "
-                f"objective.largest_part={largest_part}, and that not above 1"
-            )
+        check_number(
+            "objective.consistency_share", consistency_share, lambda x: 0 <= x <= 1, "a share, from 0 to 1"
+        )
+        check_number("objective.largest_part", largest_part, lambda r: 0 < r <= 1, "above 0 and not above 1")
+        check_number(
+            "objective.smallest_part",
+            smallest_part,
+            lambda r: 0 < r <= largest_part,
+            f"above 0 and not above objective.largest_part={largest_part}",
+        )
         super().__init__(times, adaptive_power)
         check_choice("objective.consistency_rows", consistency_rows, ("taken", "added"))
         self.consistency_share, self.consistency_rows = consistency_share, consistency_rows
@@ -108,6 +108,15 @@ class SoFlow(AverageVelocity):
         errors = l2(net(rows.x_t, rows.t, rows.d, rows.cond), rows.target)
         losses = self.weighted(errors, rows.d, context.progress)
         return self.by_row(losses, len(x_1)), self.metrics(errors, len(x_1), context.draws)
+
+    def missed(self, batch_size: int, updates: int) -> str | None:
+        """Batches without a step."""
+        if not self.consistency_share or round(batch_size * self.consistency_share):
+            return None
+        return (
+            f"objective.consistency_share={self.consistency_share:g} of trainer.batch_size={batch_size} rows "
+            "is none, so that steps are not trained: give more rows or a larger share"
+        )
 
     def rows(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> Rows:
         """Those of a batch of B, consistency rows first; more than B where these are added."""
@@ -141,8 +150,7 @@ class SoFlow(AverageVelocity):
         """The loss of rows with these errors, (B,), of steps of these sizes, (B,)."""
         # A target differs from the network's answer by about r times what the velocity does.
         scale = torch.where(d > 0, self.part(progress), 1.0)
-        weights = (errors.detach() / scale**2 + WEIGHT_OFFSET) ** -self.adaptive_power
-        return weights * errors / scale
+        return weighted(errors, self.adaptive_power, scale) / scale
 
     def metrics(self, errors: Tensor, rows: int, draws: Draws) -> Metrics:
         """Mean errors of steps and of flow rows, (), for those of all R rows of a batch of so many."""

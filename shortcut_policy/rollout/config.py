@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shortcut_policy.adaptive import Auto
+from shortcut_policy.paths import written_out
 from shortcut_policy.rollout.chunk_joins import Executor, Joining
 from shortcut_policy.rollout.delays import Execution
 from shortcut_policy.rollout.evaluate import EvaluationProtocol, RolloutOptions
@@ -41,6 +42,9 @@ class EvaluationConfig:
     device: str = "cpu"
     output: Path = field(default=Path("outputs"))
     trust: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", written_out(self.output))
 
     @property
     def protocol(self) -> EvaluationProtocol:

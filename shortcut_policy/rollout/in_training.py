@@ -1,5 +1,9 @@
 """Evaluation of a policy while it is trained."""
 
+import math
+import sys
+from collections.abc import Sequence
+
 from shortcut_policy.errors import InputError
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import usable_steps
@@ -28,6 +32,7 @@ def rollouts_in(model: Model, trainer: TrainerConfig, seed: int) -> Rollouts:
         )
     counts = usable_steps(model.objective, trainer.rollout_steps, "trainer.rollout_steps")
     make_env = environment_maker(model, {})
+    _say_untaught(model, trainer, counts)
     try_environment(model, make_env, counts[0])
     seeds = range(trainer.rollout_seed, trainer.rollout_seed + trainer.rollout_episodes)
 
@@ -41,3 +46,15 @@ def rollouts_in(model: Model, trainer: TrainerConfig, seed: int) -> Rollouts:
         return values
 
     return evaluate
+
+
+def _say_untaught(model: Model, trainer: TrainerConfig, counts: Sequence[int]) -> None:
+    """On stderr, which rollouts come before the network has learned their steps: low scores mean nothing."""
+    for steps in counts:
+        first = math.ceil(model.objective.taught_from(steps) * trainer.max_steps)
+        if trainer.rollout_every <= first:
+            print(
+                f"trainer.rollout_every={trainer.rollout_every}: steps={steps} are learned from update "
+                f"{first} on, and rollouts before that will fail",
+                file=sys.stderr,
+            )

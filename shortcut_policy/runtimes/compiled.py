@@ -15,6 +15,7 @@ from shortcut_policy.encoders.prefix import CommittedPrefix
 from shortcut_policy.errors import InputError, one_line
 from shortcut_policy.model import Model
 from shortcut_policy.objectives.base import Generators
+from shortcut_policy.paths import written_out
 from shortcut_policy.runtimes.export import (
     Runtime,
     compile_graph,
@@ -151,7 +152,7 @@ class Compiled(Model):
             raise InputError(f"device={device}: the export {path} runs on the CPU; load the checkpoint there")
         manifest, description = read_export(path, trust)
         statistics = read_statistics(path)
-        with building(Path(path).expanduser() / DESCRIPTION):
+        with building(written_out(path) / DESCRIPTION):
             policy = cls._without_weights(description["policy"], description["metadata"])
         try:
             policy.normalizer.load_state_dict(statistics)

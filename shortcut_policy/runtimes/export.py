@@ -31,7 +31,7 @@ from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.hub import is_remote
 from shortcut_policy.locks import writer_lock
 from shortcut_policy.no_checkpoint import check_path
-from shortcut_policy.paths import atomic_path_alone, named, write_atomic
+from shortcut_policy.paths import atomic_path_alone, named, write_atomic, written_out
 from shortcut_policy.provenance import short_hash
 from shortcut_policy.runtimes.example import example_script
 from shortcut_policy.runtimes.formats import FORMATS, Call, Format, Programs, find_format
@@ -135,7 +135,7 @@ def write_export(
         InputError: The policy cannot be exported so, the folder is in use, another program writes to it, or
             parity is missed, or ``observations`` are not the policy's.
     """
-    folder, found = Path(folder), find_format(format, FORMATS)
+    folder, found = written_out(folder), find_format(format, FORMATS)
     _check_place(folder)
     started = time.perf_counter()
     with named(folder), writer_lock(folder), _beside(folder) as temporary:
@@ -168,7 +168,7 @@ def write_export(
 def is_export(path: str | Path) -> bool:
     """Whether a folder is what `write_export` has written."""
     check_path(path)
-    return not is_remote(path) and Path(path).expanduser().joinpath(MANIFEST).is_file()
+    return not is_remote(path) and written_out(path).joinpath(MANIFEST).is_file()
 
 
 def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -177,7 +177,7 @@ def read_export(path: str | Path, trust: Any = ()) -> tuple[dict[str, Any], dict
     Raises:
         InputError: A file cannot be read, or the format is native and ``trust`` does not name it.
     """
-    folder = Path(path).expanduser()
+    folder = written_out(path)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format_version"] != FORMAT_VERSION:
@@ -220,7 +220,7 @@ def load_runtime(path: str | Path, manifest: Mapping[str, Any], policy: Any) -> 
         manifest[key] for key in ("format", "precision", "steps", "guidance")
     )
     found = find_format(format, FORMATS)
-    call = _load_graph(Path(path).expanduser(), found, policy, precision)
+    call = _load_graph(written_out(path), found, policy, precision)
     _check_call(call, policy, Path(path))
     made = [manifest["weights"], format, precision, steps, guidance, manifest["versions"]]
     identity = short_hash([*made, package_versions(*found.packages)])
@@ -233,7 +233,7 @@ def read_statistics(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: They cannot be read.
     """
-    file = Path(path).expanduser() / STATISTICS
+    file = written_out(path) / STATISTICS
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:

@@ -36,12 +36,13 @@ def not_finite(step: int, losses: Tensor, rows: Tensor, output: Path) -> Trainin
 
 
 @contextmanager
-def saving(save: Callable[[], None], step: int) -> Iterator[None]:
-    """Save before anything that rollouts raise, were it Ctrl-C, ends the training: a simulator's failure
-    must not cost it.
+def saving(save: Callable[[], None], leave: Callable[[], None], step: int) -> Iterator[None]:
+    """Save before anything that rollouts raise ends the training: a simulator's failure must not cost it.
 
     Args:
         save: Saves the state of the training.
+        leave: Ends it as one that was interrupted: a second Ctrl-C acts at once, in the middle of an
+            environment, and some environments raise KeyboardInterrupt by themselves, for a key of theirs.
         step: Its update.
 
     Raises:
@@ -51,6 +52,8 @@ def saving(save: Callable[[], None], step: int) -> Iterator[None]:
         yield
     except BaseException as error:
         save()
+        if isinstance(error, KeyboardInterrupt):
+            leave()
         if isinstance(error, InputError):
             raise TrainingError(
                 f"rollouts after update {step}: {error}; the training is saved: correct that and go on with "

@@ -170,6 +170,8 @@ def prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: in
     """
     _prepare(model, dataset, trainer, seed, cpu)
     describe_model(model)
+    if (missed := model.objective.missed(trainer.batch_size, trainer.max_steps)) is not None:
+        print(missed, file=sys.stderr)
 
 
 def _prepare(model: Model, dataset: LearnedFrom, trainer: TrainerConfig, seed: int, cpu: bool) -> None:

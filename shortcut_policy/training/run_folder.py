@@ -1,5 +1,6 @@
 """The folder of a run: its name, its lock, its configuration, and whether a training may go on in it."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +12,16 @@ import yaml
 from shortcut_policy.checkpoint import list_checkpoints, read_metadata
 from shortcut_policy.errors import InputError, first_line
 from shortcut_policy.locks import FileLock, remove_left
-from shortcut_policy.paths import write_atomic
+from shortcut_policy.no_checkpoint import check_can_go_on
+from shortcut_policy.paths import write_atomic, written_out
+from shortcut_policy.recipes import recipe, recipe_names
 from shortcut_policy.renamed import rename
 from shortcut_policy.training.comparison import FREE_ON_RESUME, compared, first_difference
 from shortcut_policy.training.config import TrainingConfig
 
 CONFIG, LOCK = "config.yaml", ".lock"
+#: Parts of a configuration that have names, see `recipe`.
+RECIPES = ("objective", "backbone", "encoder")
 #: What a checkpoint calls the `DemonstrationDataset.totals` of its data.
 TOTALS = "data_totals"
 
@@ -24,7 +29,7 @@ TOTALS = "data_totals"
 def output_folder(config: TrainingConfig) -> Path:
     """The run folder of a configuration, ``runs/<task>_<method>_<backbone>_seed<n>`` if it names none."""
     if config.output is not None:
-        return Path(config.output)
+        return written_out(config.output)
     backbone = snake_case(config.backbone)
     method = method_name(config.name, config.objective)
     return Path(f"runs/{config.task.name}_{method}_{backbone}_seed{config.seed}")
@@ -46,9 +51,14 @@ def only_training(output: Path) -> Iterator[None]:
     """Keep other trainings out of a run folder: each would overwrite what the other logs and saves.
 
     Raises:
-        InputError: One is at work there.
+        InputError: One is at work there, or nothing can be written there.
     """
     output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):
+        raise InputError(
+            f"nothing can be written to {output}: give another output; to go on with a run, copy its folder "
+            "to where it can be written, and give that"
+        )
     busy = f"another process is training in {output}: wait for it, end it, or give another output"
     with FileLock(output / LOCK, busy, f"start no second training in {output}"):
         yield
@@ -96,12 +106,15 @@ def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> Non
 
     Raises:
         InputError: The folder is a file or holds another run, or one that the command began and Python is
-            to go on with, or the other way round; or its ``config.yaml`` is lost.
+            to go on with, or the other way round; or its ``config.yaml`` is lost, or its last
+            checkpoint is not whole.
     """
     place = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not place.is_dir():
         raise InputError(f"output={output} cannot be a run folder: {place} is a file; give another output")
-    if not list_checkpoints(output):
+    checkpoints = list_checkpoints(output)
+    if not checkpoints:
+        check_can_go_on(output, None)
         return
     if not resume:
         raise InputError(
@@ -127,9 +140,10 @@ def check_output(output: Path, document: Mapping[str, Any], resume: bool) -> Non
     if difference := first_difference(old, new):
         key, was, wanted = difference
         raise InputError(
-            f"{output} was trained with {key}={was}, not {wanted}; a run goes on with its own configuration: "
-            "drop the change or give another output"
+            f"{output} was trained with {key}={was}, not {wanted}; a run goes on with its own configuration"
+            f"{_own(before, key)}: drop the change or give another output"
         )
+    check_can_go_on(output, checkpoints[-1])
 
 
 def check_data(output: Path, path: str | Path, size: Mapping[str, int]) -> None:
@@ -152,6 +166,16 @@ def check_data(output: Path, path: str | Path, size: Mapping[str, int]) -> None:
                 f"{output} was trained with {known[key]} {what}, and {path} has {found} now: a run goes on "
                 "with its own data, restore them or give another output"
             )
+
+
+def _own(before: Mapping[str, Any], key: str) -> str:
+    """The recipe that a run has of the part that differs: who changed nothing met another default."""
+    settings = before.get("policy", before)
+    group = key.removeprefix("policy.").partition(".")[0]
+    if group not in RECIPES or not isinstance(own := settings.get(group), Mapping):
+        return ""
+    names = [name for name in recipe_names(group) if first_difference(own, recipe(group, name)) is None]
+    return f", {group}={names[0]}" if names else ""
 
 
 def _of_python(document: Mapping[str, Any]) -> bool:

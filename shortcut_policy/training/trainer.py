@@ -27,6 +27,7 @@ from shortcut_policy.errors import Stopped
 from shortcut_policy.model import Model
 from shortcut_policy.objectives import Draws
 from shortcut_policy.objectives.base import loss_phase, teacher_phase
+from shortcut_policy.paths import written_out
 from shortcut_policy.training.averaging import averaging
 from shortcut_policy.training.batches import BatchStream, LearnedFrom, seeded_generator
 from shortcut_policy.training.config import TrainerConfig, WandbConfig
@@ -99,7 +100,7 @@ class Trainer:
         pictures: Pictures | None = None,
         resume: bool = False,
     ) -> None:
-        self.config, self.output, self.seed, self.resuming = config, Path(output), seed, resume
+        self.config, self.output, self.seed, self.resuming = config, written_out(output), seed, resume
         prepare(model, dataset, config, seed, cpu)
         self.rollouts, self.pictures = rollouts, pictures
         self.accelerator = make_accelerator(cpu, config)
@@ -344,7 +345,7 @@ class Trainer:
 
     def _roll_out(self, log: RunLog | None) -> None:
         if self.accelerator.is_main_process and self.rollouts is not None:
-            with saving(self._save, self.step):
+            with saving(self._save, partial(self._leave, signal.SIGINT), self.step):
                 values = self.rollouts(self.ema_model, self.step)
             self.selection = selected_by_score(values)
             self._write(log, "rollout", values)

@@ -60,6 +60,11 @@ WHOLE_PART = {key: value for key, value in ONE_PART.items() if key != "_target_"
         ("SoFlow", {"largest_part": 0.5, "smallest_part": 0.25}, [(1.5, 0, 1), (1.5, 0, 1)]),
         ("SoFlow", {**WHOLE_PART, "consistency_share": 0.25, "consistency_rows": "added"}, [(1.5, 0, 1.25)]),
         ("AnchoredShortcut", {"anchors": ONE_PART, "bootstrap_every": 2}, [(1.5, 0, 1), (4, 0, 1.5)]),
+        (
+            "Shortcut",
+            {"bootstrap_every": 2, "bootstrap_rows": "added", "target_steps": 4, "bootstrap_from": 0.6},
+            [(1, 0, 1), (3.5, 0, 1.5)],
+        ),
         ("MIP", {}, [(2, 0, 2)]),
         ("LiveReflow", {"reflow_every": 4, "target_steps": 8}, [(3, 0, 1)]),
         ("Reflow", {"teacher_steps": 8, "first_phase": 0.5}, [(1, 0, 1), (9, 0, 1)]),

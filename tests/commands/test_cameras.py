@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from shortcut_policy import load_policy
 from shortcut_policy.commands import cli
 from shortcut_policy.encoders import ResNet18
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, Stopped
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_policy.training.trainer import Trainer
 
@@ -72,7 +72,7 @@ def test_a_run_with_cameras_goes_on_bit_for_bit(
             raise KeyboardInterrupt
         return update(trainer)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
         patched.setattr(Trainer, "_update", fails)
         give(cli.train, *settings, "trainer.max_steps=4", "output=stopped")
     assert not Path("stopped/checkpoints/step_00000003").exists()

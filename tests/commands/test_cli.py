@@ -23,6 +23,11 @@ from shortcut_policy.errors import plain_sentence
             "output=runs/a=b cannot be read (mismatched input '=' expecting <EOF>): settings are",
         ),
         ("init_from=my runs(1)", "in quotes within quotes, \"key='a=b c'\""),
+        (
+            "output=~/b",
+            "output=~/b cannot be read (a character that cannot stand there): settings are given as "
+            "key=value, and a value with =, ~, spaces",
+        ),
         ("/runs/b", "/runs/b cannot be read (extraneous input '/' expecting"),
         # What Hydra itself does not expect.
         ("+trainer=null", "the settings cannot be composed (Config group override must be a string"),
@@ -154,3 +159,14 @@ def test_nothing_is_said_after_the_sentence(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "error: drawing needs a screen\n"
+
+
+def test_ctrl_c_is_one_line(monkeypatch, give, capsys, tmp_path):
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shortcut_policy.commands.view.run", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        give(cli.view, f"store={tmp_path}")
+    said = capsys.readouterr().err
+    assert caught.value.code == 130 and said.startswith("interrupted: ") and said.count("\n") == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shortcut_policy.data import ActSource
+from shortcut_policy.data.formats import open_demonstrations
 from shortcut_policy.data.source import EpisodeSource
 from shortcut_policy.errors import InputError
 
@@ -50,6 +51,13 @@ def test_rows_run_through_the_files_in_the_order_of_their_numbers(folder: Path):
         assert rows.dtype == np.uint8 and rows[:, 1, 2, 0].tolist() == [n % 256 for n in whole[start:stop]]
     again = pickle.loads(pickle.dumps(source))
     assert again.read("action", 7, 9)[:, 0].tolist() == [202, 1000]
+
+
+def test_it_is_known_by_its_files(folder: Path):
+    source = open_demonstrations(folder)
+    assert isinstance(source, ActSource) and source.episode_ends.tolist() == [5, 8, 12]
+    with pytest.raises(InputError, match=r"episode_ends is a setting for zarr stores, and .* is none"):
+        open_demonstrations(folder, episode_ends="meta/cuts")
 
 
 def test_what_some_files_lack_is_no_key(folder: Path):

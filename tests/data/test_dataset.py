@@ -254,11 +254,12 @@ def test_missing_chunk(tmp_path: Path, memory_limit_mb: float) -> None:
         ({"n_obs_steps": 6}, "horizon=8 must hold n_obs_steps=6"),
         ({"horizon": 60}, "long enough for a window: the longest has 41 steps, horizon=60 needs 56"),
         ({"val_fraction": 1.0}, "val_fraction=1.0"),
+        ({"horizon": "16"}, r"^horizon='16' \(a text\) must be "),
         ({"max_train_episodes": 0}, "max_train_episodes=0"),
         *[
             ({name: value}, f"^{name}={value} must be ")
             for name, values in {
-                "horizon": [None, 16.5, "16", True],
+                "horizon": [None, 16.5, True],
                 "val_fraction": ["abc", None, np.nan],
                 "max_train_episodes": [1.5, "all"],
                 "seed": [-1, 0.5, None],

@@ -144,6 +144,11 @@ NAN = np.where(np.arange(2 * LENGTH).reshape(LENGTH, 2) == 7, np.nan, 0.0).astyp
         (changed(action=NAN), "'action' holds NaN or Inf at step 3 of"),
         (changed(reward=["a"] * LENGTH), "'reward' must be an array of numbers"),
         (changed(reward=1.0), "'reward' must be an array of numbers"),
+        (changed(reward=np.array([None] * LENGTH)), r"row per step, not array\(\[None, None[^\n]*$"),
+        (
+            changed(obs={"arm": np.zeros((LENGTH, 2)), "hand": np.zeros((LENGTH, 2))}),
+            "'obs' is a mapping: give what is in it by keys of their own, obs_arm, obs_hand$",
+        ),
         (changed(reward=[[1.0], [1.0, 2.0]]), "'reward' is not an array"),
         (
             {"action": np.zeros((0, 2), np.float32), "image": image(0), "reward": []},

@@ -133,6 +133,9 @@ def test_samples_take_small_steps_as_the_flow_does():
         ({"bootstrap_from": 1.0}, "objective.bootstrap_from=1.0 must be a share of the training"),
         ({"level_weights": []}, "objective.level_weights must be"),
         ({"max_steps": 100}, "objective.max_steps=100 must be a power of two"),
+        ({"max_steps": "128"}, "objective.max_steps='128' must be a whole number from 1"),
+        ({"max_steps": 128.0}, "objective.max_steps=128.0 must be a whole number from 1"),
+        ({"consistency_share": "0.3"}, "objective.consistency_share='0.3' .a text. must be above 0"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings, sentence):
@@ -163,3 +166,11 @@ def test_every_process_takes_part_in_the_sum_that_the_weight_is_of(monkeypatch):
         losses, metrics = AnchoredShortcut(bootstrap_every=2).loss(net, x_1, cond, shared)
         assert ("loss_consistency" in metrics) == (rank == 0) and losses.isfinite().all()
     assert len(asked) == 2
+
+
+def test_batches_without_a_step_are_told():
+    objective = AnchoredShortcut(SoFlow(consistency_share=0.25), bootstrap_every=4)
+    assert objective.missed(2, 100).startswith(
+        "objective.consistency_share=0.25 of trainer.batch_size=2 rows"
+    )
+    assert objective.missed(3, 100) is objective.missed(3, 1) is None

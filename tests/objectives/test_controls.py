@@ -13,7 +13,7 @@ from shortcut_policy.objectives import (
     MeanFlow,
     Regression,
 )
-from shortcut_policy.objectives.errors import row_error
+from shortcut_policy.objectives.errors import WEIGHT_OFFSET, row_error, weighted
 from shortcut_policy.objectives.paths import euler, interpolate
 from shortcut_policy.training.parts import make_model
 from tests.step_maps import RATE, Affine, context, linear_flow
@@ -234,3 +234,23 @@ def test_mip_learns_from_nothing_and_from_a_little_noise_and_refines_its_own_est
 def test_mip_refines_between_noise_and_data(time):
     with pytest.raises(InputError, match=f"objective.refine_time={time}"):
         MIP(refine_time=time)
+
+
+def test_weighted_rows_pull_as_a_pseudo_huber_error_does():
+    errors = torch.tensor([0.0, 1e-4, 0.2, 30.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(weighted(errors, 0.5).sum(), errors)
+    (huber,) = torch.autograd.grad(2 * (errors + WEIGHT_OFFSET).sqrt().sum(), errors)
+    torch.testing.assert_close(gradient, huber)
+    assert weighted(errors, 0.0) is errors
+    torch.testing.assert_close(weighted(errors, 1.0, scale=2.0), errors / (errors / 4 + WEIGHT_OFFSET))
+
+
+def test_flow_matching_can_weight_its_rows():
+    cond, x_1 = torch.zeros(5, 1), torch.randn(5, 2)
+    plain, half = (
+        FlowMatching(**settings).loss(linear_flow, x_1, cond, context(linear_flow, cond))[0]
+        for settings in ({}, {"adaptive_power": 0.5})
+    )
+    torch.testing.assert_close(half, weighted(plain, 0.5))
+    with pytest.raises(InputError, match=r"objective\.adaptive_power"):
+        FlowMatching(adaptive_power=-1)

@@ -1,6 +1,7 @@
 """Shortcut models: exact targets, and rows as configured."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -155,6 +156,32 @@ def test_self_consistency_adds_no_more_than_its_share(rows, share):
     torch.testing.assert_close(losses(consistency_share=1000 * float((consistency / flow).detach())), plain)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rows", ["taken", "added"])
+def test_without_a_weight_self_consistency_adds_its_share_of_the_weighted_flow(rows, power):
+    def losses(net, start: float = 0.0, **settings) -> Tensor:
+        objective = Shortcut(bootstrap_every=2, bootstrap_rows=rows, bootstrap_from=start, **settings)
+        return objective.loss(net, x_1, cond, replace(context(net, cond), ema=ema, progress=0.5))[0]
+
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
+    for size in (1e-3, 1.0, 1e3):
+        ema = lambda x, t, d, cond, size=size: size * torch.ones_like(x)  # noqa: E731
+        settings = {"consistency_weight": None, "adaptive_power": power}
+        one, three = (losses(net, consistency_share=share, **settings) for share in (1.0, 3.0))
+        torch.testing.assert_close(three.sum(), 2 * one.sum())
+        if rows == "added":
+            alone = losses(net, start=0.9, consistency_share=1.0, **settings)
+            torch.testing.assert_close(one.sum(), 2 * alone.sum())
+
+
+def test_rows_of_the_flow_are_weighted_by_their_errors_and_others_are_not():
+    cond, x_1, net = torch.zeros(8, 1), torch.randn(8, 2), Affine()
+    plain, logged = Shortcut().loss(net, x_1, cond, context(net, cond))
+    heavy, same = Shortcut(adaptive_power=0.5).loss(net, x_1, cond, context(net, cond))
+    assert torch.equal(heavy[:2], plain[:2]) and logged == same
+    torch.testing.assert_close(heavy[2:], plain[2:] / (plain[2:] + 0.01).sqrt())
+
+
 def test_the_share_of_self_consistency_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch):
     settings = {"bootstrap_rows": "added", "consistency_weight": 1e6, "consistency_share": 0.5}
     objective = Shortcut(bootstrap_every=2, **settings)
@@ -296,6 +323,8 @@ def test_a_size_that_is_left_out_is_neither_asked_in_targets_nor_sampled():
         {"consistency_weight": 0.0},
         {"consistency_weight": math.nan},
         {"consistency_share": 0.0},
+        {"consistency_weight": None},  # nor a share
+        {"adaptive_power": -0.5},
         {"target_weights": "teacher"},
         {"flow_times": "log"},
         {"target_clip": 0},
@@ -307,3 +336,32 @@ def test_settings_without_meaning_are_refused(arguments):
     (name,) = arguments
     with pytest.raises(InputError, match=f"objective.{name}"):
         Shortcut(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_size", "updates", "sentence"),
+    [
+        ({"bootstrap_every": 2, "bootstrap_rows": "added"}, 1, 100, "no row .* give trainer.batch_size=2 or"),
+        (
+            {"bootstrap_every": 8},
+            4,
+            100,
+            "no row of a batch self-consistent.* give trainer.batch_size=5 or more",
+        ),
+        ({"bootstrap_every": 8}, 5, 100, None),
+        ({"bootstrap_every": 1.1}, 4, 100, "leave no row to flow matching"),
+        ({"bootstrap_every": 1, "bootstrap_rows": "added"}, 1, 100, None),
+        ({"bootstrap_from": 0.6}, 4, 2, "bootstrap_from=0.6 comes after the last of trainer.max_steps=2 upd"),
+        ({"bootstrap_from": 0.6}, 4, 3, None),
+    ],
+)
+def test_what_a_training_would_not_teach_is_what_its_loss_lacks(settings, batch_size, updates, sentence):
+    objective = Shortcut(**settings)
+    missed = objective.missed(batch_size, updates)
+    assert (missed is None) == (sentence is None) and (missed is None or re.search(sentence, missed))
+    net, cond = Affine(), torch.zeros(batch_size, 3)
+    last = context(net, cond, progress=(updates - 1) / updates)
+    _, metrics = objective.loss(net, torch.rand(batch_size, 4, 2), cond, last)
+    assert (metrics.keys() == {"loss_consistency", "loss_flow"}) == (sentence is None)
+    for advised in re.findall(r"give trainer.batch_size=(\d+)", missed or ""):
+        assert objective.missed(int(advised), updates) is None

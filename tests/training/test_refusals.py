@@ -107,7 +107,7 @@ def test_what_no_checkpoint_could_hold_is_found_before_training(compose_config: 
         ),
         ("~task.source", "task lacks the setting 'source'"),
         ("+trainer.lr=1", "trainer has no setting 'lr': it has max_steps, batch_size,"),
-        ("+objective.foo=1", "Shortcut has no setting 'foo': it has anchors, bootstrap_every,"),
+        ("+objective.foo=1", "Shortcut has no setting 'foo': it has bootstrap_every, bootstrap_rows,"),
         ("+task.action.foo=1", "Field has no setting 'foo': it has key,"),
         ("~task.action.key", "Field lacks the setting 'key'"),
         ("obs_noise=abc", "obs_noise=abc must be above 0"),
@@ -144,7 +144,7 @@ def test_second_training_in_a_folder_is_refused(compose_config: Compose, tmp_pat
         (["task.env=null"], r"rollout_every=5 needs an environment"),
         (
             ["trainer.rollout_steps=[3]"],
-            r"trainer.rollout_steps=\[3\] holds no step count that AnchoredShortcut can",
+            r"trainer.rollout_steps=\[3\] holds no step count that Shortcut can",
         ),
         (["trainer.rollout_steps=[]"], r"trainer.rollout_steps=\[\] holds no step count"),
     ],

@@ -26,7 +26,7 @@ class ShortcutConfig(PreTrainedConfig):
         n_obs_steps: Observed steps.
         horizon: Steps of an action chunk as the network predicts it.
         n_action_steps: Steps of it that are played.
-        objective: File of ``configs/objective``: ``anchored_shortcut``, ``flow_matching``, ``diffusion`` and
+        objective: File of ``configs/objective``: ``weighted_shortcut``, ``flow_matching``, ``diffusion`` and
             so on.
         objective_settings: What is to be different from that file.
         backbone: File of ``configs/backbone``: ``unet``, ``unet_small``, ``dit`` and so on.
@@ -62,7 +62,7 @@ class ShortcutConfig(PreTrainedConfig):
     horizon: int = 16
     n_action_steps: int = 8
 
-    objective: str = "anchored_shortcut"
+    objective: str = "weighted_shortcut"
     objective_settings: dict[str, Any] = field(default_factory=dict)
     backbone: str = "unet"
     backbone_settings: dict[str, Any] = field(default_factory=dict)
