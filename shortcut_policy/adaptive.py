@@ -123,7 +123,7 @@ def say_untaught(objective: Objective, metadata: Mapping[str, Any], steps: Steps
     if not isinstance(done, int) or not isinstance(whole, int) or "init_from" in metadata:
         return  # made by hand, or perhaps taught before
     count = steps if isinstance(steps, int) else 1  # with which the automatic choice begins
-    first = math.ceil(objective.taught_from(count) * whole)
+    first = objective.first_update(count, whole)
     if done > first or not first:
         return
     others = [other for other in allowed_steps(objective, DOUBLINGS) if not objective.taught_from(other)]

@@ -17,7 +17,6 @@ from shortcut_policy.benchmark.table import (
     row_label,
 )
 from shortcut_policy.benchmark.task_table import OF_TASKS, task_table
-from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
 from shortcut_policy.paths import write_atomic
 from shortcut_policy.policy import Policy, load_policy
@@ -54,7 +53,7 @@ def roll_out(config: RolloutConfig) -> None:
         check(policy, counts, rules, config.guidance, config.execution)
         for steps in counts:
             say_untaught(policy.objective, policy.metadata, steps)
-    output = expand(config.output)
+    output = config.output
     rows = []
     for (name, policy), steps in product(zip(names, policies, strict=True), counts):
         how = (config.guidance, config.execution)

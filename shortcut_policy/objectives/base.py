@@ -5,6 +5,7 @@ the average velocity over [t, t + d], so that a sampling step is ``x_{t+d} = x_t
 Nothing here looks at the trailing shape of x: action chunks (B, T, A) and images (B, C, H, W) are the same.
 """
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -171,6 +172,10 @@ class Objective(ABC):
     def taught_from(self, steps: int) -> float:
         """Part of the training, in [0, 1), before which the network has not learned steps of this number."""
         return 0.0
+
+    def first_update(self, steps: int, updates: int) -> int:
+        """The update of a training of this many after which steps of this number begin to be learned."""
+        return math.ceil(self.taught_from(steps) * updates)
 
     def missed(self, batch_size: int, updates: int) -> str | None:
         """Why a training of this size would not teach what is sampled later, and what to do; or None.

@@ -1,6 +1,5 @@
 """Evaluation of a policy while it is trained."""
 
-import math
 import sys
 from collections.abc import Sequence
 
@@ -51,7 +50,7 @@ def rollouts_in(model: Model, trainer: TrainerConfig, seed: int) -> Rollouts:
 def _say_untaught(model: Model, trainer: TrainerConfig, counts: Sequence[int]) -> None:
     """On stderr, which rollouts come before the network has learned their steps: low scores mean nothing."""
     for steps in counts:
-        first = math.ceil(model.objective.taught_from(steps) * trainer.max_steps)
+        first = model.objective.first_update(steps, trainer.max_steps)
         if trainer.rollout_every <= first:
             print(
                 f"trainer.rollout_every={trainer.rollout_every}: steps={steps} are learned from update "
