@@ -9,9 +9,7 @@ from shortcut_policy.benchmark.result_files import read_rows
 from shortcut_policy.benchmark.table import row_label
 from shortcut_policy.benchmark.text_table import ResultRows
 from shortcut_policy.errors import InputError
-
-#: What a row says of its latency.
-LATENCY_KEYS = ("latency_ms_p50", "latency_ms_p95", "device", "threads")
+from shortcut_policy.rollout.latency import Latency
 
 
 def earlier_rows(published: Path | None, methods: Sequence[Method]) -> ResultRows:
@@ -36,9 +34,11 @@ def earlier_rows(published: Path | None, methods: Sequence[Method]) -> ResultRow
     return rows
 
 
-def take_latencies(rows: Sequence[dict[str, Any]], earlier: ResultRows) -> None:
-    """Replace the latencies of ``rows`` by those of the same lines of ``earlier``."""
+def earlier_latencies(lines: Sequence[tuple[str, int]], earlier: ResultRows) -> list[Latency]:
+    """The latencies of lines, each a method and its steps, as ``earlier`` has them, without their repeats."""
     known: Mapping[tuple[str, int], Mapping[str, Any]] = {(row["name"], row["steps"]): row for row in earlier}
-    for row in rows:
-        measured = known[row["name"], row["steps"]]
-        row |= {key: measured[key] for key in LATENCY_KEYS}
+    rows = [known[line] for line in lines]
+    return [
+        Latency(row["latency_ms_p50"], row["latency_ms_p95"], 0, row["device"], row["threads"])
+        for row in rows
+    ]

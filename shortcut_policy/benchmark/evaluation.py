@@ -83,7 +83,8 @@ class Evaluation:
 
     def _evaluate(self, which: Which, overwrite: bool) -> Cell:
         name, steps = which
-        how = replace(self.config.options, overwrite=overwrite)
+        # Latencies of a table are measured together, when all lines can take turns.
+        how = replace(self.config.options, overwrite=overwrite, latency=False)
         if self.videos and name == self._names()[-1] and steps == min(self.method.steps):
             how = replace(how, videos=self.videos, plot=True)
         folder = cell_folder(self.config, self.method, self.one.number, name, steps)

@@ -15,7 +15,7 @@ from shortcut_policy.benchmark.compute import (
 )
 from shortcut_policy.benchmark.config import BenchmarkConfig, with_comparisons
 from shortcut_policy.benchmark.curves import curve_rows
-from shortcut_policy.benchmark.earlier import earlier_rows, take_latencies
+from shortcut_policy.benchmark.earlier import earlier_latencies, earlier_rows
 from shortcut_policy.benchmark.evaluation import cell_folder, curve, trusted
 from shortcut_policy.benchmark.methods import Method, wanted_cells
 from shortcut_policy.benchmark.outputs import draw_figures, publish, tables_of, tile_films, write_results
@@ -110,11 +110,7 @@ def _make_tables(work: Work, earlier: ResultRows | None, phases: Phases, console
     policies = {name: untrained(own[0].spec, own[0].metadata, config.device) for name, own in results.items()}
     with phases.next():
         lines = [line for method in methods for line in _lines(method, results[method.name], config.last_k)]
-        if earlier is None:
-            lines = _with_latencies(lines, policies)
-        rows = _rows(lines, config.reference, config.baseline)
-        if earlier is not None:
-            take_latencies(rows, earlier)
+        rows = _rows(_with_latencies(lines, policies, earlier), config.reference, config.baseline)
     with phases.next():
         compute, curves = _costs(methods, results, policies, config)
     with phases.next():
@@ -260,9 +256,14 @@ def _lines(method: Method, results: Sequence[RunResults], last_k: int) -> list[M
     ]
 
 
-def _with_latencies(lines: Sequence[Measured], policies: Mapping[str, Policy]) -> list[Measured]:
+def _with_latencies(
+    lines: Sequence[Measured], policies: Mapping[str, Policy], earlier: ResultRows | None
+) -> list[Measured]:
     """Time all lines in turns: evaluations may date from other days, machines and loads."""
-    found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
+    if earlier is None:
+        found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
+    else:
+        found = earlier_latencies([(line.name, line.steps) for line in lines], earlier)
     return [replace(line, latency=latency) for line, latency in zip(lines, found, strict=True)]
 
 

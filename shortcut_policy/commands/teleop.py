@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from omegaconf import DictConfig
 
+from shortcut_policy.adaptive import say_untaught
 from shortcut_policy.build import build
 from shortcut_policy.commands.configuration import read
 from shortcut_policy.commands.ending import ending
@@ -71,6 +72,7 @@ def run(config: DictConfig) -> None:
     policy = None
     if settings.checkpoint is not None:
         policy = load_policy(settings.checkpoint, settings.device, settings.trust)
+        say_untaught(policy.objective, policy.metadata, settings.steps)
     made: list[EpisodeWriter | RobomimicWriter] = []
 
     def make() -> Session:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from shortcut_policy.adaptive import say_untaught
 from shortcut_policy.checkpoint import load_model
 from shortcut_policy.data.source import expand
 from shortcut_policy.errors import InputError
@@ -58,6 +59,7 @@ def sample_images(config: SampleConfig) -> Path:
     steps = config.step_counts
     for count in steps:
         model.objective.check_steps(count)
+        say_untaught(model.objective, model.metadata, count)
     labels = class_labels(config.class_list, model.class_names, config.n)
     output, rows, throughput = expand(config.output), {}, {}
     # The first call of a process chooses kernels.

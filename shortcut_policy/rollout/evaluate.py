@@ -74,6 +74,7 @@ class RolloutOptions:
         videos: Film the first so many episodes.
         plot: Draw the paths of the first episodes, if the environment says that it has ``paths``.
         overwrite: Evaluate again what is finished.
+        latency: Time the policy after the episodes, at most ten seconds.
     """
 
     num_envs: Count = 50
@@ -81,6 +82,7 @@ class RolloutOptions:
     videos: Index = 0
     plot: bool = False
     overwrite: bool = False
+    latency: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -194,11 +196,7 @@ def _play(
     summary = {
         "settings": settings,
         **summarise(results),
-        "latency": asdict(
-            measure_latency(policy, steps)
-            if isinstance(steps, int)
-            else _latency_in_play(policy, steps, environment_maker(policy, protocol.env), seeds)
-        ),
+        "latency": asdict(_latency(policy, steps, protocol)) if options.latency else None,
         "seconds": round(seconds, 2),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -261,11 +259,12 @@ def _by_task(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     return {"success_over_tasks": mean(task["success"] for task in tasks.values()), "tasks": tasks}
 
 
-def _latency_in_play(
-    policy: Policy, steps: Auto, make_env: Callable[[], gymnasium.Env], seeds: Sequence[int]
-) -> Latency:
-    """Time automatic steps where they depend on what is seen: while one robot plays the first start."""
-    (result,) = rollout(policy, make_env, seeds[:1], steps, num_envs=1, batch_size=1)
+def _latency(policy: Policy, steps: int | Auto, protocol: EvaluationProtocol) -> Latency:
+    """Of automatic steps, which depend on what is seen, while one robot plays the first start."""
+    if isinstance(steps, int):
+        return measure_latency(policy, steps)
+    make_env = environment_maker(policy, protocol.env)
+    (result,) = rollout(policy, make_env, protocol.episode_seeds[:1], steps, num_envs=1, batch_size=1)
     return summarise_calls(result.latencies_ms, policy.device)
 
 
@@ -363,6 +362,8 @@ def _finished(
         print(f"evaluated again: {folder} (its summary.json is damaged: {type(error).__name__}: {error})")
         return None
     difference = first_difference(made_with, flatten(json.loads(json.dumps(settings, default=str))))
+    if difference is None and options.latency and summary.get("latency") is None:
+        difference = "its latency", "not measured", "wanted"
     if difference is None:
         print(f"reused: {folder}")
         return summary

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from shortcut_policy.adaptive import say_untaught
 from shortcut_policy.errors import InputError, exits_are_errors
 from shortcut_policy.fingerprint import weights_hash
 from shortcut_policy.policy import load_policy
@@ -44,6 +45,7 @@ class PolicyExpert:
         check_whole("expert.steps", steps, 1)
         self._policy, self._steps = load_policy(checkpoint, trust=trust), steps
         self._policy.objective.check_steps(steps)
+        say_untaught(self._policy.objective, self._policy.metadata, steps)
         env = environment_maker(self._policy, {})()
         episode = ActionChunkEpisode(env, self._policy.n_obs_steps, 1, self._policy.obs_shapes)
         check_environment(self._policy, episode.observation_space, episode.action_space)

@@ -171,6 +171,6 @@ def test_every_process_takes_part_in_the_sum_that_the_weight_is_of(monkeypatch):
 def test_batches_without_a_step_are_told():
     objective = AnchoredShortcut(SoFlow(consistency_share=0.25), bootstrap_every=4)
     assert objective.missed(2, 100).startswith(
-        "objective.consistency_share=0.25 of trainer.batch_size=2 rows"
+        "objective.anchors.consistency_share=0.25 of trainer.batch_size=2 rows"
     )
     assert objective.missed(3, 100) is objective.missed(3, 1) is None

@@ -157,7 +157,10 @@ def test_evaluate_writes_everything_and_resumes(tiny_policy, tmp_path):
     assert list(tmp_path.glob("episode_*.mp4"))
     assert rewritten(options=RolloutOptions(overwrite=True))
     assert not list(tmp_path.glob("episode_*.mp4")), "films of before would pass for films of these numbers"
-    assert rewritten(steps=2)
+    untimed = RolloutOptions(latency=False)
+    assert rewritten(steps=2, options=untimed) and not rewritten(steps=2, options=untimed)
+    assert rewritten(steps=2), "its latency is missing"
+    assert not rewritten(steps=2, options=untimed), "what is not asked for may be there"
     (tmp_path / "episodes.jsonl").unlink()
     assert rewritten(steps=2), "the episodes are missing"
     assert rewritten(protocol=EvaluationProtocol(episodes=2, batch_size=4, env={"max_steps": 20}))

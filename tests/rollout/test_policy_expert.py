@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from shortcut_envs.pusht.physics import PushTSimulator, PushTState
-from shortcut_policy import save_policy
+from shortcut_policy import Policy, recipe, save_policy
 from shortcut_policy.data import bundled
 from shortcut_policy.data.source import episode_rows
 from shortcut_policy.errors import InputError
@@ -40,6 +40,17 @@ def test_only_successes_are_kept_and_a_seed_decides_their_bytes(expert, monkeypa
     )
     assert not np.array_equal(one["state"], other["state"])
     np.testing.assert_array_equal(one["state"][:, :2], one["agent_pos"])
+
+
+def test_steps_that_a_checkpoint_has_not_learned_yet_are_said(tiny_policy, tmp_path, capsys):
+    early = Policy.from_spec({**tiny_policy.spec, "objective": recipe("objective", "weighted_shortcut")})
+    early.normalizer.load_state_dict(tiny_policy.normalizer.state_dict())
+    early.metadata = tiny_policy.metadata | {"train_steps": 10, "max_steps": 20}
+    save_policy(early, tmp_path / "early")
+    PolicyExpert(tmp_path / "early", steps=4)
+    assert not capsys.readouterr().err
+    PolicyExpert(tmp_path / "early", steps=1)
+    assert capsys.readouterr().err.startswith("steps=1: this checkpoint is of update 10 of 20, ")
 
 
 def test_the_bundled_episodes_are_the_shipped_policy_s_successes():

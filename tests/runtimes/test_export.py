@@ -141,13 +141,13 @@ def test_another_precision(policy: Policy, tmp_path: Path, precision: str) -> No
 @pytest.mark.slow
 def test_int8_is_another_policy_in_a_smaller_file(tmp_path: Path) -> None:
     policy = small_policy(backbone="unet_small")
-    sizes, found = {}, {}
-    for precision in ("fp32", "int8"):
-        write_export(policy, tmp_path / precision, format="openvino", precision=precision, tolerance=0.1)
-        sizes[precision] = (tmp_path / precision / "policy.bin").stat().st_size
-        found[precision] = actions(load_policy(tmp_path / precision))
-    assert sizes["int8"] < 0.5 * sizes["fp32"]
-    assert not found["int8"].equal(found["fp32"])
+    write_export(policy, tmp_path / "int8", format="openvino", precision="int8", tolerance=0.1)
+    # In fp32 a file holds the weights, four bytes each, and little else.
+    whole = 4 * sum(p.numel() for p in policy.parameters())
+    assert (tmp_path / "int8" / "policy.bin").stat().st_size < 0.5 * whole
+    # An export in fp32 is within 1e-2 of it, see above; half of the range is 256.
+    difference = (actions(load_policy(tmp_path / "int8")) - actions(policy)).abs().max()
+    assert 0.02 < difference < 25.6
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from shortcut_policy.backbones import Mlp
 from shortcut_policy.commands import cli
 from shortcut_policy.commands.train import read_training
 from shortcut_policy.commands.train import run as train
-from shortcut_policy.errors import InputError
+from shortcut_policy.errors import InputError, Stopped
 from shortcut_policy.paths import CONFIG_DIR
 from shortcut_studies import CONFIGS, toy
 from shortcut_studies.ablations import (
@@ -143,7 +143,7 @@ def test_jobs_that_fail_do_not_end_a_sweep(
 def test_a_signal_ends_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def stopped(config: DictConfig) -> None:
         seen.append(config.seed)
-        raise SystemExit(130)
+        raise Stopped(130)
 
     seen: list[int] = []
     monkeypatch.chdir(tmp_path)
