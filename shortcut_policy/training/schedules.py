@@ -6,7 +6,6 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from diffusers.optimization import get_scheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -53,6 +52,8 @@ def make_schedule(
     set_rate(optimizer, optimizer.defaults["lr"], recorded_on)
     if cooldown is not None:
         return LambdaLR(optimizer, partial(_trapezoid, warmup=warmup_steps, steps=steps, cooldown=cooldown))
+    from diffusers.optimization import get_scheduler  # seconds, which only the cosine needs
+
     schedule: LambdaLR = get_scheduler(
         "cosine", optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps
     )

@@ -322,24 +322,25 @@ class Trainer:
             for optimizer in self.optimizers
         ]
 
-    @torch.compiler.set_stance("force_eager")  # batches of other sizes are not worth compiling for
     def _validate(self, log: RunLog | None) -> None:
         generator = seeded_generator(self.device, self.seed, VALIDATION)
         if self.accelerator.is_main_process:
             rows = self.dataset.val[:: max(1, len(self.dataset.val) // self.config.validation_windows)]
             steps = self.config.validation_steps
             progress = (self.step - 1) / self.config.max_steps  # of the last update: its loss, its teacher
-            values = validate(
-                self.ema_model, self.dataset.batch(rows), steps, generator, progress, self.teacher
-            )
+            # Sizes not worth compiling for. A decorator would import the compiler, seconds, in all commands.
+            with torch.compiler.set_stance("force_eager"):
+                values = validate(
+                    self.ema_model, self.dataset.batch(rows), steps, generator, progress, self.teacher
+                )
             if self.rollouts is None or not self.config.rollout_every:
                 self.selection = selected_by_error(values)
             self._write(log, "validation", values)
 
-    @torch.compiler.set_stance("force_eager")
     def _draw(self, log: RunLog | None) -> None:
         if self.accelerator.is_main_process and self.pictures is not None:
-            picture = self.pictures(self.ema_model, self.step)
+            with torch.compiler.set_stance("force_eager"):
+                picture = self.pictures(self.ema_model, self.step)
             if log is not None:
                 log.picture("samples", self.step, picture)
 

@@ -170,3 +170,14 @@ def test_ctrl_c_is_one_line(monkeypatch, give, capsys, tmp_path):
         give(cli.view, f"store={tmp_path}")
     said = capsys.readouterr().err
     assert caught.value.code == 130 and said.startswith("interrupted: ") and said.count("\n") == 1
+
+
+def test_commands_begin_without_what_takes_seconds_to_import():
+    """A part of them needs it, and imports it where it does."""
+    script = """
+        import sys
+        from shortcut_policy.commands import benchmark, export, rollout, serve, teleop, train
+        print({"torch._dynamo", "torch._inductor", "diffusers", "pandas", "wandb"} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
