@@ -3,7 +3,7 @@
     python benchmarks/import_time.py
 
 Fresh interpreters, in turns, and medians. The names are lazy, so it is measured with them: those that load a
-policy and act, and all of them. Prints the times in milliseconds and the ratios; --output writes JSON.
+policy and act, and all of them; and what the command of rollouts imports. Prints the times in milliseconds and the ratios; --output writes JSON.
 """
 
 import argparse
@@ -22,6 +22,7 @@ PROGRAMS = {
     "import torch": "import torch",
     "from shortcut_policy import load_policy, Policy": "from shortcut_policy import load_policy, Policy",
     "from shortcut_policy import *": "from shortcut_policy import *",
+    "scripts/rollout.py": "import shortcut_policy.commands.rollout",
 }
 
 
