@@ -3,7 +3,8 @@
     python benchmarks/import_time.py
 
 Fresh interpreters, in turns, and medians. The names are lazy, so it is measured with them: those that load a
-policy and act, and all of them; and what the command of rollouts imports. Prints the times in milliseconds and the ratios; --output writes JSON.
+policy and act, all of them, and what the command of rollouts imports. Prints the times in milliseconds and
+the ratios; --output writes JSON.
 """
 
 import argparse
