@@ -259,7 +259,7 @@ def _lines(method: Method, results: Sequence[RunResults], last_k: int) -> list[M
 def _with_latencies(
     lines: Sequence[Measured], policies: Mapping[str, Policy], earlier: ResultRows | None
 ) -> list[Measured]:
-    """Time all lines in turns: evaluations may date from other days, machines and loads."""
+    """Time lines in turns, or take those of ``earlier``: evaluations may date from other days and loads."""
     if earlier is None:
         found = latencies_in_turns([(policies[line.name], line.steps) for line in lines])
     else:

@@ -86,8 +86,7 @@ class AnchoredShortcut(Shortcut):
 
     def missed(self, batch_size: int, updates: int) -> str | None:
         """What the anchors miss: they train steps of every size."""
-        said = self.anchors.missed(batch_size, updates)
-        return said and said.replace("objective.", "objective.anchors.")
+        return self.anchors.missed(batch_size, updates, key="objective.anchors")
 
     def loss(self, net: StepMap, x_1: Tensor, cond: Tensor, context: LossContext) -> tuple[Tensor, Metrics]:
         """Of each row of the batch, (B,), with the self-consistency that was added to the first ones."""

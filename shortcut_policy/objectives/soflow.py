@@ -109,12 +109,12 @@ class SoFlow(AverageVelocity):
         losses = self.weighted(errors, rows.d, context.progress)
         return self.by_row(losses, len(x_1)), self.metrics(errors, len(x_1), context.draws)
 
-    def missed(self, batch_size: int, updates: int) -> str | None:
-        """Batches without a step."""
+    def missed(self, batch_size: int, updates: int, key: str = "objective") -> str | None:
+        """Batches without a step; ``key`` is where this objective stands in the settings."""
         if not self.consistency_share or round(batch_size * self.consistency_share):
             return None
         return (
-            f"objective.consistency_share={self.consistency_share:g} of trainer.batch_size={batch_size} rows "
+            f"{key}.consistency_share={self.consistency_share:g} of trainer.batch_size={batch_size} rows "
             "is none, so that steps are not trained: give more rows or a larger share"
         )
 

@@ -74,7 +74,7 @@ class RolloutOptions:
         videos: Film the first so many episodes.
         plot: Draw the paths of the first episodes, if the environment says that it has ``paths``.
         overwrite: Evaluate again what is finished.
-        latency: Time the policy after the episodes, at most ten seconds.
+        latency: Time the policy after the episodes, see `measure_latency`.
     """
 
     num_envs: Count = 50
@@ -123,8 +123,8 @@ def evaluate(
 
     A folder is *finished* when its ``summary.json``, which is written last, was made with the same settings:
     fingerprint of the policy, its environment, code and libraries, steps, guidance, delays, protocol and kind
-    of device. A finished folder is read, not computed again, unless it lacks films or the figure asked for
-    now, or ``options.overwrite`` is set. Both are said: that it is reused, or what has changed.
+    of device. A finished folder is read, not computed again, unless it lacks films, the figure or the latency
+    asked for now, or ``options.overwrite`` is set. Both are said: that it is reused, or what has changed.
 
     Returns:
         The summary.
